@@ -1,0 +1,65 @@
+"""The error classes of hgat, and the one shape check that its operators share.
+
+Every error that a user can cause is an `HgatError`: its message is one sentence with what was expected
+and what came. The command line prints that sentence and exits with status 2.
+"""
+
+__all__ = [
+    "HgatError",
+    "ShapeError",
+    "GraphError",
+    "BackendError",
+    "DataError",
+    "RecipeError",
+    "TrainingError",
+    "OutputError",
+    "check_shape",
+]
+
+
+class HgatError(Exception):
+    """Base of every error that hgat raises on purpose."""
+
+
+class ShapeError(HgatError, ValueError):
+    """A tensor whose shape, type or device does not fit the graph or the other tensors."""
+
+
+class GraphError(HgatError, ValueError):
+    """A graph that cannot be served: a missing relation or meta-path, no edges where some are needed."""
+
+
+class BackendError(HgatError, RuntimeError):
+    """A backend that was asked for by name and cannot run the call; the message holds every reason."""
+
+
+class DataError(HgatError, ValueError):
+    """A data file that is missing, damaged, unsafe to read, or at odds with itself."""
+
+
+class RecipeError(HgatError, ValueError):
+    """A recipe, or a `--set`, with an unknown key, a wrong type or a value out of range."""
+
+
+class TrainingError(HgatError, RuntimeError):
+    """Training that cannot go on: a loss or a gradient that is not finite."""
+
+
+class OutputError(HgatError, OSError):
+    """A result that cannot be written: no permission, no space, not a directory."""
+
+
+def check_shape(name, tensor, *expected):
+    """Raise ShapeError unless `tensor` has the expected shape.
+
+    `expected` is a sequence of (letter, size) pairs such as ("E", 12), ("H", 4); a size of None accepts
+    anything. The message reads `value: expected [N_src, H, D] = [2708, 8, 8], got [2708, 64]`.
+    """
+    shape = tuple(tensor.shape)
+    if len(shape) == len(expected) and all(
+        size is None or size == got for (_, size), got in zip(expected, shape, strict=True)
+    ):
+        return
+    letters = ", ".join(letter for letter, _ in expected)
+    sizes = ", ".join("any" if size is None else str(size) for _, size in expected)
+    raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {list(shape)}")

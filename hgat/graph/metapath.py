@@ -1,0 +1,125 @@
+"""Meta-path graphs, and many graphs as one.
+
+A meta-path is a list of relations, each ending where the next begins; two nodes are its neighbours if a walk
+along it joins them. Attention over several meta-paths is attention over the disjoint union of their graphs.
+"""
+
+from dataclasses import dataclass
+
+import dgl
+import torch
+
+from hgat.errors import GraphError
+
+__all__ = ["Views", "metapath_graph", "metapaths", "prepare", "union"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """The disjoint union of P graphs over the same destination nodes.
+
+    graph: DGLGraph of one relation; view p owns the sources source_start[p] to source_start[p + 1] and the
+    destinations p * num_dst to (p + 1) * num_dst. names: P names. shared_source: the views have the same source
+    nodes in the same order, so that one feature matrix [N_src, F] serves all.
+    """
+
+    graph: dgl.DGLGraph
+    names: tuple
+    num_dst: int
+    source_start: tuple
+    shared_source: bool
+
+    @property
+    def num_views(self):
+        return len(self.names)
+
+    @property
+    def num_src(self):
+        """Source nodes of one view; only where all views share them."""
+        return self.source_start[1]
+
+
+def _relation(graph, etype):
+    try:
+        return graph.to_canonical_etype(etype)
+    except (dgl.DGLError, TypeError, ValueError):
+        raise GraphError(
+            f"meta-path: expected relations of the graph, {sorted(e[1] for e in graph.canonical_etypes)}, got {etype!r}"
+        ) from None
+
+
+def metapath_graph(graph, metapath, self_loops=True):
+    """The graph of pairs that a walk along `metapath` joins, each pair once, by default with every node joined to itself.
+
+    metapath: relation names or canonical triples; it must end at the node type where it starts. Raises GraphError
+    for an unknown relation, for relations that do not follow one another, and for a path that has no pairs.
+    """
+    steps = [_relation(graph, etype if isinstance(etype, str) else tuple(etype)) for etype in metapath]
+    if not steps:
+        raise GraphError("meta-path: expected at least one relation, got none")
+    for here, there in zip(steps, steps[1:], strict=False):
+        if here[2] != there[0]:
+            raise GraphError(f"meta-path: expected a relation that starts at {here[2]!r} after {here}, got {there}")
+    if steps[0][0] != steps[-1][2]:
+        raise GraphError(
+            f"meta-path: expected an end at its start {steps[0][0]!r}, got an end at {steps[-1][2]!r}"
+        )
+    found = dgl.metapath_reachable_graph(graph, steps)
+    if found.num_edges() == 0:
+        raise GraphError(f"meta-path: expected at least one pair along {list(metapath)}, got none")
+    if self_loops:
+        found = dgl.add_self_loop(dgl.remove_self_loop(found))
+    return found
+
+
+def union(graphs, names=None):
+    """Views over several graphs (or blocks) that have the same destination nodes in the same order.
+
+    Raises GraphError when there is no graph, one has several relations, or the numbers of destinations differ.
+    """
+    graphs = list(graphs)
+    if not graphs:
+        raise GraphError("union: expected at least one graph, got none")
+    names = tuple(names) if names is not None else tuple(str(p) for p in range(len(graphs)))
+    if len(names) != len(graphs):
+        raise GraphError(f"union: expected {len(graphs)} names, got {len(names)}")
+    sizes = {g.num_dst_nodes() for g in graphs}
+    if len(sizes) != 1:
+        raise GraphError(f"union: expected the same destination nodes in every graph, got {sorted(sizes)}")
+    num_dst = sizes.pop()
+    starts, sources, targets = [0], [], []
+    for view, graph in enumerate(graphs):
+        if len(graph.canonical_etypes) != 1:
+            raise GraphError(f"union: expected graphs of one relation, got one with {len(graph.canonical_etypes)}")
+        src, dst = graph.edges(order="eid")
+        sources.append(src + starts[-1])
+        targets.append(dst + view * num_dst)
+        starts.append(starts[-1] + graph.num_src_nodes())
+    joined = dgl.heterograph(
+        {("source", "to", "target"): (torch.cat(sources), torch.cat(targets))},
+        num_nodes_dict={"source": starts[-1], "target": num_dst * len(graphs)},
+        idtype=graphs[0].idtype,
+    )
+    same_size = len({g.num_src_nodes() for g in graphs}) == 1
+    blocks = any(g.is_block for g in graphs)
+    return Views(joined, names, num_dst, tuple(starts), same_size and not blocks)
+
+
+def metapaths(graph, paths, self_loops=True):
+    """Views over the graphs of several meta-paths, all of one node type.
+
+    paths: a dict from name to meta-path, or a list of meta-paths, named by their relations.
+    """
+    if not isinstance(paths, dict):
+        paths = {"-".join(e if isinstance(e, str) else e[1] for e in path): path for path in paths}
+    found = {name: metapath_graph(graph, path, self_loops) for name, path in paths.items()}
+    if len({g.ntypes[0] for g in found.values()}) > 1:
+        raise GraphError(
+            "meta-paths: expected all of one node type, got " + str(sorted({g.ntypes[0] for g in found.values()}))
+        )
+    return union(found.values(), found)
+
+
+def prepare(graph, *, paths: dict, self_loops: bool = True):
+    """The structure that HAN trains on: one view per named meta-path."""
+    return metapaths(graph, paths, self_loops)

@@ -1,0 +1,1 @@
+"""Arithmetic on plain arrays: no DGL, no autograd, no checks. `cpu` is the compiled core."""

@@ -1,0 +1,75 @@
+"""GAT as a whole model."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from hgat.errors import RecipeError
+from hgat.nn import GATConv
+
+__all__ = ["GAT"]
+
+
+class GAT(nn.Module):
+    """A stack of GAT layers: heads side by side with ELU in between, averaged at the end.
+
+    in_feats: F. num_outputs: C. heads: one number per layer, the last for the output layer. hidden: width per head of
+    the hidden layers. residual: a skip around every layer.
+    forward: graph with self-loops, feat [N, F] -> logits [N, C].
+    Raises RecipeError for no heads.
+    Paper: Velickovic et al. 2018, arXiv:1710.10903, section 3.3. Differs: value_drop, dropout on the projected
+    features, stands in the authors' code and not in the paper.
+    """
+
+    graph_kind = "homogeneous"
+
+    def __init__(
+        self,
+        in_feats,
+        num_outputs,
+        *,
+        hidden: int = 8,
+        heads: list[int] = (8, 1),
+        feat_drop: float = 0.6,
+        attn_drop: float = 0.6,
+        value_drop: float = 0.6,
+        negative_slope: float = 0.2,
+        residual: bool = False,
+    ):
+        super().__init__()
+        options = {
+            "feat_drop": feat_drop,
+            "attn_drop": attn_drop,
+            "value_drop": value_drop,
+            "negative_slope": negative_slope,
+            "residual": residual,
+        }
+        self.layers = stack(GATConv, in_feats, hidden, num_outputs, heads, options)
+
+    @classmethod
+    def for_graph(cls, graph, feat, num_outputs, target, **settings):
+        """The model for a prepared graph and the features of its nodes."""
+        return cls(feat[target].shape[1], num_outputs, **settings)
+
+    def forward(self, graph, feat):
+        return run_stack(self.layers, graph, feat)
+
+
+def stack(conv, in_feats, hidden, num_outputs, heads, options):
+    """Layers of `conv`: heads[k] heads each, `hidden` wide with ELU, the last `num_outputs` wide without."""
+    if not heads or min(heads) < 1:
+        raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
+    layers = nn.ModuleList()
+    for count in heads[:-1]:
+        layers.append(conv(in_feats, hidden, count, activation=F.elu, **options))
+        in_feats = hidden * count
+    layers.append(conv(in_feats, num_outputs, heads[-1], **options))
+    return layers
+
+
+def run_stack(layers, graph, feat):
+    """Heads side by side between layers, averaged at the end; a dict of features holds one node type."""
+    if isinstance(feat, dict):
+        (feat,) = feat.values()
+    for layer in layers[:-1]:
+        feat = layer(graph, feat).flatten(1)
+    return layers[-1](graph, feat).mean(1)

@@ -1,0 +1,86 @@
+"""HAN as a whole model."""
+
+from torch import nn
+
+from hgat.errors import RecipeError
+from hgat.nn import HANConv
+
+__all__ = ["HAN"]
+
+
+class HAN(nn.Module):
+    """HAN layers over the same meta-paths, then a linear classifier.
+
+    in_feats: F of the node type that the meta-paths join. target: its name, for features given as a dict. heads: one number per layer; hidden: width per head.
+    semantic, semantic_feats, share_projection: see hgat.nn.HANConv.
+    forward: views (hgat.graph.metapaths), feat [N, F] -> logits [N, C].
+    Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-10. Differs: value_drop, dropout on the projected features, stands
+    in the released code and not in the paper.
+    """
+
+    graph_kind = "metapath"
+
+    def __init__(
+        self,
+        in_feats,
+        num_outputs,
+        num_metapaths,
+        target=None,
+        *,
+        hidden: int = 8,
+        heads: list[int] = (8,),
+        feat_drop: float = 0.6,
+        attn_drop: float = 0.6,
+        value_drop: float = 0.0,
+        negative_slope: float = 0.2,
+        semantic: str = "global",
+        semantic_feats: int = 128,
+        share_projection: bool = True,
+    ):
+        super().__init__()
+        if not heads or min(heads) < 1:
+            raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
+        self.target = target
+        self.layers = nn.ModuleList()
+        for count in heads:
+            self.layers.append(
+                HANConv(
+                    in_feats,
+                    hidden,
+                    count,
+                    num_metapaths,
+                    feat_drop=feat_drop,
+                    attn_drop=attn_drop,
+                    negative_slope=negative_slope,
+                    semantic=semantic,
+                    semantic_feats=semantic_feats,
+                    share_projection=share_projection,
+                    value_drop=value_drop,
+                )
+            )
+            in_feats = hidden * count
+        self.classify = nn.Linear(in_feats, num_outputs)
+
+    @classmethod
+    def for_graph(cls, graph, feat, num_outputs, target, **settings):
+        """The model for views and the features of the nodes that they join."""
+        return cls(feat[target].shape[1], num_outputs, graph.num_views, target, **settings)
+
+    def embed(self, views, feat):
+        """Z of the last layer, [N, H * D]."""
+        z = feat[self.target] if isinstance(feat, dict) else feat
+        for layer in self.layers:
+            z = layer(views, z)
+        return z
+
+    def forward(self, views, feat):
+        return self.classify(self.embed(views, feat))
+
+    def attention(self, views, feat):
+        """(alpha [E, H], beta) of every layer, a list."""
+        z = feat[self.target] if isinstance(feat, dict) else feat
+        found = []
+        for layer in self.layers:
+            z, attention = layer(views, z, get_attention=True)
+            found.append(attention)
+        return found

@@ -1,0 +1,19 @@
+"""Layers, one mechanism per file, with DGL's habits."""
+
+from hgat.nn.dotgat import DotGatConv
+from hgat.nn.edgegat import EdgeGATConv
+from hgat.nn.fusion import SemanticAttention
+from hgat.nn.gat import GATConv
+from hgat.nn.gatv2 import GATv2Conv
+from hgat.nn.han import HANConv
+from hgat.nn.rgat import RGATConv
+
+__all__ = [
+    "DotGatConv",
+    "EdgeGATConv",
+    "GATConv",
+    "GATv2Conv",
+    "HANConv",
+    "RGATConv",
+    "SemanticAttention",
+]

@@ -1,0 +1,45 @@
+"""Attention over views: meta-paths, snapshots, hops, channels. The second level of every two-level system."""
+
+import torch
+from torch import nn
+
+from hgat.errors import ShapeError
+from hgat.ops import dispatch
+
+__all__ = ["SemanticAttention"]
+
+
+class SemanticAttention(nn.Module):
+    """Softmax attention over P views of the same nodes.
+
+        w_p = mean_i q . tanh(W z_ip + b);  beta = softmax over p;  out_i = sum_p beta_p z_ip
+
+    form: "global", one beta for the whole graph, or "per_node", without the mean over i, one beta for each node.
+    Inside hgat.ops.uniform_attention() beta = 1 / P.
+
+    Shapes: z [N, P, F] -> out [N, F], beta [P] or [N, P].
+    Paper: Wang et al. 2019 (HAN), arXiv:1903.07293, eq. 7-9, the global form; their released code runs the other.
+    """
+
+    def __init__(self, in_feats, hidden_feats=128, form="global"):
+        super().__init__()
+        if form not in ("global", "per_node"):
+            raise ShapeError(f"form: expected 'global' or 'per_node', got {form!r}")
+        self.form = form
+        self.project = nn.Sequential(
+            nn.Linear(in_feats, hidden_feats), nn.Tanh(), nn.Linear(hidden_feats, 1, bias=False)
+        )
+
+    def weights(self, z):
+        """beta of `z` [N, P, F]: [P], or [N, P] per node."""
+        if dispatch.is_uniform():
+            shape = z.shape[1:2] if self.form == "global" else z.shape[:2]
+            return z.new_full(shape, 1.0 / z.shape[1])
+        score = self.project(z).squeeze(-1)
+        if self.form == "global":
+            score = score.mean(0)
+        return torch.softmax(score, -1)
+
+    def forward(self, z):
+        beta = self.weights(z)
+        return (z * beta.unsqueeze(-1)).sum(1), beta

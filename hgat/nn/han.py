@@ -1,0 +1,141 @@
+"""HAN: node-level attention inside each meta-path, then attention over the meta-paths."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hgat import ops
+from hgat.errors import GraphError, ShapeError, check_shape
+from hgat.graph.metapath import Views
+from hgat.nn.common import check_in_degrees, glorot_
+from hgat.nn.fusion import SemanticAttention
+
+__all__ = ["HANConv"]
+
+
+class HANConv(nn.Module):
+    """Heterogeneous graph attention layer over P meta-paths.
+
+        h'_i = M h_i
+        logit_ij^P = leaky_relu(attn_l^P . h'_j + attn_r^P . h'_i);  alpha^P = softmax over the neighbours j under P
+        z_i^P = activation(sum_j alpha_ij^P h'_j + bias^P), heads side by side
+        beta = semantic attention over P (hgat.nn.SemanticAttention);  out_i = sum_P beta_P z_i^P
+
+    share_projection: one M for all meta-paths, as the paper writes it; False gives each meta-path its own, as the
+    released code does. semantic: "global" (paper) or "per_node" (released code).
+
+    forward: views, what hgat.graph.metapaths or hgat.graph.union gives; feat [N, F], or for views with their own
+    sources (blocks) a list of P tensors [N_src_p, F], destinations first -> [N_dst, H * D], and with get_attention
+    (alpha [E, H] in the order of views.graph, before dropout, and beta [P] or [N_dst, P]).
+    All views are one operator call. Raises GraphError for anything but Views, ShapeError for feat unlike them, and
+    DGLError for a node without neighbours unless allow_zero_in_degree.
+
+    Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-9. Differs: a bias after the sum, as in the released code.
+    """
+
+    def __init__(
+        self,
+        in_feats,
+        out_feats,
+        num_heads,
+        num_metapaths,
+        feat_drop=0.0,
+        attn_drop=0.0,
+        negative_slope=0.2,
+        activation=F.elu,
+        allow_zero_in_degree=False,
+        bias=True,
+        *,
+        semantic="global",
+        semantic_feats=128,
+        share_projection=True,
+        value_drop=0.0,
+    ):
+        super().__init__()
+        self._in_feats, self._out_feats, self._num_heads = in_feats, out_feats, num_heads
+        self._num_metapaths = num_metapaths
+        self._negative_slope = negative_slope
+        self._allow_zero_in_degree = allow_zero_in_degree
+        width = num_heads * out_feats
+        copies = 1 if share_projection else num_metapaths
+        self.fc = nn.Parameter(torch.empty(copies, in_feats, width))
+        self.attn_l = nn.Parameter(torch.empty(num_metapaths, num_heads, out_feats))
+        self.attn_r = nn.Parameter(torch.empty(num_metapaths, num_heads, out_feats))
+        self.register_parameter("bias", nn.Parameter(torch.empty(num_metapaths, width)) if bias else None)
+        self.feat_drop = nn.Dropout(feat_drop)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.value_drop = nn.Dropout(value_drop)
+        self.activation = activation
+        self.semantic = SemanticAttention(width, semantic_feats, semantic)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Glorot-normal weights with the gain of ReLU per meta-path, as in GATConv; zero biases."""
+        for per_view in (self.fc, self.attn_l, self.attn_r):
+            for tensor in per_view:
+                # GATConv's score vectors are [1, H, D]; the fan of that shape is kept.
+                glorot_(tensor if per_view is self.fc else tensor.unsqueeze(0))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        for layer in self.semantic.project:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+
+    def _project(self, views, feat):
+        """(value [source rows of all views, H, D], its rows at the destinations [P, N_dst, H, D])."""
+        shape = (self._num_heads, self._out_feats)
+        views_count, num_dst = views.num_views, views.num_dst
+        if isinstance(feat, torch.Tensor):
+            if not views.shared_source:
+                raise ShapeError(f"feat: expected a list of {views_count} tensors, one for each view, got one tensor")
+            check_shape("feat", feat, ("N", views.num_src), ("F", self._in_feats))
+            feat = self.feat_drop(feat)
+            value = torch.matmul(feat, self.fc).unflatten(-1, shape)  # [1 or P, N, H, D]
+            value = value.expand(views_count, *value.shape[1:])
+            return value.flatten(0, 1), value[:, :num_dst]
+        if len(feat) != views_count:
+            raise ShapeError(f"feat: expected {views_count} tensors, one for each view, got {len(feat)}")
+        parts = []
+        for view, (part, start, end) in enumerate(zip(feat, views.source_start, views.source_start[1:], strict=False)):
+            check_shape(f"feat[{view}]", part, ("N", end - start), ("F", self._in_feats))
+            weight = self.fc[view if len(self.fc) > 1 else 0]
+            parts.append((self.feat_drop(part) @ weight).unflatten(-1, shape))
+        return torch.cat(parts), torch.stack([part[:num_dst] for part in parts])
+
+    def _scores(self, views, value, at_dst):
+        view_of_source = torch.repeat_interleave(
+            torch.arange(views.num_views, device=value.device),
+            torch.diff(torch.tensor(views.source_start, device=value.device)),
+        )
+        score_src = (value * self.attn_l[view_of_source]).sum(-1)
+        score_dst = (at_dst * self.attn_r.unsqueeze(1)).sum(-1).flatten(0, 1)
+        return score_src, score_dst
+
+    def forward(self, views, feat, get_attention=False):
+        if not isinstance(views, Views):
+            raise GraphError(
+                f"views: expected what hgat.graph.metapaths or hgat.graph.union gives, got {type(views).__name__}"
+            )
+        if views.num_views != self._num_metapaths:
+            raise GraphError(f"views: expected {self._num_metapaths} meta-paths, got {views.num_views}")
+        check_in_degrees(views.graph, self._allow_zero_in_degree)
+        value, at_dst = self._project(views, feat)
+        score_src, score_dst = self._scores(views, value, at_dst)
+        z = ops.additive_attention(
+            views.graph,
+            self.value_drop(value),
+            score_src,
+            score_dst,
+            negative_slope=self._negative_slope,
+            dropout=self.attn_drop.p if self.training else 0.0,
+        )
+        z = z.view(views.num_views, views.num_dst, -1)
+        if self.bias is not None:
+            z = z + self.bias.unsqueeze(1)
+        if self.activation:
+            z = self.activation(z)
+        out, beta = self.semantic(z.transpose(0, 1))
+        if not get_attention:
+            return out
+        alpha = ops.additive_weights(views.graph, score_src, score_dst, negative_slope=self._negative_slope)
+        return out, (alpha, beta)

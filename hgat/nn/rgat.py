@@ -1,0 +1,219 @@
+"""RGAT: attention over typed edges, within each relation or across all of them."""
+
+import torch
+from torch import nn
+
+from hgat import ops
+from hgat.errors import GraphError, ShapeError, check_shape
+from hgat.graph.relations import join
+
+__all__ = ["RGATConv"]
+
+
+class RGATConv(nn.Module):
+    """Relational graph attention layer on a typed graph.
+
+        g_i^r = h_i W^r;  q_i^r = g_i^r Q^r;  k_j^r = g_j^r K^r
+        additive        logit_ij^r = leaky_relu(q_i^r + k_j^r)           Q^r, K^r [H, D, 1]
+        multiplicative  logit_ij^r = q_i^r . k_j^r                       Q^r, K^r [H, D, attn_feats]
+        across (ARGAT)  alpha_ij^r = softmax over all (r, j) of node i
+        within (WIRGAT) alpha_ij^r = softmax over the j of node i under one r
+        out_i = sum_r sum_j alpha_ij^r g_j^r  [+ bias]
+
+    in_feats: F, the same for every node type. etypes: the canonical relations, as graph.canonical_etypes gives them.
+    num_bases: W^r = sum_b c_rhb V_b, with coefficients per relation and head; num_attn_bases: the same for [Q^r, K^r],
+    with bases of its own. num_blocks: W^r block-diagonal, blocks of [F / B, H * D / B]; not together with num_bases.
+
+    forward: graph, a typed DGLGraph, a block, or what hgat.graph.join gives (built once per graph if not before); feat,
+    {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node type
+    -> {node type: [N_dst, H, D]} for every destination type, or one tensor likewise. With get_attention also alpha,
+    {relation: [E_r, H]}, before dropout. A node without in-edges gets zeros: give it a self relation
+    (hgat.graph.add_inverse) or a residual.
+    Raises GraphError for relations that the layer does not have, ShapeError for features unlike the graph.
+
+    Paper: Busbridge et al. 2019, arXiv:1904.05811, section 2. Differs from the authors' code: bases are combined as
+    the equation says (their reshape mixes the input axis with the relations); no LeakyReLU on multiplicative logits;
+    num_blocks is R-GCN's (Schlichtkrull et al. 2018, arXiv:1703.06103, eq. 4), not theirs. No loop over relations.
+    """
+
+    def __init__(
+        self,
+        in_feats,
+        out_feats,
+        num_heads,
+        etypes,
+        *,
+        softmax="across",
+        score="additive",
+        attn_feats=1,
+        num_bases=None,
+        num_attn_bases=None,
+        num_blocks=None,
+        feat_drop=0.0,
+        attn_drop=0.0,
+        negative_slope=0.2,
+        activation=None,
+        bias=False,
+    ):
+        super().__init__()
+        if softmax not in ("across", "within"):
+            raise ShapeError(f"softmax: expected 'across' or 'within', got {softmax!r}")
+        if score not in ("additive", "multiplicative"):
+            raise ShapeError(f"score: expected 'additive' or 'multiplicative', got {score!r}")
+        if score == "additive" and attn_feats != 1:
+            raise ShapeError(f"attn_feats: expected 1 with additive scores, got {attn_feats}")
+        if num_bases is not None and num_blocks is not None:
+            raise ShapeError("num_blocks: expected None together with num_bases, got both")
+        width = num_heads * out_feats
+        if num_blocks is not None and (in_feats % num_blocks or width % num_blocks):
+            raise ShapeError(
+                f"num_blocks: expected a divisor of F = {in_feats} and of H * D = {width}, got {num_blocks}"
+            )
+        self.etypes = tuple(tuple(e) for e in etypes)
+        self._in_feats, self._out_feats, self._num_heads = in_feats, out_feats, num_heads
+        self.softmax, self.score = softmax, score
+        self._attn_feats, self._num_blocks = attn_feats, num_blocks
+        self._negative_slope = negative_slope
+        relations = len(self.etypes)
+        if num_bases is not None:
+            self.basis = nn.Parameter(torch.empty(num_bases, in_feats, out_feats))
+            self.coefficient = nn.Parameter(torch.empty(relations, num_heads, num_bases))
+        elif num_blocks is not None:
+            self.weight = nn.Parameter(torch.empty(relations, num_blocks, in_feats // num_blocks, width // num_blocks))
+        else:
+            self.weight = nn.Parameter(torch.empty(relations, in_feats, width))
+        # [Q^r, K^r] as one tensor: the two halves of GAT's score vector.
+        if num_attn_bases is not None:
+            self.attn_basis = nn.Parameter(torch.empty(num_attn_bases, out_feats, 2 * attn_feats))
+            self.attn_coefficient = nn.Parameter(torch.empty(relations, num_heads, num_attn_bases))
+        else:
+            self.attn = nn.Parameter(torch.empty(relations, num_heads, out_feats, 2 * attn_feats))
+        self.register_parameter("bias", nn.Parameter(torch.empty(width)) if bias else None)
+        self.feat_drop = nn.Dropout(feat_drop)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.activation = activation
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Glorot-uniform per relation, as in the authors' code; zero bias."""
+        for name, parameter in self.named_parameters():
+            if name == "bias":
+                nn.init.zeros_(parameter)
+                continue
+            fan_in, fan_out = parameter.shape[-2:]
+            if name == "weight" and self._num_blocks is None:
+                fan_out = self._out_feats  # heads are projections of their own
+            if "attn" in name and "coefficient" not in name:
+                fan_out = self._attn_feats
+            nn.init.uniform_(parameter, -((6 / (fan_in + fan_out)) ** 0.5), (6 / (fan_in + fan_out)) ** 0.5)
+
+    def relation_weight(self):
+        """W^r of every relation, [R, F, H * D]."""
+        if hasattr(self, "basis"):
+            weight = torch.einsum("rhb,bfd->rfhd", self.coefficient, self.basis)
+            return weight.flatten(2)
+        if self._num_blocks is None:
+            return self.weight
+        relations, blocks, rows, columns = self.weight.shape
+        dense = self.weight.new_zeros(relations, blocks, rows, blocks, columns)
+        number = torch.arange(blocks, device=dense.device)
+        dense[:, number, :, number] = self.weight.transpose(0, 1)
+        return dense.reshape(relations, blocks * rows, blocks * columns)
+
+    def attention_kernel(self):
+        """(Q^r, K^r) of every relation, [R, H, D, attn_feats] each."""
+        if hasattr(self, "attn_basis"):
+            kernel = torch.einsum("rhb,bdq->rhdq", self.attn_coefficient, self.attn_basis)
+        else:
+            kernel = self.attn
+        return kernel.chunk(2, -1)
+
+    def _relation_index(self, etypes):
+        """Numbers in this layer of the graph's relations, or None where they are the same in the same order."""
+        if etypes == self.etypes:
+            return None
+        missing = [e for e in etypes if e not in self.etypes]
+        if missing:
+            raise GraphError(f"graph: expected relations among {list(self.etypes)}, got {missing[0]}")
+        return [self.etypes.index(e) for e in etypes]
+
+    def forward(self, graph, feat, get_attention=False):
+        joined = join(graph)
+        h_src, h_dst = _stack(joined, feat, self._in_feats)
+        one_input = h_dst is h_src
+        h_src = self.feat_drop(h_src)
+        h_dst = h_src if one_input else self.feat_drop(h_dst)
+        heads, width = self._num_heads, self._out_feats
+        weight = self.relation_weight().unflatten(-1, (heads, width))
+        to_query, to_key = self.attention_kernel()
+        index = self._relation_index(joined.etypes)
+        if index is not None:
+            weight, to_query, to_key = weight[index], to_query[index], to_key[index]
+        # h W Q is one narrow product with W Q: the destinations are never projected to full width.
+        to_query = torch.einsum("rfhd,rhdq->rfhq", weight, to_query).flatten(2)
+        to_key = torch.einsum("rfhd,rhdq->rfhq", weight, to_key).flatten(2)
+        source, target, target_of_edge = joined.pairs_on(h_src.device)
+        sent = ops.typed_projection(h_src[source.node], torch.cat([weight.flatten(2), to_key], -1), source.count)
+        value = sent[:, : heads * width].unflatten(-1, (heads, width))
+        key = sent[:, heads * width :].unflatten(-1, (heads, self._attn_feats))
+        query = ops.typed_projection(h_dst[target.node], to_query, target.count)
+        query = query.unflatten(-1, (heads, self._attn_feats))
+
+        run, scores, slope = self._scores(joined, query, key, target_of_edge)
+        dropout = self.attn_drop.p if self.training else 0.0
+        out = ops.additive_attention(run, value, *scores, negative_slope=slope, dropout=dropout)
+        if self.softmax == "within":
+            ones = out.new_ones((len(target), heads))
+            out = ops.weighted_sum(joined.collect, out, ones)
+        if self.bias is not None:
+            out = out + self.bias.view(heads, width)
+        if self.activation:
+            out = self.activation(out)
+        out = _split(joined, out)
+        if not isinstance(feat, dict) and not isinstance(feat, (tuple, list)):
+            (out,) = out.values()
+        if not get_attention:
+            return out
+        alpha = ops.additive_weights(run, *scores, negative_slope=slope)
+        return out, dict(zip(joined.etypes, alpha.split(joined.num_edges), strict=True))
+
+    def _scores(self, joined, query, key, target_of_edge):
+        """(graph that groups the softmax, the operator's scores, slope): every form as additive attention."""
+        graph = joined.within if self.softmax == "within" else joined.across
+        none_src = key.new_zeros((graph.num_src_nodes(), self._num_heads))
+        none_dst = key.new_zeros((graph.num_dst_nodes(), self._num_heads))
+        if self.score == "multiplicative":
+            logits = ops.dot_product_logits(joined.within, query, key, scale=1.0)
+            return graph, (none_src, none_dst, logits), 1.0  # leaky_relu of slope 1 leaves the logits as they are
+        query, key = query.squeeze(-1), key.squeeze(-1)
+        if self.softmax == "within":
+            return graph, (key, query), self._negative_slope
+        # The destination's score depends on the relation, so it rides on the edge.
+        return graph, (key, none_dst, query[target_of_edge]), self._negative_slope
+
+
+def _stack(joined, feat, width):
+    """Features of all node types on top of one another: (at the sources, at the destinations)."""
+    if isinstance(feat, (tuple, list)):
+        return _rows(feat[0], joined.num_src, width), _rows(feat[1], joined.num_dst, width)
+    if isinstance(feat, torch.Tensor):
+        if len(joined.num_src) != 1 or len(joined.num_dst) != 1:
+            raise ShapeError(f"feat: expected a dict over node types {sorted(joined.num_src)}, got one tensor")
+        feat = {ntype: feat for ntype in (*joined.num_src, *joined.num_dst)}
+    h_src = _rows(feat, joined.num_src, width)
+    if not joined.is_block:
+        return h_src, h_src if joined.num_src == joined.num_dst else _rows(feat, joined.num_dst, width)
+    return h_src, _rows({t: feat[t][:n] for t, n in joined.num_dst.items()}, joined.num_dst, width)
+
+
+def _rows(feat, sizes, width):
+    missing = [ntype for ntype in sizes if ntype not in feat]
+    if missing:
+        raise ShapeError(f"feat: expected features for node types {list(sizes)}, got none for {missing[0]!r}")
+    for ntype, size in sizes.items():
+        check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", size), ("F", width))
+    return torch.cat([feat[ntype] for ntype in sizes])
+
+
+def _split(joined, out):
+    return dict(zip(joined.dsttypes, out.split(list(joined.num_dst.values())), strict=True))

@@ -1,0 +1,27 @@
+"""Attention as operators on DGLGraphs: contract, checks, and the choice of backend."""
+
+from hgat.ops.additive import additive_attention, additive_weights
+from hgat.ops.dispatch import backends, uniform_attention, use_backend
+from hgat.ops.dot import dot_product_attention, dot_product_logits, dot_product_weights
+from hgat.ops.dropout import attention_dropout
+from hgat.ops.gatv2 import gatv2_attention, gatv2_weights
+from hgat.ops.segment import edge_softmax, edge_weighted_sum, weighted_sum
+from hgat.ops.typed import typed_projection
+
+__all__ = [
+    "additive_attention",
+    "additive_weights",
+    "attention_dropout",
+    "backends",
+    "dot_product_attention",
+    "dot_product_logits",
+    "dot_product_weights",
+    "edge_softmax",
+    "edge_weighted_sum",
+    "gatv2_attention",
+    "gatv2_weights",
+    "typed_projection",
+    "uniform_attention",
+    "use_backend",
+    "weighted_sum",
+]

@@ -1,0 +1,65 @@
+"""Additive attention of GAT."""
+
+from hgat.ops.checks import check_call, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.dispatch import is_uniform, pick
+
+__all__ = ["additive_attention", "additive_weights"]
+
+
+def additive_attention(
+    graph,
+    value,
+    score_src,
+    score_dst,
+    score_edge=None,
+    *,
+    edge_weight=None,
+    negative_slope=0.2,
+    dropout=0.0,
+    seed=None,
+):
+    """Additive attention: one score per end of the edge, softmax over in-edges, weighted sum.
+
+        logit_uv = leaky_relu(score_src_u + score_dst_v + score_edge_uv)
+        alpha_uv = exp(logit_uv) / sum_w exp(logit_wv)          over the edges w -> v
+        out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u
+
+    Shapes: value [N_src, H, D], score_src [N_src, H], score_dst [N_dst, H], score_edge [E, H], edge_weight [E] or
+    [E, H] -> out [N_dst, H, D]. graph: DGLGraph with one relation. dropout: probability that an edge's alpha of one
+    head is zeroed, a pure function of (seed, edge, head); the seed is drawn from PyTorch's generator if None.
+    A node without in-edges gets zeros.
+
+    Raises ShapeError for a tensor that does not fit, GraphError for a graph with several relations, BackendError if
+    a backend named with `use_backend` cannot run the call.
+    Paper: Velickovic et al. 2018, arXiv:1710.10903, eq. 1-4, in the split form a^T[Wh_v || Wh_u] = s_v + s_u.
+    Differs: edge terms and edge weights are additions; edge_weight multiplies alpha after the softmax, as in DGL.
+    """
+    heads, width = check_width("value", value, "N_src", "H", "D")
+    check_call(
+        graph,
+        ("value", value, "N_src", ("H", heads), ("D", width)),
+        ("score_src", score_src, "N_src", ("H", heads)),
+        ("score_dst", score_dst, "N_dst", ("H", heads)),
+        ("score_edge", score_edge, "E", ("H", heads)),
+    )
+    edge_weight = edge_weight_column(graph, edge_weight, heads)
+    seed = seed_for(dropout, seed)
+    if is_uniform():
+        score_src, score_dst, score_edge = *no_scores(graph, heads, score_src), None
+    run = pick("additive_attention", value, score_src, score_dst, score_edge, edge_weight)
+    return run(graph, value, score_src, score_dst, score_edge, edge_weight, negative_slope, dropout, seed)
+
+
+def additive_weights(graph, score_src, score_dst, score_edge=None, *, negative_slope=0.2):
+    """alpha of `additive_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
+    (heads,) = check_width("score_src", score_src, "N_src", "H")
+    check_call(
+        graph,
+        ("score_src", score_src, "N_src", ("H", heads)),
+        ("score_dst", score_dst, "N_dst", ("H", heads)),
+        ("score_edge", score_edge, "E", ("H", heads)),
+    )
+    if is_uniform():
+        score_src, score_dst, score_edge = *no_scores(graph, heads, score_src), None
+    run = pick("additive_weights", score_src, score_dst, score_edge)
+    return run(graph, score_src, score_dst, score_edge, negative_slope)

@@ -1,0 +1,101 @@
+"""Which backend runs an operator, and why not the others.
+
+A backend is a module of functions with the operators' names and positional arguments, and a function
+`why_not(operator, tensors)` that gives None if it serves the call and one sentence if it does not.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from hgat.errors import BackendError
+from hgat.kernels import cpu
+from hgat.ops import reference
+
+__all__ = ["backends", "is_uniform", "pick", "uniform_attention", "use_backend"]
+
+_chosen = ContextVar("hgat_backend", default="auto")
+_uniform = ContextVar("hgat_uniform_attention", default=False)
+
+
+class _Reference:
+    """DGL's message passing: serves everything."""
+
+    kernels = reference
+
+    @staticmethod
+    def why_not(operator, tensors):
+        return None
+
+
+class _Unbuilt:
+    """A backend whose kernels this build of hgat does not contain."""
+
+    kernels = None
+
+    def __init__(self, reason):
+        self._reason = reason
+
+    def why_not(self, operator, tensors):
+        return self._reason()
+
+
+# From the fastest to the one that always runs; "auto" takes the first that serves the call.
+_BACKENDS = {
+    "triton": _Unbuilt(lambda: "this version of hgat contains no Triton kernels"),
+    "native": _Unbuilt(
+        lambda: cpu.why_missing() or "the compiled core of this version holds no attention kernels"
+    ),
+    "dgl": _Reference(),
+}
+
+
+def backends():
+    """Name -> None if the backend can run on this machine, else one sentence that says why it cannot."""
+    return {name: backend.why_not(None, ()) for name, backend in _BACKENDS.items()}
+
+
+@contextmanager
+def use_backend(name):
+    """Run the operators inside the block on one backend: "dgl", "native", "triton", or "auto" for the fastest.
+
+    A named backend that cannot run a call raises BackendError there, with the reason; nothing falls back.
+    """
+    if name != "auto" and name not in _BACKENDS:
+        raise BackendError(f"backend: expected one of {['auto', *_BACKENDS]}, got {name!r}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@contextmanager
+def uniform_attention():
+    """Inside the block every operator weights the in-edges of a node alike: alpha = 1 / in-degree.
+
+    The control for what attention adds: same layers, same parameters elsewhere, all logits zero.
+    """
+    token = _uniform.set(True)
+    try:
+        yield
+    finally:
+        _uniform.reset(token)
+
+
+def is_uniform():
+    """True inside `uniform_attention()`."""
+    return _uniform.get()
+
+
+def pick(operator, *tensors):
+    """The function that runs `operator` on these tensors; BackendError if the named backend cannot."""
+    chosen = _chosen.get()
+    reasons = []
+    for name, backend in _BACKENDS.items():
+        if chosen not in ("auto", name):
+            continue
+        reason = backend.why_not(operator, tensors)
+        if reason is None:
+            return getattr(backend.kernels, operator)
+        reasons.append(f"{name}: {reason}")
+    raise BackendError(f"{operator}: no backend can run this call ({'; '.join(reasons)})")

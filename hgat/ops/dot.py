@@ -1,0 +1,72 @@
+"""Scaled dot-product attention over in-edges."""
+
+from hgat.ops.checks import check_call, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.dispatch import is_uniform, pick
+
+__all__ = ["dot_product_attention", "dot_product_logits", "dot_product_weights"]
+
+
+def _check(graph, query, key, bias, value=None):
+    heads, width = check_width("key", key, "N_src", "H", "D")
+    arguments = [
+        ("key", key, "N_src", ("H", heads), ("D", width)),
+        ("query", query, "N_dst", ("H", heads), ("D", width)),
+        ("bias", bias, "E", ("H", heads)),
+    ]
+    if value is not None:
+        value_width = check_width("value", value, "N_src", "H", "Dv")[1]
+        arguments.append(("value", value, "N_src", ("H", heads), ("Dv", value_width)))
+    check_call(graph, *arguments)
+    return heads, float(width**-0.5)
+
+
+def dot_product_attention(
+    graph,
+    query,
+    key,
+    value,
+    bias=None,
+    *,
+    scale=None,
+    edge_weight=None,
+    dropout=0.0,
+    seed=None,
+):
+    """Dot-product attention along edges.
+
+        logit_uv = scale * (query_v . key_u) + bias_uv
+        alpha_uv = exp(logit_uv) / sum_w exp(logit_wv)
+        out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u
+
+    Shapes: query [N_dst, H, D], key [N_src, H, D], value [N_src, H, Dv], bias [E, H], edge_weight [E] or [E, H]
+    -> out [N_dst, H, Dv]. scale: 1 / sqrt(D) if None. Dropout, isolated nodes and errors as in
+    `additive_attention`.
+    Paper: Vaswani et al. 2017, arXiv:1706.03762, eq. 1, with the in-edges of a node for its keys.
+    """
+    heads, default_scale = _check(graph, query, key, bias, value)
+    scale = default_scale if scale is None else float(scale)
+    edge_weight = edge_weight_column(graph, edge_weight, heads)
+    seed = seed_for(dropout, seed)
+    if is_uniform():
+        scores = no_scores(graph, heads, value)
+        run = pick("additive_attention", value, *scores, None, edge_weight)
+        return run(graph, value, *scores, None, edge_weight, 0.2, dropout, seed)
+    run = pick("dot_product_attention", query, key, value, bias, edge_weight)
+    return run(graph, query, key, value, bias, edge_weight, scale, dropout, seed)
+
+
+def dot_product_weights(graph, query, key, bias=None, *, scale=None):
+    """alpha of `dot_product_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
+    heads, default_scale = _check(graph, query, key, bias)
+    scale = default_scale if scale is None else float(scale)
+    if is_uniform():
+        scores = no_scores(graph, heads, key)
+        return pick("additive_weights", *scores, None)(graph, *scores, None, 0.2)
+    return pick("dot_product_weights", query, key, bias)(graph, query, key, bias, scale)
+
+
+def dot_product_logits(graph, query, key, bias=None, *, scale=None):
+    """The logits of `dot_product_attention`, [E, H]: for a softmax over other groups than the in-edges."""
+    _, default_scale = _check(graph, query, key, bias)
+    scale = default_scale if scale is None else float(scale)
+    return pick("dot_product_logits", query, key, bias)(graph, query, key, bias, scale)

@@ -1,0 +1,65 @@
+"""Dropout on attention as a pure function of (seed, edge, head).
+
+Backward, another backend and another number of threads drop the same edges, and no mask is stored. The seed is
+drawn from PyTorch's CPU generator, so `torch.manual_seed` decides.
+"""
+
+import torch
+
+from hgat.errors import ShapeError
+from hgat.kernels import cpu
+
+__all__ = ["attention_dropout", "check_probability", "draw_seed", "dropout_scale"]
+
+_LOW = 0xFFFFFFFF
+
+
+def check_probability(dropout):
+    if not 0.0 <= dropout <= 1.0:
+        raise ShapeError(f"dropout: expected a probability from 0 to 1, got {dropout}")
+
+
+def draw_seed():
+    """A seed from PyTorch's CPU generator."""
+    return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
+
+
+def _mix(x):
+    """The 32-bit finaliser of kernels/cpu/dropout.h; only the low half of an int64 is used, so products may wrap."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _LOW
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _LOW
+    return x ^ (x >> 16)
+
+
+def _composed(num_edges, num_heads, seed, threshold, device):
+    """True where (seed, edge, head) is kept: the definition that every kernel repeats."""
+    key = _mix(_mix(torch.tensor(seed & _LOW, device=device)) ^ ((seed >> 32) & _LOW))
+    edge = torch.arange(num_edges, device=device)
+    row = _mix(_mix((edge & _LOW) ^ key) ^ (edge >> 32))
+    head = (torch.arange(num_heads, device=device) * 0x9E3779B9) & _LOW
+    return _mix(row[:, None] ^ head) >= threshold
+
+
+def dropout_scale(num_edges, num_heads, dropout, seed, like):
+    """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
+    threshold = int(dropout * 2**32)
+    keep_scale = 0.0 if dropout == 1.0 else 1.0 / (1.0 - dropout)
+    if cpu.available() and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
+        scale = torch.empty((num_edges, num_heads), dtype=like.dtype)
+        cpu.dropout_scale(scale, seed, threshold, keep_scale, torch.get_num_threads())
+        return scale
+    return _composed(num_edges, num_heads, seed, threshold, like.device).to(like.dtype) * keep_scale
+
+
+def attention_dropout(alpha, dropout, seed=None):
+    """Drop entries of alpha [E, H] and scale the rest by 1 / (1 - dropout), as the attention operators do inside.
+
+    For layers that need the weights themselves. seed: the number that fixes what is dropped; drawn if None.
+    """
+    check_probability(dropout)
+    if dropout == 0.0:
+        return alpha
+    seed = draw_seed() if seed is None else seed
+    return alpha * dropout_scale(alpha.shape[0], alpha.shape[1], dropout, seed, alpha.detach())

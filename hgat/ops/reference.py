@@ -1,0 +1,138 @@
+"""Every operator in plain DGL message passing and DGL's fused edge softmax: the definition, and the `dgl` backend.
+
+Any float type and any device. Arguments are checked by the operators, not here. Where DGL cannot run beside the
+features (PyPI's DGL has no CUDA code, and its kernels need at least one edge), the same steps run as PyTorch
+gathers and index sums. Half-precision inputs are summed in float32 and the result is cast back.
+"""
+
+import dgl
+import torch
+import torch.nn.functional as F
+
+from hgat.graph import csr
+from hgat.ops.dropout import dropout_scale
+
+__all__ = [
+    "additive_logits",
+    "attend",
+    "dot_product_logits",
+    "edge_softmax",
+    "gatv2_logits",
+    "weighted_sum",
+]
+
+
+def _wide(*tensors):
+    """The tensors in one type of at least float32."""
+    dtype = torch.float32
+    for t in tensors:
+        if t is not None:
+            dtype = torch.promote_types(dtype, t.dtype)
+    return [None if t is None else t.to(dtype) for t in tensors]
+
+
+def _dgl_runs(graph, tensor):
+    """True if DGL's own kernels serve this call."""
+    return graph.device == tensor.device and graph.num_edges() > 0
+
+
+def _add_ends(graph, at_src, at_dst):
+    """at_src_u + at_dst_v for every edge, [E, ...]."""
+    if _dgl_runs(graph, at_src):
+        return dgl.ops.u_add_v(graph, at_src, at_dst)
+    src, dst = csr.edges(graph, at_src.device)
+    return at_src[src] + at_dst[dst]
+
+
+def additive_logits(graph, score_src, score_dst, score_edge, negative_slope):
+    """leaky_relu(score_src_u + score_dst_v + score_edge_uv), [E, H]."""
+    score_src, score_dst, score_edge = _wide(score_src, score_dst, score_edge)
+    logits = _add_ends(graph, score_src, score_dst)
+    if score_edge is not None:
+        logits = logits + score_edge
+    return F.leaky_relu(logits, negative_slope)
+
+
+def gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
+    """attn . leaky_relu(feat_src_u + feat_dst_v + feat_edge_uv), [E, H]."""
+    feat_src, feat_dst, attn, feat_edge = _wide(feat_src, feat_dst, attn, feat_edge)
+    hidden = _add_ends(graph, feat_src, feat_dst)
+    if feat_edge is not None:
+        hidden = hidden + feat_edge
+    return (F.leaky_relu(hidden, negative_slope) * attn).sum(-1)
+
+
+def dot_product_logits(graph, query, key, bias, scale):
+    """scale * (query_v . key_u) + bias_uv, [E, H]."""
+    query, key, bias = _wide(query, key, bias)
+    if _dgl_runs(graph, key):
+        logits = dgl.ops.u_dot_v(graph, key, query).squeeze(-1)
+    else:
+        src, dst = csr.edges(graph, key.device)
+        logits = (key[src] * query[dst]).sum(-1)
+    logits = logits * scale
+    return logits if bias is None else logits + bias
+
+
+def edge_softmax(graph, logits):
+    """exp(logit_uv) / sum over the edges w -> v of exp(logit_wv), [E, H]."""
+    (wide,) = _wide(logits)
+    if _dgl_runs(graph, wide):
+        return dgl.nn.functional.edge_softmax(graph, wide)
+    _, dst = csr.edges(graph, wide.device)
+    rows = (graph.num_dst_nodes(), *wide.shape[1:])
+    index = dst.view(-1, *[1] * (wide.dim() - 1)).expand_as(wide)
+    # The maximum only guards against overflow: it cancels, so no gradient flows through it.
+    highest = wide.detach().new_full(rows, float("-inf")).scatter_reduce(0, index, wide.detach(), "amax")
+    shifted = torch.exp(wide - highest[dst])
+    total = wide.new_zeros(rows).index_add(0, dst, shifted)
+    return shifted / total[dst]
+
+
+def weighted_sum(graph, value, weight):
+    """sum over the edges u -> v of weight_uv * value_u, [N_dst, H, D]."""
+    wide_value, weight = _wide(value, weight)
+    if _dgl_runs(graph, wide_value):
+        out = dgl.ops.u_mul_e_sum(graph, wide_value, weight.unsqueeze(-1))
+    else:
+        src, dst = csr.edges(graph, wide_value.device)
+        messages = wide_value[src] * weight.unsqueeze(-1)
+        out = messages.new_zeros((graph.num_dst_nodes(), *messages.shape[1:])).index_add(0, dst, messages)
+    return out.to(value.dtype)
+
+
+def attend(graph, value, logits, edge_weight, dropout, seed):
+    """Softmax, dropout, edge weight and sum: what the attention operators share, [N_dst, H, D]."""
+    alpha = edge_softmax(graph, logits)
+    if dropout > 0.0:
+        alpha = alpha * dropout_scale(alpha.shape[0], alpha.shape[1], dropout, seed, alpha.detach())
+    if edge_weight is not None:
+        alpha = alpha * edge_weight
+    return weighted_sum(graph, value, alpha)
+
+
+def additive_attention(graph, value, score_src, score_dst, score_edge, edge_weight, negative_slope, dropout, seed):
+    logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
+    return attend(graph, value, logits, edge_weight, dropout, seed)
+
+
+def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, negative_slope, dropout, seed):
+    logits = gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
+    return attend(graph, feat_src, logits, edge_weight, dropout, seed)
+
+
+def dot_product_attention(graph, query, key, value, bias, edge_weight, scale, dropout, seed):
+    logits = dot_product_logits(graph, query, key, bias, scale)
+    return attend(graph, value, logits, edge_weight, dropout, seed)
+
+
+def additive_weights(graph, score_src, score_dst, score_edge, negative_slope):
+    return edge_softmax(graph, additive_logits(graph, score_src, score_dst, score_edge, negative_slope))
+
+
+def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
+    return edge_softmax(graph, gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope))
+
+
+def dot_product_weights(graph, query, key, bias, scale):
+    return edge_softmax(graph, dot_product_logits(graph, query, key, bias, scale))

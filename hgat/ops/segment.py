@@ -1,0 +1,55 @@
+"""The two halves of attention, for systems that need the weights themselves."""
+
+from hgat.errors import ShapeError
+from hgat.graph.csr import edges_as_sources
+from hgat.ops.checks import check_call, check_width
+from hgat.ops.dispatch import is_uniform, pick
+
+__all__ = ["edge_softmax", "edge_weighted_sum", "weighted_sum"]
+
+
+def edge_softmax(graph, logits):
+    """Softmax over the in-edges of each node.
+
+        alpha_uv = exp(logit_uv) / sum_w exp(logit_wv)          over the edges w -> v
+
+    Shapes: logits [E, H] -> alpha [E, H]. Raises ShapeError and GraphError as `additive_attention` does.
+    """
+    (heads,) = check_width("logits", logits, "E", "H")
+    check_call(graph, ("logits", logits, "E", ("H", heads)))
+    if is_uniform():
+        logits = logits.new_zeros(logits.shape)
+    return pick("edge_softmax", logits)(graph, logits).to(logits.dtype)
+
+
+def weighted_sum(graph, value, weight):
+    """Sum of the source rows over the in-edges of each node, weighted by edge and head.
+
+        out_v = sum_u weight_uv * value_u
+
+    Shapes: value [N_src, H, D] or [N_src, 1, D] (one value for all heads), weight [E, H] -> out [N_dst, H, D].
+    Raises ShapeError and GraphError as `additive_attention` does.
+    """
+    (heads,) = check_width("weight", weight, "E", "H")
+    value_heads, width = check_width("value", value, "N_src", "H", "D")
+    if value_heads not in (1, heads):
+        raise ShapeError(f"value: expected [N_src, H, D] with H = {heads} or 1, got {list(value.shape)}")
+    check_call(
+        graph,
+        ("value", value, "N_src", ("H", value_heads), ("D", width)),
+        ("weight", weight, "E", ("H", heads)),
+    )
+    return pick("weighted_sum", value, weight)(graph, value, weight)
+
+
+def edge_weighted_sum(graph, edge_value, weight):
+    """Sum of the edges' own rows over the in-edges of each node, weighted by edge and head.
+
+        out_v = sum_u weight_uv * edge_value_uv
+
+    Shapes: edge_value [E, F], weight [E, H] -> out [N_dst, H, F]; nothing of size E * H * F is kept.
+    Raises ShapeError and GraphError as `additive_attention` does.
+    """
+    (width,) = check_width("edge_value", edge_value, "E", "F")
+    check_call(graph, ("edge_value", edge_value, "E", ("F", width)))
+    return weighted_sum(edges_as_sources(graph), edge_value.unsqueeze(1), weight)
