@@ -1,0 +1,156 @@
+"""The command `hgat`: train, eval, list, doctor. Arguments in, tables out; no arithmetic."""
+
+import argparse
+import sys
+
+from hgat import doctor
+from hgat.errors import HgatError
+
+__all__ = ["main"]
+
+
+def main(argv=None):
+    """Run the command line; returns the exit status: 0, or 2 with one sentence on stderr for what a user can mend."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except HgatError as error:
+        print(f"hgat: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hgat: stopped; `--resume` continues the run", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="hgat", description="Attention on typed and changing graphs.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a recipe with its controls and print one table")
+    train.add_argument("recipe", help="a recipe's name (see `hgat list`) or the path of a .toml file")
+    _data_arguments(train)
+    train.add_argument("--seeds", type=int, metavar="N", help="how many seeds, counted from 0 (default: the recipe's)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                       help="change a setting of the recipe, as in --set train.lr=0.01; may be repeated")
+    train.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE)")
+    train.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("eval", help="score the checkpoint that `hgat train` left")
+    evaluate.add_argument("folder", help="the folder of a run, as in runs/gat-cora")
+    _data_arguments(evaluate)
+    evaluate.set_defaults(run=_eval)
+
+    listing = commands.add_parser("list", help="systems, data sets, the paper's numbers, ours and the controls'")
+    listing.set_defaults(run=_list)
+
+    health = commands.add_parser("doctor", help="explain the state of this machine; --fix mends a bare `import dgl`")
+    doctor.add_arguments(health)
+    health.set_defaults(run=doctor.run)
+    return parser
+
+
+def _data_arguments(parser):
+    parser.add_argument("--root", metavar="DIR",
+                        help="the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+
+
+def _train(arguments):
+    from hgat import train
+
+    result = train.train(
+        arguments.recipe,
+        arguments.root,
+        seeds=arguments.seeds,
+        out=arguments.out,
+        device=arguments.device,
+        resume=arguments.resume,
+        overrides=arguments.overrides,
+    )
+    print(_table(result.recipe, result.metrics))
+    files = ["metrics.json", "model.safetensors", "recipe.toml"]
+    files += _picture(result)
+    print(f"\n{result.out}/: {', '.join(files)}")
+
+
+def _picture(result):
+    """Draw what the attention learned, where there is something to draw; gives the file's name in a list."""
+    from hgat import explain
+
+    found = explain.shares(result.model, *result.inputs)
+    if not found:
+        return []
+    try:
+        explain.draw_shares(found, result.out / "attention.png", result.recipe.title)
+    except HgatError as error:
+        print(f"hgat: no picture: {error}", file=sys.stderr)
+        return []
+    return ["attention.png"]
+
+
+def _table(recipe, metrics):
+    from hgat.train.controls import TITLES
+
+    count, seeds = metrics["nodes"]["test"], len(metrics["seeds"])
+    lines = [
+        f"{recipe.title}",
+        f"{metrics['metric'].replace('_', ' ')} in percent on {count:,} test nodes, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, epoch chosen on {metrics['nodes']['val']:,} validation nodes",
+        "",
+    ]
+    rows = [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
+    rows.append((f"hgat {metrics['system']}", _spread(metrics["test"])))
+    rows += [(f"control: {TITLES[name]}", _spread(c["test"])) for name, c in metrics["controls"].items()]
+    width = max(len(name) for name, _ in rows)
+    lines += [f"  {name:<{width}}  {value}" for name, value in rows]
+    if metrics["notes"]:
+        lines.append("")
+    lines += [f"  note: {note}" for note in metrics["notes"]]
+    return "\n".join(lines)
+
+
+def _spread(spread):
+    return f"{spread['mean']:5.1f}" + ("" if spread["std"] is None else f" ± {spread['std']:.1f}")
+
+
+def _numbers(values, note=""):
+    if not values:
+        return f"    – {f'({note})' if note else ''}".rstrip()
+    text = f"{values[0]:5.1f}" + (f" ± {values[1]:.1f}" if len(values) > 1 else "")
+    return text + (f" ({note})" if note else "")
+
+
+def _eval(arguments):
+    from hgat import train
+
+    recipe, task, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
+    print(f"{recipe.title}, seed {about['seed']}: {recipe.train.metric.replace('_', ' ')} in percent")
+    for split, value in scores.items():
+        print(f"  {split:<5}  {value:5.1f}  on {len(getattr(task, split)):,} nodes")
+
+
+def _list(arguments):
+    from hgat import train
+    from hgat.train.controls import TITLES
+
+    head = ("recipe", "system", "data", "metric", "paper", "ours", "controls")
+    rows = [head]
+    for name in train.available():
+        recipe = train.read(name)
+        expect = recipe.expect
+        found = ", ".join(f"{TITLES[c]} {_numbers(v).strip()}" for c, v in expect.controls.items())
+        rows.append(
+            (
+                name,
+                recipe.system,
+                recipe.data["name"],
+                recipe.train.metric,
+                _numbers(expect.paper).strip(),
+                _numbers(expect.ours).strip(),
+                found or "–",
+            )
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

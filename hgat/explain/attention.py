@@ -1,0 +1,82 @@
+"""What attention is spent on, in numbers: by relation, or by meta-path, beside what uniform attention would spend."""
+
+from dataclasses import dataclass
+
+import torch
+
+from hgat.graph import JoinedRelations, Views, csr
+
+__all__ = ["Shares", "shares"]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Mean share of a node's attention that goes to each name, and what it would be if all edges counted alike.
+
+    title: whose attention, in which layer. attention, uniform: one number per name; each list sums to 1.
+    """
+
+    title: str
+    names: tuple
+    attention: tuple
+    uniform: tuple
+
+
+@torch.no_grad()
+def shares(model, structure, feat):
+    """Shares of every layer of a trained model, a list; empty for a model on one plain graph.
+
+    On joined relations: one entry per layer and destination type, heads averaged, over the nodes that have in-edges.
+    On views: the semantic weights beta, averaged over nodes where they differ by node.
+    """
+    model.eval()
+    if isinstance(structure, JoinedRelations):
+        found = []
+        for depth, alpha in enumerate(model.attention(structure, feat), 1):
+            found += _by_relation(structure, alpha, f"layer {depth}")
+        return found
+    if isinstance(structure, Views):
+        return [_by_view(structure, beta, depth) for depth, (_, beta) in enumerate(model.attention(structure, feat), 1)]
+    return []
+
+
+def _by_relation(joined, alpha, layer):
+    device = next(iter(alpha.values())).device
+    mass = torch.cat([alpha[e].mean(1) for e in joined.etypes])
+    _, dst = csr.edges(joined.across, device)
+    degree = torch.bincount(dst, minlength=joined.across.num_dst_nodes()).to(mass.dtype)
+    # Within a relation alpha sums to one per relation, so a node's total is the number of its relations.
+    total = mass.new_zeros(degree.shape).index_add(0, dst, mass).clamp_min(1e-30)
+    relation = joined.relation_of_edge().to(device)
+    count = len(joined.etypes)
+    spent = mass.new_zeros(count).index_add(0, relation, mass / total[dst])
+    even = mass.new_zeros(count).index_add(0, relation, 1 / degree[dst])
+    found = []
+    for ntype in joined.dsttypes:
+        here = [k for k, etype in enumerate(joined.etypes) if etype[2] == ntype and joined.num_edges[k]]
+        if here:
+            found.append(
+                Shares(
+                    f"attention of {ntype} nodes, {layer}",
+                    tuple(_name(joined.etypes, k) for k in here),
+                    tuple((spent[here] / spent[here].sum()).tolist()),
+                    tuple((even[here] / even[here].sum()).tolist()),
+                )
+            )
+    return found
+
+
+def _name(etypes, k):
+    """A relation's own name, with its source type where the name alone is ambiguous."""
+    src, name, _ = etypes[k]
+    return name if sum(e[1] == name for e in etypes) == 1 else f"{name} ({src})"
+
+
+def _by_view(views, beta, depth):
+    mean = beta if beta.dim() == 1 else beta.mean(0)
+    return Shares(
+        f"semantic attention, layer {depth}",
+        views.names,
+        tuple(mean.tolist()),
+        (1 / views.num_views,) * views.num_views,
+    )

@@ -1,0 +1,68 @@
+"""All figures. matplotlib comes with `pip install "hgat[plot]"` and is imported only when something is drawn."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from hgat.errors import HgatError, OutputError
+
+__all__ = ["draw_shares"]
+
+# More bars than this cannot be read; the rest is left out and counted.
+MOST_BARS = 20
+LEARNED, EVEN = "#1f6f8b", "#c9ccd1"
+
+
+def draw_shares(found, path, title=""):
+    """Draw one panel of bars per entry of `found` (see hgat.explain.shares) into a PNG file at `path`.
+
+    Dark bars are the learned share of attention, light ones what uniform attention would spend. Where there are more
+    than 20 names, the 20 are shown that differ most. Raises HgatError if matplotlib is missing, OutputError if the file
+    cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise HgatError('figures: expected matplotlib, got none; pip install "hgat[plot]"') from None
+    panels = [_panel(entry) for entry in found]
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    tallest = max(len(rows_) for _, rows_, _ in panels)
+    figure = Figure(figsize=(5.6 * columns, rows * (0.27 * tallest + 1.1) + 0.9), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (heading, bars, left_out) in zip(axes, panels, strict=False):
+        names, attention, uniform = zip(*bars, strict=True)
+        place = range(len(bars))
+        axis.barh([p + 0.2 for p in place], uniform, 0.36, color=EVEN, label="if all edges counted alike")
+        axis.barh([p - 0.2 for p in place], attention, 0.36, color=LEARNED, label="learned")
+        axis.set_yticks(list(place), names)
+        axis.invert_yaxis()
+        axis.set_xlabel("mean share of a node's attention")
+        axis.set_title(heading + (f" ({left_out} smaller differences left out)" if left_out else ""), fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    _save(figure, Path(path))
+
+
+def _panel(entry):
+    bars = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
+    shown = sorted(bars, key=lambda bar: -abs(bar[1] - bar[2]))[:MOST_BARS]
+    return entry.title, [bar for bar in bars if bar in shown], len(bars) - len(shown)
+
+
+def _save(figure, path):
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".png")
+        os.close(handle)
+        figure.savefig(temporary, dpi=150)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise OutputError(f"{path.name}: expected to write to {path.parent}, got: {error.strerror}") from None

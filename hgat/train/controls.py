@@ -1,0 +1,71 @@
+"""Controls: what a score is worth without the part that is claimed to matter, on the same split and budget.
+
+A control is a function of this module, named in a recipe's train.controls: it gives the model to train (or None, if
+the recipe's own model is trained in another way), its inputs, and a context in which to run them.
+"""
+
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from hgat import ops
+from hgat.errors import RecipeError
+
+__all__ = ["TITLES", "find"]
+
+TITLES = {"ours": "hgat", "no_graph": "no graph", "uniform": "uniform attention", "majority": "majority class"}
+
+
+class _Features(nn.Module):
+    """Two linear layers on a node's own features."""
+
+    def __init__(self, in_feats, hidden, num_outputs, drop):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Dropout(drop), nn.Linear(in_feats, hidden), nn.ReLU(), nn.Dropout(drop), nn.Linear(hidden, num_outputs)
+        )
+
+    def forward(self, feat):
+        return self.layers(feat)
+
+
+class _Constant(nn.Module):
+    """The same learned logits for every node: the class frequencies of the training nodes."""
+
+    def __init__(self, num_nodes, num_outputs):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(num_outputs))
+        self.num_nodes = num_nodes
+
+    def forward(self):
+        return self.logits.expand(self.num_nodes, -1)
+
+
+def no_graph(task, recipe):
+    """A two-layer perceptron on the target's own features; the class frequencies where it has none."""
+    feat = task.feat[task.target]
+    if feat is None:
+        return majority(task, recipe)
+    drop = recipe.model.get("feat_drop", 0.5)
+    return _Features(feat.shape[1], recipe.train.control_hidden, task.num_classes, drop), (feat,), nullcontext()
+
+
+def majority(task, recipe):
+    """The class frequencies of the training nodes."""
+    return _Constant(task.graph.num_nodes(task.target), task.num_classes), (), nullcontext()
+
+
+def uniform(task, recipe):
+    """The recipe's own model with every softmax replaced by a mean."""
+    return None, None, ops.uniform_attention()
+
+
+_CONTROLS = {f.__name__: f for f in (no_graph, majority, uniform)}
+
+
+def find(name):
+    """The control of that name. Raises RecipeError for an unknown one."""
+    if name not in _CONTROLS:
+        raise RecipeError(f"train.controls: expected names among {sorted(_CONTROLS)}, got {name!r}")
+    return _CONTROLS[name]

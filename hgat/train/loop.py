@@ -1,0 +1,158 @@
+"""The only training loop: full-graph epochs, selection on validation, a state that can be saved at every epoch."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+
+from hgat.errors import TrainingError
+from hgat.train import checkpoint
+from hgat.train.metrics import score
+
+__all__ = ["Fit", "evaluate"]
+
+_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def loss_of(logits, label, multilabel):
+    """Cross-entropy of one class per node, or the mean binary cross-entropy of several."""
+    if multilabel:
+        return F.binary_cross_entropy_with_logits(logits, label)
+    return F.cross_entropy(logits, label)
+
+
+@torch.no_grad()
+def evaluate(model, inputs, task, metric, ids):
+    """(metric in percent, loss) of a model on some nodes, in evaluation mode."""
+    model.eval()
+    logits = model(*inputs)[ids]
+    label = task.label.to(logits.device)[ids]
+    return score(metric, logits, label, task.multilabel), float(loss_of(logits, label, task.multilabel))
+
+
+class Fit:
+    """Trains one model on one task by a recipe's [train], an epoch at a time.
+
+    `step()` runs one epoch and says whether another follows; `state()` and `restore()` carry everything that the next
+    epoch depends on, the random generator included, so that a run that was killed ends as if it had not been.
+    """
+
+    def __init__(self, model, inputs, task, train):
+        self.model, self.inputs, self.task, self.train = model, inputs, task, train
+        self.device = next(model.parameters()).device
+        self.label = task.label.to(self.device)
+        self.optimizer = _OPTIMIZERS[train.optimizer](
+            model.parameters(), lr=train.lr, weight_decay=train.weight_decay
+        )
+        self.epoch = 0
+        self.waited = 0
+        self.best_metric, self.best_loss, self.best_epoch = -float("inf"), float("inf"), 0
+        self.kept = None
+        self.loss = self.val_metric = self.val_loss = float("nan")
+
+    def step(self):
+        """One epoch. Returns False when the recipe's rule says that it was the last one."""
+        ids = self.task.train.to(self.device)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(self.model(*self.inputs)[ids], self.label[ids], self.task.multilabel)
+        self.loss = loss.item()
+        if not self.loss - self.loss == 0.0:
+            raise TrainingError(
+                f"training: expected a finite loss, got {self.loss} at epoch {self.epoch + 1}{self._suspect()}"
+            )
+        loss.backward()
+        if self.train.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip)
+        self.optimizer.step()
+        self.epoch += 1
+        self.val_metric, self.val_loss = evaluate(
+            self.model, self.inputs, self.task, self.train.metric, self.task.val.to(self.device)
+        )
+        if not self.val_loss - self.val_loss == 0.0:
+            raise TrainingError(
+                f"training: expected a finite validation loss, got {self.val_loss} at epoch {self.epoch}"
+                f"{self._suspect()}"
+            )
+        self._select()
+        return self.epoch < self.train.epochs and (self.train.stop == "last" or self.waited < self.train.patience)
+
+    def _suspect(self):
+        """The likeliest cause of a loss that is not finite, as the end of its sentence."""
+        for ntype, feat in self.task.feat.items():
+            if feat is not None and not torch.isfinite(feat).all():
+                rows = (~torch.isfinite(feat).all(1)).nonzero().flatten()
+                return f": the features of {rows.numel()} {ntype!r} nodes are not finite, first node {int(rows[0])}"
+        return "; a smaller train.lr may help"
+
+    def _select(self):
+        rule = self.train.stop
+        higher, lower = self.val_metric > self.best_metric, self.val_loss < self.best_loss
+        if rule == "metric":
+            better = higher or (self.val_metric == self.best_metric and lower)
+            keep = better
+        elif rule == "loss":
+            better = keep = lower
+        elif rule == "either":
+            at_top, at_bottom = self.val_metric >= self.best_metric, self.val_loss <= self.best_loss
+            better, keep = at_top or at_bottom, at_top and at_bottom
+        else:
+            better = keep = True
+        if rule == "either":
+            self.best_metric = max(self.best_metric, self.val_metric)
+            self.best_loss = min(self.best_loss, self.val_loss)
+        elif better:
+            self.best_metric, self.best_loss = self.val_metric, self.val_loss
+        self.waited = 0 if better else self.waited + 1
+        if keep:
+            self.best_epoch = self.epoch
+            self.kept = copy.deepcopy(self.model.state_dict())
+
+    def finish(self):
+        """Put the kept epoch's weights back and give the result: test and validation scores, epochs."""
+        self.model.load_state_dict(self.kept)
+        metric = self.train.metric
+        val, val_loss = evaluate(self.model, self.inputs, self.task, metric, self.task.val.to(self.device))
+        test, _ = evaluate(self.model, self.inputs, self.task, metric, self.task.test.to(self.device))
+        return {
+            "test": test,
+            "val": val,
+            "val_loss": val_loss,
+            "best_epoch": self.best_epoch,
+            "epochs": self.epoch,
+        }
+
+    def state(self):
+        """({name: tensor}, numbers): everything that the next epoch depends on."""
+        moments, counts = checkpoint.pack_optimizer(self.optimizer)
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"kept.{k}": v for k, v in self.kept.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in moments.items()}
+        tensors["generator"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+        numbers = {
+            "epoch": self.epoch,
+            "waited": self.waited,
+            "best_metric": self.best_metric,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "optimizer": counts,
+        }
+        return tensors, numbers
+
+    def restore(self, tensors, numbers):
+        """Continue where `state()` was taken."""
+
+        def part(prefix):
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        self.kept = {k: v.to(self.device) for k, v in part("kept.").items()}
+        checkpoint.unpack_optimizer(self.optimizer, part("optimizer."), numbers["optimizer"])
+        torch.set_rng_state(tensors["generator"])
+        if "generator.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
+        self.epoch, self.waited = numbers["epoch"], numbers["waited"]
+        self.best_metric, self.best_loss = numbers["best_metric"], numbers["best_loss"]
+        self.best_epoch = numbers["best_epoch"]

@@ -1,0 +1,234 @@
+"""Recipes: what a reader needs to repeat a number, read from TOML into frozen dataclasses.
+
+An unknown section or key, or a value of a wrong type, is a RecipeError that names it.
+"""
+
+import dataclasses
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_type_hints
+
+from hgat import data, models
+from hgat.errors import RecipeError
+from hgat.settings import check_settings, fits, tomllib
+from hgat.train import controls, metrics
+
+__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "read", "to_toml"]
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where the number stands: `result` is table and row; `comment` names every departure of the recipe."""
+
+    title: str
+    authors: str
+    year: int
+    link: str
+    result: str = ""
+    code: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a model is trained and which epoch counts.
+
+    stop says when training ends and which epoch's weights are kept, always by validation:
+    "metric": the best metric, ties to the lower loss; ends `patience` epochs after it.
+    "loss": the lowest loss; ends `patience` epochs after it.
+    "either": GAT's rule: ends `patience` epochs after the last best metric or lowest loss; keeps the last epoch
+    that was both at once.
+    "last": all epochs, the last one.
+    """
+
+    metric: str
+    epochs: int
+    lr: float
+    weight_decay: float = 0.0
+    optimizer: Literal["adam", "adamw"] = "adam"
+    stop: Literal["metric", "loss", "either", "last"] = "metric"
+    patience: int = 100
+    clip: float | None = None
+    seeds: int = 1
+    controls: list[str] = field(default_factory=list)
+    control_hidden: int = 64
+
+
+@dataclass(frozen=True)
+class Expect:
+    """The numbers to compare with, in percent: `paper` and `ours` are [mean] or [mean, std]."""
+
+    paper: list[float] = field(default_factory=list)
+    paper_note: str = ""
+    ours: list[float] = field(default_factory=list)
+    controls: dict = field(default_factory=dict)
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named experiment. data: name and loader options. model: system and settings. graph: how it is prepared, settings
+    of hgat.graph.<kind>.prepare, where the model says which kind."""
+
+    name: str
+    title: str
+    paper: Paper
+    data: dict
+    graph: dict
+    model: dict
+    train: Train
+    expect: Expect
+
+    @property
+    def system(self):
+        return self.model["system"]
+
+    def settings(self, section):
+        """A section without the key that names its subject."""
+        subjects = {"data": "name", "model": "system"}
+        return {key: value for key, value in getattr(self, section).items() if key != subjects.get(section)}
+
+    def prepare(self, graph):
+        """The structure that the model trains on."""
+        return self._prepare_function()(graph, **self.graph)
+
+    def _prepare_function(self):
+        kind = models.find(self.system).graph_kind
+        return importlib.import_module(f"hgat.graph.{kind}").prepare
+
+
+def available():
+    """Names of the recipes that come with hgat."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def read(name, overrides=()):
+    """A recipe by name, or by the path of a TOML file, with `section.key=value` overrides applied.
+
+    Raises RecipeError for an unknown recipe, a file that is not TOML, an unknown key or a wrong type.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name}.toml"
+        if not path.is_file():
+            raise RecipeError(f"recipe: expected one of {', '.join(available())} or a .toml file, got {name!r}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe: expected a readable file, got {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe: expected TOML in {path}, got {error}") from None
+    for override in overrides:
+        _apply(content, override)
+    return _build(path.stem, content)
+
+
+def _apply(content, override):
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise RecipeError(f"--set: expected section.key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    table = content
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set: expected a section in {key!r}, got the key {part!r}")
+    table[parts[-1]] = value
+
+
+def _build(name, content):
+    sections = {"title", "paper", "data", "graph", "model", "train", "expect"}
+    for key in content:
+        if key not in sections:
+            raise RecipeError(f"recipe {name}: expected only the sections {', '.join(sorted(sections))}, got {key!r}")
+    for key, subject in (("data", "name"), ("model", "system")):
+        section = content.get(key)
+        if not isinstance(section, dict) or not isinstance(section.get(subject), str):
+            raise RecipeError(f"recipe {name}: expected {key}.{subject}, a string, got {section!r}")
+    recipe = Recipe(
+        name=name,
+        title=_typed(name, "title", content.get("title", ""), str),
+        paper=_section(name, "paper", Paper, content),
+        data=content["data"],
+        graph=_typed(name, "graph", content.get("graph", {}), dict),
+        model=content["model"],
+        train=_section(name, "train", Train, content),
+        expect=_section(name, "expect", Expect, content),
+    )
+    _check(recipe)
+    return recipe
+
+
+def _typed(name, key, value, kind):
+    if not fits(value, kind):
+        raise RecipeError(f"recipe {name}: {key}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _section(name, key, cls, content):
+    values = content.get(key, {})
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {name}: expected a section [{key}], got {values!r}")
+    hints = get_type_hints(cls)
+    for option, value in values.items():
+        if option not in hints:
+            raise RecipeError(f"recipe {name}: {key}: expected only the keys {', '.join(hints)}, got {option!r}")
+        if not fits(value, hints[option]):
+            kind = str(hints[option]).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+            raise RecipeError(f"recipe {name}: {key}.{option}: expected {kind}, got {value!r}")
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise RecipeError(f"recipe {name}: expected {key}.{missing[0]}, got no such key")
+    return cls(**values)
+
+
+def _check(recipe):
+    train = recipe.train
+    if train.metric not in metrics.names():
+        raise RecipeError(f"train.metric: expected one of {', '.join(metrics.names())}, got {train.metric!r}")
+    for key in ("epochs", "patience", "seeds", "control_hidden"):
+        if getattr(train, key) < 1:
+            raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
+    if train.lr <= 0:
+        raise RecipeError(f"train.lr: expected a positive number, got {train.lr}")
+    check_settings("model", models.find(recipe.system), recipe.settings("model"), RecipeError)
+    check_settings("graph", recipe._prepare_function(), recipe.graph, RecipeError)
+    for control in train.controls:
+        controls.find(control)
+    if recipe.data["name"] not in data.available():
+        raise RecipeError(f"data.name: expected one of {', '.join(data.available())}, got {recipe.data['name']!r}")
+
+
+def to_toml(recipe):
+    """The recipe as TOML text that `read` reads back; JSON's strings, numbers and lists are TOML's too."""
+    content = dataclasses.asdict(recipe)
+    content.pop("name")
+    lines = [f"title = {json.dumps(content.pop('title'))}"]
+    for section, values in content.items():
+        lines += ["", f"[{section}]"]
+        lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _key(key):
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _value(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
