@@ -6,7 +6,7 @@ from torch import nn
 
 from hgat.errors import RecipeError
 from hgat.graph.relations import join
-from hgat.nn import RGATConv
+from hgat.nn import FeaturelessRGATConv, RGATConv
 
 __all__ = ["RGAT"]
 
@@ -14,26 +14,26 @@ __all__ = ["RGAT"]
 class RGAT(nn.Module):
     """A stack of RGAT layers over all relations of a typed graph.
 
-    num_nodes: {node type: N}. in_feats: {node type: F, or None for a type without features}. etypes: the relations.
-    target: the node type to predict. embed: width of the input that every node type is brought to, by a linear map of
-    its features or, without features, by a learned row per node. heads: one number per layer; hidden: width per head.
+    joined: the relations (hgat.graph.join). in_feats: {node type: F, or None for a type without features}.
+    target: the node type to predict. one_hot: no node type has features and layer one learns a row per (node, relation),
+    as in the authors' example. Otherwise embed is the width of the input that every node type is brought to, by a linear
+    map of its features or, without features, by a learned row per node. heads: one number per layer; hidden: width per head.
     softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see hgat.nn.RGATConv.
     forward: graph or joined relations, {node type: [N, F] or None} -> logits [N_target, C].
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
-    authors' example. Differs: where they feed the identity matrix, so that layer one learns a row per (node, relation),
-    a learned row per node is projected by each relation; and optional residuals and dropout.
+    authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
 
     graph_kind = "relations"
 
     def __init__(
         self,
-        num_nodes,
+        joined,
         in_feats,
         num_outputs,
-        etypes,
         target,
         *,
+        one_hot: bool = False,
         embed: int = 16,
         hidden: int = 16,
         heads: list[int] = (4, 1),
@@ -49,44 +49,46 @@ class RGAT(nn.Module):
         residual: bool = False,
     ):
         super().__init__()
-        if target not in num_nodes:
-            raise RecipeError(f"target: expected a node type among {sorted(num_nodes)}, got {target!r}")
+        if target not in joined.num_dst:
+            raise RecipeError(f"target: expected a node type among {sorted(joined.num_dst)}, got {target!r}")
+        featured = sorted(ntype for ntype in joined.num_src if in_feats.get(ntype) is not None)
+        if one_hot and featured:
+            raise RecipeError(f"model.one_hot: expected no node type with features, got features of {featured}")
         if not heads or min(heads) < 1:
             raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
         self.target = target
         self.rows = nn.ParameterDict()
         self.inputs = nn.ModuleDict()
-        for ntype, count in num_nodes.items():
-            if in_feats.get(ntype) is None:
-                self.rows[ntype] = nn.Parameter(torch.empty(count, embed))
-                nn.init.xavier_uniform_(self.rows[ntype])
-            else:
-                self.inputs[ntype] = nn.Linear(in_feats[ntype], embed)
+        if not one_hot:
+            for ntype, count in joined.num_src.items():
+                if ntype in featured:
+                    self.inputs[ntype] = nn.Linear(in_feats[ntype], embed)
+                else:
+                    self.rows[ntype] = nn.Parameter(torch.empty(count, embed))
+                    nn.init.xavier_uniform_(self.rows[ntype])
+        options = {
+            "softmax": softmax,
+            "score": score,
+            "attn_feats": attn_feats,
+            "num_attn_bases": num_attn_bases,
+            "feat_drop": feat_drop,
+            "attn_drop": attn_drop,
+            "negative_slope": negative_slope,
+        }
         self.layers = nn.ModuleList()
         self.skips = nn.ModuleList()
         width = embed
         for depth, count in enumerate(heads):
             last = depth == len(heads) - 1
             out = num_outputs if last else hidden
-            self.layers.append(
-                RGATConv(
-                    width,
-                    out,
-                    count,
-                    etypes,
-                    softmax=softmax,
-                    score=score,
-                    attn_feats=attn_feats,
-                    num_bases=num_bases,
-                    num_attn_bases=num_attn_bases,
-                    num_blocks=num_blocks,
-                    feat_drop=feat_drop,
-                    attn_drop=attn_drop,
-                    negative_slope=negative_slope,
-                )
-            )
+            if one_hot and depth == 0:
+                self.layers.append(FeaturelessRGATConv(joined, out, count, **options))
+            else:
+                projection = {"num_bases": num_bases, "num_blocks": num_blocks}
+                self.layers.append(RGATConv(width, out, count, joined.etypes, **options, **projection))
             if residual:
-                self.skips.append(nn.Linear(width, out if last else out * count))
+                no_input = one_hot and depth == 0
+                self.skips.append(nn.Identity() if no_input else nn.Linear(width, out if last else out * count))
             width = out * count
 
     @classmethod
@@ -94,9 +96,11 @@ class RGAT(nn.Module):
         """The model for joined relations and the features of their nodes."""
         joined = join(graph)
         in_feats = {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in joined.num_src}
-        return cls(joined.num_src, in_feats, num_outputs, joined.etypes, target, **settings)
+        return cls(joined, in_feats, num_outputs, target, **settings)
 
     def _input(self, joined, feat):
+        if not self.inputs and not self.rows:
+            return None
         return {t: self.inputs[t](feat[t]) if t in self.inputs else self.rows[t] for t in joined.num_src}
 
     def hidden_states(self, graph, feat):
@@ -108,7 +112,7 @@ class RGAT(nn.Module):
             states.append(h)
             last = depth == len(self.layers) - 1
             out = {t: z.mean(1) if last else z.flatten(1) for t, z in layer(joined, h).items()}
-            if len(self.skips):
+            if len(self.skips) and h is not None:
                 out = {t: z + self.skips[depth](h[t]) for t, z in out.items()}
             h = out if last else {t: F.relu(z) for t, z in out.items()}
         return states, h[self.target]

@@ -6,11 +6,12 @@ from hgat.nn.fusion import SemanticAttention
 from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
 from hgat.nn.han import HANConv
-from hgat.nn.rgat import RGATConv
+from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 
 __all__ = [
     "DotGatConv",
     "EdgeGATConv",
+    "FeaturelessRGATConv",
     "GATConv",
     "GATv2Conv",
     "HANConv",

@@ -16,10 +16,12 @@ class DotGatConv(nn.Module):
 
     in_feats: F, or (F_src, F_dst) with one projection for each end.
 
-    forward: graph with one relation; feat [N, F] or a pair; edge_weight [E] multiplies alpha (not in DGL)
+    forward: graph with one relation; feat [N, F] or a pair; edge_weight [E], a keyword, multiplies alpha (not in DGL)
     -> [N_dst, H, D], and with get_attention alpha [E, H, 1].
     Raises DGLError for a node without in-edges unless allow_zero_in_degree; ShapeError for feat unlike the graph.
 
+    Differs from DGL: on a homogeneous graph with a pair of inputs the sources keep their own projection; DGL 2.1 stores
+    both ends under one name there, so that the second overwrites the first.
     Paper: the dot-product form of Velickovic et al. 2018 that DGL offers; scaled as in Vaswani et al. 2017, eq. 1.
     """
 
@@ -40,7 +42,7 @@ class DotGatConv(nn.Module):
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, edge_weight=None, get_attention=False):
+    def forward(self, graph, feat, get_attention=False, *, edge_weight=None):
         check_in_degrees(graph, self._allow_zero_in_degree)
         h_src, h_dst, one_input = both_ends(graph, feat, self._in_feats, nn.Identity())
         shape = (self._num_heads, self._out_feats)

@@ -28,8 +28,8 @@ class EdgeGATConv(nn.Module):
 
     in_feats: F, or (F_src, F_dst). edge_feats: F_e.
 
-    forward: graph with one relation; feat [N, *, F] or a pair; edge_feat [E, F_e]; edge_weight [E] multiplies alpha
-    (not in DGL) -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
+    forward: graph with one relation; feat [N, *, F] or a pair; edge_feat [E, F_e]; edge_weight [E], a keyword, multiplies
+    alpha (not in DGL) -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
     Raises DGLError for a node without in-edges unless allow_zero_in_degree; ShapeError for features unlike the graph.
 
     Paper: Kaminski et al. 2021, "Rossmann-Toolbox: a deep learning-based protocol for the prediction and design of
@@ -84,7 +84,7 @@ class EdgeGATConv(nn.Module):
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, edge_feat, edge_weight=None, get_attention=False):
+    def forward(self, graph, feat, edge_feat, get_attention=False, *, edge_weight=None):
         check_in_degrees(graph, self._allow_zero_in_degree)
         check_shape("edge_feat", edge_feat, ("E", graph.num_edges()), ("F_e", self._edge_feats))
         heads, width = self._num_heads, self._out_feats

@@ -18,7 +18,7 @@ class GATv2Conv(nn.Module):
     in_feats: F, or (F_src, F_dst). share_weights: W_dst = W_src, as in all experiments of the paper; ignored, as
     in DGL, for a pair of widths. bias: biases inside the projections.
 
-    forward: graph with one relation; feat [N, F] or a pair; edge_weight [E] multiplies alpha (not in DGL)
+    forward: graph with one relation; feat [N, F] or a pair; edge_weight [E], a keyword, multiplies alpha (not in DGL)
     -> [N_dst, H, D], and with get_attention alpha [E, H, 1].
     Raises DGLError for a node without in-edges unless allow_zero_in_degree; ShapeError for feat unlike the graph.
 
@@ -76,7 +76,7 @@ class GATv2Conv(nn.Module):
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, edge_weight=None, get_attention=False):
+    def forward(self, graph, feat, get_attention=False, *, edge_weight=None):
         check_in_degrees(graph, self._allow_zero_in_degree)
         h_src, h_dst, one_input = both_ends(graph, feat, self._in_feats, self.feat_drop)
         shape = (self._num_heads, self._out_feats)

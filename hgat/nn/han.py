@@ -72,9 +72,9 @@ class HANConv(nn.Module):
     def reset_parameters(self):
         """Glorot-normal weights with the gain of ReLU per meta-path, as in GATConv; zero biases."""
         for per_view in (self.fc, self.attn_l, self.attn_r):
-            for tensor in per_view:
+            for view in range(len(per_view)):
                 # GATConv's score vectors are [1, H, D]; the fan of that shape is kept.
-                glorot_(tensor if per_view is self.fc else tensor.unsqueeze(0))
+                glorot_(per_view.data[view] if per_view is self.fc else per_view.data[view : view + 1])
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         for layer in self.semantic.project:

@@ -7,7 +7,7 @@ from hgat import ops
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.relations import join
 
-__all__ = ["RGATConv"]
+__all__ = ["FeaturelessRGATConv", "RGATConv"]
 
 
 class RGATConv(nn.Module):
@@ -139,6 +139,26 @@ class RGATConv(nn.Module):
 
     def forward(self, graph, feat, get_attention=False):
         joined = join(graph)
+        value, key, query = self._project(joined, feat)
+        run, scores, slope = self._scores(joined, query, key)
+        dropout = self.attn_drop.p if self.training else 0.0
+        out = ops.additive_attention(run, value, *scores, negative_slope=slope, dropout=dropout)
+        if self.softmax == "within":
+            out = ops.weighted_sum(joined.collect, out, out.new_ones((len(joined.target), self._num_heads)))
+        if self.bias is not None:
+            out = out + self.bias.view(self._num_heads, self._out_feats)
+        if self.activation:
+            out = self.activation(out)
+        out = dict(zip(joined.dsttypes, out.split(list(joined.num_dst.values())), strict=True))
+        if isinstance(feat, torch.Tensor):
+            (out,) = out.values()
+        if not get_attention:
+            return out
+        alpha = ops.additive_weights(run, *scores, negative_slope=slope)
+        return out, dict(zip(joined.etypes, alpha.split(joined.num_edges), strict=True))
+
+    def _project(self, joined, feat):
+        """(value [K_src, H, D], key [K_src, H, attn_feats], query [K_dst, H, attn_feats]), a row per pair."""
         h_src, h_dst = _stack(joined, feat, self._in_feats)
         one_input = h_dst is h_src
         h_src = self.feat_drop(h_src)
@@ -152,32 +172,14 @@ class RGATConv(nn.Module):
         # h W Q is one narrow product with W Q: the destinations are never projected to full width.
         to_query = torch.einsum("rfhd,rhdq->rfhq", weight, to_query).flatten(2)
         to_key = torch.einsum("rfhd,rhdq->rfhq", weight, to_key).flatten(2)
-        source, target, target_of_edge = joined.pairs_on(h_src.device)
+        source, target, _ = joined.pairs_on(h_src.device)
         sent = ops.typed_projection(h_src[source.node], torch.cat([weight.flatten(2), to_key], -1), source.count)
-        value = sent[:, : heads * width].unflatten(-1, (heads, width))
-        key = sent[:, heads * width :].unflatten(-1, (heads, self._attn_feats))
+        value, key = sent.split([heads * width, heads * self._attn_feats], -1)
         query = ops.typed_projection(h_dst[target.node], to_query, target.count)
-        query = query.unflatten(-1, (heads, self._attn_feats))
+        per_head = (heads, self._attn_feats)
+        return value.unflatten(-1, (heads, width)), key.unflatten(-1, per_head), query.unflatten(-1, per_head)
 
-        run, scores, slope = self._scores(joined, query, key, target_of_edge)
-        dropout = self.attn_drop.p if self.training else 0.0
-        out = ops.additive_attention(run, value, *scores, negative_slope=slope, dropout=dropout)
-        if self.softmax == "within":
-            ones = out.new_ones((len(target), heads))
-            out = ops.weighted_sum(joined.collect, out, ones)
-        if self.bias is not None:
-            out = out + self.bias.view(heads, width)
-        if self.activation:
-            out = self.activation(out)
-        out = _split(joined, out)
-        if not isinstance(feat, dict) and not isinstance(feat, (tuple, list)):
-            (out,) = out.values()
-        if not get_attention:
-            return out
-        alpha = ops.additive_weights(run, *scores, negative_slope=slope)
-        return out, dict(zip(joined.etypes, alpha.split(joined.num_edges), strict=True))
-
-    def _scores(self, joined, query, key, target_of_edge):
+    def _scores(self, joined, query, key):
         """(graph that groups the softmax, the operator's scores, slope): every form as additive attention."""
         graph = joined.within if self.softmax == "within" else joined.across
         none_src = key.new_zeros((graph.num_src_nodes(), self._num_heads))
@@ -189,7 +191,52 @@ class RGATConv(nn.Module):
         if self.softmax == "within":
             return graph, (key, query), self._negative_slope
         # The destination's score depends on the relation, so it rides on the edge.
+        target_of_edge = joined.pairs_on(key.device)[2]
         return graph, (key, none_dst, query[target_of_edge]), self._negative_slope
+
+
+class FeaturelessRGATConv(RGATConv):
+    """RGATConv for nodes without features: the one-hot input of the paper, without writing the one-hot rows.
+
+        g_i^r = W^r_i, a learned row for every (node, relation) pair that sends or receives an edge; the rest as RGATConv
+
+    joined: what hgat.graph.join gives; the layer belongs to this graph and serves no other. Bases and blocks do not
+    apply. forward: the same graph; feat is not read and may be None -> as RGATConv.
+    Raises GraphError for a graph with other pairs.
+
+    Paper: Busbridge et al. 2019, arXiv:1904.05811, the input of the authors' example. Differs: rows of pairs without an
+    edge, which no output reads, do not exist.
+    """
+
+    def __init__(self, joined, out_feats, num_heads, **options):
+        for name in ("num_bases", "num_blocks"):
+            if options.pop(name, None) is not None:
+                raise ShapeError(f"{name}: expected None without features, got a number")
+        super().__init__(1, out_feats, num_heads, joined.etypes, **options)
+        del self.weight
+        num_nodes = sum(joined.num_src.values())
+        pairs = [side.relation * num_nodes + side.node for side in (joined.source, joined.target)]
+        _, row = torch.unique(torch.cat(pairs), return_inverse=True)
+        self._sizes = [len(joined.source), len(joined.target)]
+        self.register_buffer("row", row, persistent=False)
+        self.table = nn.Parameter(torch.empty(int(row.max()) + 1, num_heads * out_feats))
+        bound = (6 / (num_nodes + out_feats)) ** 0.5  # Glorot's for the full one-hot projection
+        nn.init.uniform_(self.table, -bound, bound)
+
+    def _project(self, joined, feat):
+        if [len(joined.source), len(joined.target)] != self._sizes:
+            raise GraphError(
+                f"graph: expected the one that the layer was built for, with {self._sizes[0]} sending and "
+                f"{self._sizes[1]} receiving pairs, got {len(joined.source)} and {len(joined.target)}"
+            )
+        rows = self.feat_drop(self.table)[self.row].unflatten(-1, (self._num_heads, self._out_feats))
+        value, at_target = rows.split(self._sizes)
+        to_query, to_key = self.attention_kernel()
+        source, target, _ = joined.pairs_on(rows.device)
+        key = torch.einsum("khd,khdq->khq", value, to_key[source.relation])
+        query = torch.einsum("khd,khdq->khq", at_target, to_query[target.relation])
+        return value, key, query
+
 
 
 def _stack(joined, feat, width):
@@ -214,6 +261,3 @@ def _rows(feat, sizes, width):
         check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", size), ("F", width))
     return torch.cat([feat[ntype] for ntype in sizes])
 
-
-def _split(joined, out):
-    return dict(zip(joined.dsttypes, out.split(list(joined.num_dst.values())), strict=True))

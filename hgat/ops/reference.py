@@ -44,6 +44,30 @@ def _add_ends(graph, at_src, at_dst):
     return at_src[src] + at_dst[dst]
 
 
+class _EdgeSoftmax(torch.autograd.Function):
+    """DGL's fused edge softmax with a backward that can be differentiated again.
+
+    DGL 2.1's own backward on the CPU is a fused kernel outside autograd: second derivatives through it are silently
+    zero. Here backward is made of differentiable steps:
+
+        d_logit_uv = alpha_uv * (d_alpha_uv - sum_w alpha_wv * d_alpha_wv)
+    """
+
+    @staticmethod
+    def forward(ctx, graph, logits):
+        alpha = dgl.nn.functional.edge_softmax(graph, logits)
+        ctx.graph = graph
+        ctx.save_for_backward(alpha)
+        return alpha
+
+    @staticmethod
+    def backward(ctx, d_alpha):
+        (alpha,) = ctx.saved_tensors
+        product = alpha * d_alpha
+        total = dgl.ops.copy_e_sum(ctx.graph, product)
+        return None, product - dgl.ops.e_mul_v(ctx.graph, alpha, total)
+
+
 def additive_logits(graph, score_src, score_dst, score_edge, negative_slope):
     """leaky_relu(score_src_u + score_dst_v + score_edge_uv), [E, H]."""
     score_src, score_dst, score_edge = _wide(score_src, score_dst, score_edge)
@@ -78,7 +102,7 @@ def edge_softmax(graph, logits):
     """exp(logit_uv) / sum over the edges w -> v of exp(logit_wv), [E, H]."""
     (wide,) = _wide(logits)
     if _dgl_runs(graph, wide):
-        return dgl.nn.functional.edge_softmax(graph, wide)
+        return _EdgeSoftmax.apply(graph, wide)
     _, dst = csr.edges(graph, wide.device)
     rows = (graph.num_dst_nodes(), *wide.shape[1:])
     index = dst.view(-1, *[1] * (wide.dim() - 1)).expand_as(wide)

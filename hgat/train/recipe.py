@@ -43,6 +43,7 @@ class Train:
     "either": GAT's rule: ends `patience` epochs after the last best metric or lowest loss; keeps the last epoch
     that was both at once.
     "last": all epochs, the last one.
+    refit: with the number of epochs so chosen, train afresh on training and validation nodes together, then test.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class Train:
     stop: Literal["metric", "loss", "either", "last"] = "metric"
     patience: int = 100
     clip: float | None = None
+    refit: bool = False
     seeds: int = 1
     controls: list[str] = field(default_factory=list)
     control_hidden: int = 64

@@ -1,5 +1,6 @@
 """Runs a recipe: loads, prepares, trains every seed of the system and of its controls, writes what came out."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -49,9 +50,16 @@ class _Experiment:
         self.structure = recipe.prepare(self.task.graph)
         self.feat = {t: None if f is None else f.to(self.device) for t, f in self.task.feat.items()}
 
-    def fit(self, variant, seed):
-        """(Fit, context in which its steps run) of one variant, seeded before the weights are drawn."""
+    def fit(self, variant, seed, refit_epochs=None):
+        """(Fit, context in which its steps run) of one variant, seeded before the weights are drawn.
+
+        refit_epochs: train on training and validation nodes together for so many epochs.
+        """
         torch.manual_seed(seed)
+        task, settings = self.task, self.recipe.train
+        if refit_epochs is not None:
+            task = _AllLabels(task)
+            settings = dataclasses.replace(settings, epochs=refit_epochs, stop="last")
         model, inputs, context = None, None, nullcontext()
         if variant != "ours":
             model, inputs, context = controls.find(variant)(self.task, self.recipe)
@@ -62,7 +70,18 @@ class _Experiment:
             inputs = (self.structure, self.feat)
         else:
             inputs = tuple(x.to(self.device) for x in inputs)
-        return Fit(model.to(self.device), inputs, self.task, self.recipe.train), context
+        return Fit(model.to(self.device), inputs, task, settings), context
+
+
+class _AllLabels:
+    """A task whose validation nodes are trained on too; everything else is the task's."""
+
+    def __init__(self, task):
+        self._task = task
+        self.train = torch.cat([task.train, task.val])
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
 
 
 def _device(name):
@@ -104,7 +123,8 @@ class _Ledger:
     def __init__(self, out, recipe, resume):
         self.path, self.out = out / PROGRESS, out
         self.text = to_toml(recipe)
-        self.about = {"recipe": self.text, "name": recipe.name, "done": [], "seconds": 0.0, "running": None}
+        self.about = {"recipe": self.text, "name": recipe.name, "done": [], "seconds": 0.0}
+        self.about |= {"selected": None, "running": None}
         self.tensors = {}
         if resume and self.path.exists():
             tensors, about = checkpoint.load_tensors(self.path)
@@ -128,24 +148,33 @@ class _Ledger:
     def results(self, variant):
         return [r for r in self.about["done"] if r["variant"] == variant]
 
-    def restore(self, fit, variant, seed):
-        """Continue `fit` if the run was killed inside it."""
+    def selected(self, variant, seed):
+        """The finished selection of the fit that is being refitted, or None."""
+        found = self.about["selected"]
+        return found if found and (found["variant"], found["seed"]) == (variant, seed) else None
+
+    def restore(self, fit, key):
+        """Continue `fit` if the run was killed inside it; gives whether an epoch follows."""
         running = self.about["running"]
-        if running and (running["variant"], running["seed"]) == (variant, seed):
+        if running and running["key"] == key:
             fit.restore(self.tensors, running["fit"])
             return running["more"]
         return True
 
-    def save_running(self, fit, variant, seed, more):
+    def save_running(self, fit, key, more):
         if time.monotonic() - self.saved < SAVE_EVERY:
             return
         tensors, numbers = fit.state()
-        self.about["running"] = {"variant": variant, "seed": seed, "fit": numbers, "more": more}
+        self.about["running"] = {"key": key, "fit": numbers, "more": more}
         self._write(tensors)
+
+    def save_selected(self, result):
+        self.about |= {"selected": result, "running": None}
+        self._write({})
 
     def save_done(self, result):
         self.about["done"].append(result)
-        self.about["running"] = None
+        self.about |= {"selected": None, "running": None}
         self._write({})
 
     def _write(self, tensors):
@@ -158,24 +187,38 @@ class _Ledger:
 
 
 def _fit(experiment, variant, seed, ledger, progress):
+    """Train one variant with one seed: select on validation and, where the recipe says so, refit on all labels."""
     recipe = experiment.recipe
-    fit, context = experiment.fit(variant, seed)
-    more = ledger.restore(fit, variant, seed)
-    title = f"{controls.TITLES.get(variant, variant)}, seed {seed}"
-    bar = tqdm(total=recipe.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=not progress, leave=False)
+    result, model = _stage(experiment, variant, seed, "select", ledger, progress)
+    if recipe.train.refit:
+        if model is not None:
+            ledger.save_selected(result)
+        refitted, model = _stage(experiment, variant, seed, "refit", ledger, progress, result["best_epoch"])
+        result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
+    if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
+        checkpoint.save_tensors(
+            ledger.out / MODEL, model.state_dict(), {"recipe": recipe.name, "seed": seed, "val": result["val"]}
+        )
+    ledger.save_done(result)
+
+
+def _stage(experiment, variant, seed, stage, ledger, progress, epochs=None):
+    """(result, trained model) of one stage; the model is None if the stage was finished before the run was killed."""
+    if stage == "select" and ledger.selected(variant, seed):
+        return ledger.selected(variant, seed), None
+    fit, context = experiment.fit(variant, seed, epochs)
+    key = {"variant": variant, "seed": seed, "stage": stage}
+    more = ledger.restore(fit, key)
+    title = f"{controls.TITLES[variant]}, seed {seed}" + (", refit" if stage == "refit" else "")
+    bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=not progress, leave=False)
     started = time.monotonic()
     with context, bar:
         while more:
             more = fit.step()
-            bar.set_postfix_str(f"loss {fit.loss:.3f}, val {recipe.train.metric} {fit.val_metric:.1f}", refresh=False)
+            bar.set_postfix_str(f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}", refresh=False)
             bar.update()
-            ledger.save_running(fit, variant, seed, more)
-        result = {"variant": variant, "seed": seed, **fit.finish(), "seconds": time.monotonic() - started}
-    if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
-        checkpoint.save_tensors(
-            ledger.out / MODEL, fit.model.state_dict(), {"recipe": recipe.name, "seed": seed, "val": result["val"]}
-        )
-    ledger.save_done(result)
+            ledger.save_running(fit, key, more)
+        return {**key, **fit.finish(), "seconds": time.monotonic() - started}, fit.model
 
 
 def _better(result, other):

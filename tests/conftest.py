@@ -1,0 +1,37 @@
+"""Fixtures that every test shares: fixed seeds, fresh memory full of NaN, the folder of real data."""
+
+import os
+from pathlib import Path
+
+import hgat  # noqa: F401  (before any dgl)
+import pytest
+import torch
+
+DATA = Path(os.environ.get("HGAT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(20240229)
+
+
+@pytest.fixture(autouse=True)
+def nan_memory():
+    """Uninitialised tensors are NaN, so that a kernel which forgets an element cannot pass by luck."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def real_data():
+    """Gives the folder of a real data set, or skips and says which file is missing."""
+
+    def find(*parts):
+        path = DATA.joinpath(*parts)
+        if not path.exists():
+            pytest.skip(f"missing {path}")
+        return DATA
+
+    return find
