@@ -1,0 +1,426 @@
+"""DGL 2.x and OGB on PyTorch releases newer than the ones they were built for.
+
+`install()` puts one finder at the head of `sys.meta_path`. The finder acts on a handful of modules, when they
+are imported and not before:
+
+- `dgl.graphbolt` becomes a stub where DGL has no GraphBolt library for the installed torch, or where a
+  package that GraphBolt needs cannot be imported; otherwise DGL's own is left alone. `dgl.sparse` is left
+  alone or refused with one sentence, by the same rule.
+- `ogb.version` is run without its thread that asks PyPI for a newer version.
+- OGB's loaders find NumPy's arrays on torch's list of safe types, and the library-agnostic ones can read back
+  the pickle protocol that they write. Safe loading stays on.
+
+This file imports only built-in modules at its top and nothing of hgat, because the start-up hook of
+`hgat doctor --fix` loads it by path.
+"""
+
+import _thread
+import sys
+
+__all__ = ["install", "unavailable", "OGB_LOADERS"]
+
+# What `dgl.graphbolt` imports and DGL does not declare, or newer releases of a declared package dropped.
+_GRAPHBOLT_NEEDS = ("torchdata.datapipes", "torchdata.dataloader2", "pydantic", "yaml", "pandas")
+
+# DGL part -> (its name in sentences, folder of its libraries beside libdgl, packages it needs)
+_PARTS = {
+    "graphbolt": ("GraphBolt", "graphbolt", _GRAPHBOLT_NEEDS),
+    "sparse": ("sparse-matrix", "dgl_sparse", ()),
+}
+
+# OGB's packages whose `torch.load` calls read NumPy arrays.
+OGB_LOADERS = ("ogb.nodeproppred", "ogb.linkproppred", "ogb.graphproppred", "ogb.lsc")
+
+# OGB's modules that save NumPy arrays with pickle protocol 4, which torch's safe loader does not read.
+_OGB_RAW_LOADERS = (
+    "ogb.nodeproppred.dataset",
+    "ogb.linkproppred.dataset",
+    "ogb.graphproppred.dataset",
+    "ogb.lsc.pcqm4m",
+    "ogb.lsc.pcqm4mv2",
+)
+
+# The key in a stub's namespace that holds its sentence; it also tells a stub from DGL's own module.
+_REASON = "__hgat_reason__"
+
+_lock = _thread.allocate_lock()
+
+
+def install():
+    """Make `import dgl` and `import ogb` work, also after they failed; a second call changes nothing."""
+    with _lock:
+        if any(type(finder) is _Finder for finder in sys.meta_path):
+            return
+        # The start-up hook has a finder of its own, or loaded another copy of this file.
+        # In one assignment, because the import system may be walking through the list.
+        others = [finder for finder in sys.meta_path if not hasattr(finder, "hgat_compat")]
+        sys.meta_path[:] = [_Finder(), *others]
+        _forget_ogb_without_dgl()
+        # OGB modules that were imported before this call did not pass through the finder.
+        if any(name in sys.modules for name in OGB_LOADERS):
+            _allow_arrays()
+        for name in _OGB_RAW_LOADERS:
+            if sys.modules.get(name) is not None:
+                _read_raw_arrays(sys.modules[name])
+
+
+def unavailable(part):
+    """One sentence that says why DGL's own "graphbolt" or "sparse" cannot be used, or None if it can.
+
+    Call it after `import dgl`.
+    """
+    stub = sys.modules.get(f"dgl.{part}")
+    if stub is not None and _REASON in vars(stub):
+        return vars(stub)[_REASON]
+    title, folder, needs = _PARTS[part]
+    return _why_no_library(title, folder) or _why_no_package(title, needs)
+
+
+class _Finder:
+    """The meta-path finder; it has no effect on any module but those that the module docstring lists."""
+
+    hgat_compat = True
+
+    def find_spec(self, fullname, path=None, target=None):
+        if not fullname.startswith(("dgl", "ogb.")):
+            return None
+        if fullname == "dgl" and any(name.startswith("dgl.") for name in list(sys.modules)):
+            return self._wrap(fullname, path, target, after=_bind_submodules)
+        if fullname in ("dgl.graphbolt", "dgl.sparse"):
+            reason = unavailable(fullname[4:])
+            if reason is None:
+                return None
+            loader = _StubLoader(reason) if fullname == "dgl.graphbolt" else _RefusingLoader(reason)
+            from importlib.machinery import ModuleSpec
+
+            return ModuleSpec(fullname, loader, origin="stub by hgat.compat", is_package=True)
+        if fullname.startswith("dgl.graphbolt."):
+            # `from dgl.graphbolt import ItemSet` looks for a submodule of that name before it gives up.
+            # Not ModuleNotFoundError: the import system would swallow that one and print its own sentence.
+            reason = getattr(sys.modules.get("dgl.graphbolt"), _REASON, None)
+            if reason is not None:
+                raise ImportError(reason, name=fullname)
+            return None
+        if fullname == "ogb.version":
+            return self._wrap(fullname, path, target, run=_run_without_version_check)
+        if fullname in OGB_LOADERS or fullname == "ogb.io":
+            return self._wrap(fullname, path, target, after=lambda module: _allow_arrays())
+        if fullname in _OGB_RAW_LOADERS:
+            return self._wrap(fullname, path, target, after=_read_raw_arrays)
+        return None
+
+    def _wrap(self, fullname, path, target, **actions):
+        """The spec that the other finders give, its loader wrapped in `_WrappingLoader`."""
+        for finder in list(sys.meta_path):
+            find = getattr(finder, "find_spec", None)
+            spec = None if finder is self or find is None else find(fullname, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _WrappingLoader(spec, **actions)
+                return spec
+        return None
+
+
+class _WrappingLoader:
+    """A loader that adds an action to another one and leaves no trace on the module."""
+
+    def __init__(self, spec, run=None, after=None):
+        self._spec, self._loader, self._run, self._after = spec, spec.loader, run, after
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        self._spec.loader = module.__loader__ = self._loader
+        if self._run is not None:
+            self._run(self._loader, module)
+        else:
+            self._loader.exec_module(module)
+        if self._after is not None:
+            self._after(module)
+
+
+# ---- DGL ----
+
+
+class _Stub(type(sys)):
+    """A module without contents: any ordinary name raises AttributeError with the reason.
+
+    Double-underscore names raise Python's usual message: inspect, pickle, doctest and warnings ask for them.
+    """
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        raise AttributeError(vars(self)[_REASON])
+
+
+class _StubLoader:
+    """Makes the stub `dgl.graphbolt`."""
+
+    def __init__(self, reason):
+        self._reason = reason
+
+    def create_module(self, spec):
+        return _Stub(spec.name)
+
+    def exec_module(self, module):
+        # A failed import of DGL may have left submodules of the real GraphBolt.
+        _forget("dgl.graphbolt.")
+        namespace = vars(module)
+        namespace[_REASON] = self._reason
+        module.__doc__ = f"Stub: {self._reason}"
+        # With a name that is not there, `from dgl.graphbolt import *` gives the sentence too.
+        module.__all__ = ["ItemSet"]
+        # DGL's partition server asks isinstance(graph, graphbolt.FusedCSCSamplingGraph) of every graph.
+        module.FusedCSCSamplingGraph = _placeholder("FusedCSCSamplingGraph", self._reason)
+
+
+def _placeholder(name, reason):
+    """A class that has no instances: isinstance answers False, anything else raises with `reason`."""
+
+    class Missing(type):
+        def __call__(cls, *args, **kwargs):
+            raise ImportError(reason)
+
+        def __getattr__(cls, attribute):
+            if attribute.startswith("__"):
+                raise AttributeError(f"type object {name!r} has no attribute {attribute!r}")
+            raise AttributeError(reason)
+
+    return Missing(name, (), {"__module__": "dgl.graphbolt", "__doc__": reason})
+
+
+class _RefusingLoader:
+    """Fails the import of a module with one sentence."""
+
+    def __init__(self, reason):
+        self._reason = reason
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        raise ImportError(self._reason, name=module.__name__)
+
+
+def _why_no_library(title, folder):
+    """None if DGL ships this library for the running torch, else a sentence with the versions it has."""
+    import os
+    import re
+
+    import torch
+
+    libinfo = sys.modules.get("dgl._ffi.libinfo")
+    if libinfo is not None:
+        # DGL loads its parts from beside libdgl, wherever DGL_LIBRARY_PATH or a source build put it.
+        root = os.path.dirname(libinfo.find_lib_path()[0])
+    else:
+        root = sys.modules["dgl"].__path__[0]
+    try:
+        files = os.listdir(os.path.join(root, folder))
+    except OSError:
+        files = []
+    pattern = re.compile(rf"(?:lib)?{folder}_pytorch_(.+)\.(?:so|dylib|dll)")
+    versions = [match[1] for match in map(pattern.fullmatch, files) if match]
+    if torch.__version__.partition("+")[0] in versions:
+        return None
+    dgl = f"DGL {getattr(libinfo, '__version__', '')}".strip()
+    if not versions:
+        return f"{dgl} ships no {title} library, so none fits torch {torch.__version__}."
+    versions.sort(key=lambda version: [int(number) for number in re.findall(r"\d+", version)])
+    listed = " and ".join(filter(None, [", ".join(versions[:-1]), versions[-1]]))
+    return f"{dgl} ships its {title} library for torch {listed} only, and this is torch {torch.__version__}."
+
+
+def _why_no_package(title, needs):
+    """None if every package in `needs` can be imported, else a sentence with the first that cannot."""
+    from importlib import import_module
+
+    for name in needs:
+        package = name.partition(".")[0]
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name == package:
+                package = "PyYAML" if package == "yaml" else package
+                return f"{title} needs the package {package}, which is not installed."
+            if error.name == name:
+                return f"{title} needs {name}, which {_release(package)} lacks and 0.9 and earlier have."
+            return f"{title} needs {name}, which {_release(package)} cannot import: {error}."
+        except Exception as error:
+            # Whatever stops this import would stop GraphBolt, and all of DGL with it.
+            return f"{title} needs {name}, which {_release(package)} cannot import: {error}."
+    return None
+
+
+def _release(package):
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"the {package} found here"
+
+
+def _bind_submodules(module):
+    """Complete DGL when its first import failed and a later one succeeded.
+
+    Python forgets only the modules that failed. The others stay in sys.modules, and because a submodule is
+    bound to its parent when it loads, the new parent would lack `dgl.backend`, `dgl.ndarray` and others.
+    Loading them again instead would end the process: libdgl takes its link to torch once only.
+    """
+    for name in list(sys.modules):
+        parent, _, child = name.rpartition(".")
+        if name.startswith("dgl.") and parent in sys.modules and child not in vars(sys.modules[parent]):
+            setattr(sys.modules[parent], child, sys.modules[name])
+
+
+def _forget(prefix):
+    for name in list(sys.modules):
+        if name.startswith(prefix):
+            sys.modules.pop(name, None)
+
+
+# ---- OGB ----
+
+
+def _forget_ogb_without_dgl():
+    """Drop OGB's packages that were imported while DGL failed: OGB hides that, and lacks its DGL loaders."""
+    for name in OGB_LOADERS:
+        if name in sys.modules and not any(key.startswith("Dgl") for key in vars(sys.modules[name])):
+            _forget(f"{name}.")
+            sys.modules.pop(name, None)
+
+
+def _run_without_version_check(loader, module):
+    """Run `ogb/version.py` as if the package `outdated` were not installed: OGB then starts no thread.
+
+    Importing `outdated` asks PyPI about itself, so it must not be imported either. Only this one module sees
+    the refusing `__import__`; other packages use `outdated` as before.
+    """
+    import builtins
+    import os
+
+    def without_outdated(name, *args, **kwargs):
+        if name.partition(".")[0] == "outdated":
+            raise ImportError("hgat.compat keeps OGB from asking PyPI for a newer version")
+        return builtins.__import__(name, *args, **kwargs)
+
+    # OGB silences `outdated` for the whole process through this variable, needlessly now.
+    before = os.environ.get("OUTDATED_IGNORE")
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": without_outdated}
+    exec(loader.get_code(module.__name__), vars(module))
+    if before is None:
+        os.environ.pop("OUTDATED_IGNORE", None)
+
+
+# One letter per fixed-size type. Not "O" and "V": an array of these can hold objects, and OGB saves none.
+_PLAIN_DTYPES = "?bhilqpBHILQPefdgFDGSUmM"
+
+
+def _array_types():
+    """(module, name) in a pickle -> what rebuilds arrays, dtypes and scalars, by NumPy 1's and 2's names."""
+    import numpy
+
+    reconstruct = numpy.zeros(0).__reduce__()[0]
+    scalar = numpy.float64(0).__reduce__()[0]
+    types = {("numpy", "ndarray"): numpy.ndarray, ("numpy", "dtype"): numpy.dtype}
+    for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        types[module, "_reconstruct"] = reconstruct
+        types[module, "scalar"] = scalar
+    return types
+
+
+def _allow_arrays():
+    """Put NumPy's arrays on the list of types that torch's safe loader may build.
+
+    torch < 2.4 has no such list; up to 2.5 `torch.load` trusts every file unless told otherwise.
+    """
+    import numpy
+    import torch
+
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        return
+    allowed = [type(numpy.dtype(letter)) for letter in _PLAIN_DTYPES]
+    known = {_name(item) for item in torch.serialization.get_safe_globals()}
+    for (module, name), item in _array_types().items():
+        if _name(item) != (module, name):
+            # torch knows a type by its module and name; NumPy's other name needs a function that carries it.
+            item = _alias(item, module, name)
+        allowed.append(item)
+    torch.serialization.add_safe_globals([item for item in allowed if _name(item) not in known])
+
+
+def _name(item):
+    # From torch 2.6 on an entry may also be a pair (function, full name).
+    return item if isinstance(item, tuple) else (item.__module__, item.__qualname__)
+
+
+def _alias(function, module, name):
+    def alias(*args):
+        return function(*args)
+
+    alias.__module__, alias.__name__, alias.__qualname__ = module, name, name
+    return alias
+
+
+def _read_raw_arrays(module):
+    """Let an OGB module's `torch.load` also read the archives of arrays that the module writes itself."""
+    if not isinstance(getattr(module, "torch", None), _TorchForArrays):
+        module.torch = _TorchForArrays(module.torch)
+
+
+class _TorchForArrays:
+    """`torch` with a `load` that knows pickle protocol 4, for the modules that OGB writes it with.
+
+    torch's safe loader reads protocol 2 only. Archives of a later protocol are read here, with a list of
+    types that is as strict: NumPy arrays, dtypes and scalars, and Python's plain containers.
+    """
+
+    def __init__(self, torch):
+        self._torch = torch
+
+    def __getattr__(self, name):
+        return getattr(self._torch, name)
+
+    def load(self, file, *args, **kwargs):
+        import zipfile
+
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                entry = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+                if entry is not None:
+                    with archive.open(entry) as stream:
+                        head = stream.read(2)
+                    if head[:1] == b"\x80" and head[1] > 2:
+                        with archive.open(entry) as stream:
+                            return _array_unpickler(stream).load()
+        return self._torch.load(file, *args, **kwargs)
+
+
+def _array_unpickler(stream):
+    import pickle
+
+    import numpy
+
+    def plain_dtype(*args):
+        dtype = numpy.dtype(*args)
+        if dtype.char not in _PLAIN_DTYPES:
+            raise pickle.UnpicklingError(f"expected an array of numbers or text, got dtype {dtype}")
+        return dtype
+
+    types = {**_array_types(), ("numpy", "dtype"): plain_dtype}
+
+    class ArrayUnpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            if (module, name) not in types:
+                raise pickle.UnpicklingError(
+                    f"expected NumPy arrays and plain Python values only, got {module}.{name}"
+                )
+            return types[module, name]
+
+    return ArrayUnpickler(stream)

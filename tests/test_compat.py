@@ -1,0 +1,485 @@
+"""hgat.compat: DGL and OGB on a torch that they were not built for, and untouched on one that they were."""
+
+import doctest
+import importlib
+import importlib.util
+import inspect
+import os
+import pickle
+import pydoc
+import re
+import subprocess
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from hgat import compat
+
+dgl = importlib.import_module("dgl")  # not before hgat, which lets it be imported
+
+TORCH = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+NATIVE = compat.unavailable("graphbolt") is None
+
+needs_stub = pytest.mark.skipif(NATIVE, reason="DGL ships GraphBolt for this torch")
+needs_native = pytest.mark.skipif(not NATIVE, reason="DGL ships no GraphBolt for this torch")
+
+
+def run(code, *flags, **environment):
+    """Run code in a fresh Python process; its standard output."""
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def load_copy():
+    """Another copy of the module, loaded by path as the start-up hook does."""
+    spec = importlib.util.spec_from_file_location("compat_copy", compat.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shipped(folder):
+    """The torch versions in the names of DGL's library files."""
+    files = os.listdir(os.path.join(dgl.__path__[0], folder))
+    return [re.search(r"pytorch_([\d.]+\d)\.", name)[1] for name in files if "pytorch_" in name]
+
+
+# ---- the finder ----
+
+
+def test_needs_neither_torch_nor_dgl():
+    # -S hides site-packages: DGL is not installed as far as this process knows.
+    code = f"""
+import sys
+from importlib.machinery import SourceFileLoader
+before = set(sys.modules)
+compat = type(sys)("compat")
+SourceFileLoader("compat", {compat.__file__!r}).exec_module(compat)
+compat.install()
+print(sorted(set(sys.modules) - before))
+import json, decimal
+for name in ("dgl", "dgl.graphbolt", "ogb", "ogb.nodeproppred"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    lines = run(code, "-S", "-E").splitlines()
+    assert lines[0] == "[]"
+    assert lines[1:] == [f"No module named '{name}'" for name in ("dgl", "dgl", "ogb", "ogb")]
+
+
+def test_install_is_idempotent_and_replaces_other_copies(monkeypatch):
+    others = [finder for finder in sys.meta_path if not hasattr(finder, "hgat_compat")]
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    before = list(sys.meta_path)
+    compat.install()
+    assert sys.meta_path == before
+    copy = load_copy()
+    copy.install()
+    copy.install()
+    assert type(sys.meta_path[0]) is copy._Finder
+    assert sys.meta_path[1:] == others
+
+
+def test_other_modules_pass_the_finder():
+    finder = compat._Finder()
+    for name in ("ogb", "dgl.nn", "dglx.graphbolt", "dgl_x", "graphbolt", "ogb.utils", "json", "torch.nn"):
+        assert finder.find_spec(name) is None
+
+
+def test_failed_import_is_forgotten():
+    """`import dgl` fails, then `import hgat`: DGL must be whole, and OGB must have its DGL loaders."""
+    code = """
+import sys
+sys.modules["outdated"] = None  # no question to PyPI from the OGB that hgat has not seen yet
+sys.meta_path[:] = [finder for finder in sys.meta_path if not hasattr(finder, "hgat_compat")]
+class Break:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dgl.graphbolt":
+            raise ImportError("broken on purpose")
+sys.meta_path.insert(0, Break())
+try:
+    import dgl
+except ImportError as error:
+    print(error)
+import ogb.nodeproppred
+print(hasattr(ogb.nodeproppred, "DglNodePropPredDataset"), "dgl.backend" in sys.modules)
+del sys.meta_path[0]
+import hgat
+import dgl
+import dgl.backend, dgl.distributed.rpc, dgl.ndarray
+loaded = [name.rpartition(".") for name in sys.modules if name.startswith("dgl.")]
+print([name for name in loaded if not hasattr(sys.modules[name[0]], name[2])])
+print(dgl.rand_graph(5, 7).num_edges())
+from ogb.nodeproppred import DglNodePropPredDataset
+"""
+    assert run(code).splitlines() == ["broken on purpose", "False True", "[]", "7"]
+
+
+# ---- GraphBolt and dgl.sparse ----
+
+
+@needs_stub
+@pytest.mark.parametrize(
+    "statement, error",
+    [
+        ("import dgl.graphbolt as gb; gb.ItemSet", AttributeError),
+        ("from dgl import graphbolt; graphbolt.fused_csc_sampling_graph(1, 2)", AttributeError),
+        ("from dgl.graphbolt import ItemSet", ImportError),
+        ("from dgl.graphbolt import *", ImportError),
+        ("import dgl.graphbolt.impl", ImportError),
+        ("from dgl.graphbolt.impl import NeighborSampler", ImportError),
+        ("import dgl; dgl.graphbolt.FusedCSCSamplingGraph(None)", ImportError),
+        ("import dgl; dgl.graphbolt.FusedCSCSamplingGraph.csc_indptr", AttributeError),
+    ],
+)
+def test_stub_says_which_torch_graphbolt_needs(statement, error):
+    with pytest.raises(error) as caught:
+        exec(statement, {})
+    message = str(caught.value)
+    assert message == compat.unavailable("graphbolt")
+    assert re.findall(r"[\d.]+\d", message.partition("for torch ")[2].partition(" only")[0]) == sorted(
+        shipped("graphbolt")
+    )
+    assert f"this is torch {torch.__version__}" in message
+    assert message.count(". ") == 0 and message.endswith(".") and "\n" not in message
+
+
+@needs_stub
+def test_stub_answers_probes():
+    """What inspect, pickle, doctest and others ask of every module must not raise."""
+    gb = dgl.graphbolt
+    for name in ("ItemSet", "__file__", "__wrapped__", "__getstate__no", "_repr_html_"):
+        assert not hasattr(gb, name)
+    assert getattr(gb, "ItemSet", None) is None
+    assert inspect.getmodule(gb) is gb and inspect.unwrap(gb) is gb
+    assert inspect.getmodule(dgl.DGLGraph).__name__ == "dgl.heterograph"
+    assert not any(test.examples for test in doctest.DocTestFinder().find(gb))
+    assert "torch" in pydoc.render_doc(gb) and "stub" in repr(gb)
+    lost = types.FunctionType((lambda: 0).__code__, {}, "lost")
+    lost.__module__ = None
+    assert pickle.whichmodule(lost, "lost") == "__main__"  # asks every module for its attribute `lost`
+    with pytest.raises(AttributeError, match="has no attribute '__file__'"):
+        _ = gb.__file__
+    assert importlib.import_module("dgl.graphbolt") is gb
+
+
+def test_partition_server_formats_a_graph():
+    """DGL's server asks isinstance(graph, graphbolt.FusedCSCSamplingGraph) of graphs that are DGL's own."""
+    from dgl.distributed.dist_graph import _format_partition
+
+    assert _format_partition(dgl.rand_graph(5, 7), ["csc"]).num_edges() == 7
+
+
+@needs_stub
+@pytest.mark.parametrize("statement", ["import dgl.sparse", "from dgl.sparse import spmatrix", "graph.adj()"])
+def test_sparse_is_refused_with_one_sentence(statement):
+    with pytest.raises(ImportError) as caught:
+        exec(statement, {"graph": dgl.rand_graph(3, 5)})
+    assert str(caught.value) == compat.unavailable("sparse")
+    assert shipped("dgl_sparse")[0] in str(caught.value) and torch.__version__ in str(caught.value)
+
+
+@needs_native
+def test_native_graphbolt_samples():
+    gb = dgl.graphbolt
+    assert gb.__file__.startswith(dgl.__path__[0])
+    items = gb.ItemSet(torch.arange(20), names="seed_nodes")
+    batches = [batch.seed_nodes.tolist() for batch in gb.ItemSampler(items, batch_size=7)]
+    assert sum(batches, []) == list(range(20)) and len(batches) == 3
+    # In-edges of 0: 1 and 2; of 1: 0; of 2: 0 and 1.
+    graph = gb.fused_csc_sampling_graph(torch.tensor([0, 2, 3, 5]), torch.tensor([1, 2, 0, 0, 1]))
+    sampled = graph.sample_neighbors(torch.tensor([0, 2]), torch.LongTensor([-1])).sampled_csc
+    assert sampled.indptr.tolist() == [0, 2, 4] and sampled.indices.tolist() == [1, 2, 0, 1]
+    assert gb.from_dglgraph(dgl.rand_graph(5, 7), is_homogeneous=True).total_num_edges == 7
+    assert dgl.rand_graph(5, 7).adj().shape == (5, 5)  # by dgl.sparse
+
+
+@pytest.fixture
+def libraries(tmp_path, monkeypatch):
+    """A folder that DGL takes its libraries from; gives a function that adds one for a torch version."""
+    libinfo = sys.modules["dgl._ffi.libinfo"]
+    monkeypatch.setattr(libinfo, "find_lib_path", lambda: [str(tmp_path / "libdgl.so")])
+    for part in ("graphbolt", "sparse"):
+        monkeypatch.delitem(sys.modules, f"dgl.{part}", raising=False)
+
+    def add(version, folder="graphbolt"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"lib{folder}_pytorch_{version}.so").touch()
+
+    return add
+
+
+@pytest.fixture
+def torchdata(tmp_path, monkeypatch):
+    """Gives a function that installs a torchdata with the given files instead of the real one."""
+
+    def install(**files):
+        package = tmp_path / "path" / "torchdata"
+        package.mkdir(parents=True)
+        for name, text in {"__init__": "", **files}.items():
+            file = package / (name.replace("__in__", "/") + ".py")
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchdata"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.syspath_prepend(str(package.parent))
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchdata"]:
+        del sys.modules[name]
+
+
+def test_library_for_this_torch_leaves_dgl_alone(libraries, torchdata):
+    libraries(torch.__version__.partition("+")[0])
+    libraries(torch.__version__.partition("+")[0], "dgl_sparse")
+    torchdata(datapipes="", dataloader2="")
+    finder = compat._Finder()
+    assert finder.find_spec("dgl.graphbolt") is None
+    assert finder.find_spec("dgl.graphbolt.impl") is None
+    assert finder.find_spec("dgl.sparse") is None
+
+
+def test_versions_are_read_from_the_files(libraries):
+    libraries("9.10.0")
+    libraries("9.9.1")
+    libraries("9.9.0")
+    assert compat._Finder().find_spec("dgl.graphbolt") is not None
+    reason = compat.unavailable("graphbolt")
+    assert "for torch 9.9.0, 9.9.1 and 9.10.0 only" in reason
+    assert "ships no sparse-matrix library" in compat.unavailable("sparse")
+
+
+@pytest.mark.parametrize(
+    "files, sentence",
+    [
+        ({}, r"GraphBolt needs torchdata\.datapipes, which torchdata \S+ lacks and 0\.9 and earlier have\."),
+        (
+            {"datapipes": "import a_module_of_torch_that_is_gone", "dataloader2": ""},
+            r"GraphBolt needs torchdata\.datapipes, which .* cannot import: "
+            r"No module named 'a_module_of_torch_that_is_gone'\.",
+        ),
+        ({"__init__": "raise RuntimeError('damaged')"}, r"GraphBolt needs .* cannot import: damaged\."),
+    ],
+)
+def test_package_that_graphbolt_needs(libraries, torchdata, files, sentence):
+    libraries(torch.__version__.partition("+")[0])
+    torchdata(**files)
+    assert compat._Finder().find_spec("dgl.graphbolt").loader is not None
+    assert re.fullmatch(sentence, compat.unavailable("graphbolt"))
+
+
+def test_package_that_is_not_installed(libraries, torchdata, monkeypatch):
+    libraries(torch.__version__.partition("+")[0])
+    torchdata(datapipes="", dataloader2="")
+    monkeypatch.setattr(compat, "_GRAPHBOLT_NEEDS", ("absent_package",))
+    monkeypatch.setitem(
+        compat._PARTS, "graphbolt", ("GraphBolt", "graphbolt", ("torchdata.datapipes", "absent"))
+    )
+    assert compat.unavailable("graphbolt") == "GraphBolt needs the package absent, which is not installed."
+
+
+# ---- OGB ----
+
+
+def test_importing_ogb_stays_off_the_network(tmp_path):
+    """OGB must not even import `outdated`, and leaves it to others as it was."""
+    (tmp_path / "outdated.py").write_text(
+        "print('outdated imported')\ndef check_outdated(*args): print('asked')"
+    )
+    code = """
+import os, socket, sys, threading
+os.environ.pop("OUTDATED_IGNORE", None)
+def refuse(*args, **kwargs):
+    print("network")
+    raise OSError("no network in this test")
+socket.socket.connect = socket.getaddrinfo = refuse
+import hgat
+started = threading.Thread.start
+def start(thread):
+    print("thread", thread)
+    started(thread)
+threading.Thread.start = start
+import ogb, ogb.nodeproppred, ogb.linkproppred, ogb.graphproppred
+threading.Thread.start = started
+print(ogb.__version__ == ogb.version.__version__ != "", ogb.version.check_outdated)
+print("outdated" in sys.modules, "OUTDATED_IGNORE" in os.environ, type(ogb.version.__loader__).__name__)
+import outdated
+"""
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    lines = run(code, PYTHONPATH=path).splitlines()
+    assert lines == ["True None", "False False SourceFileLoader", "outdated imported"]
+
+
+@pytest.fixture
+def ogb(tmp_path, monkeypatch):
+    """Tiny data sets written by OGB's own DatasetSaver; gives a function name -> meta dictionary."""
+    from ogb.io import DatasetSaver
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("OGB tried to ask or to download")
+
+    monkeypatch.setattr("builtins.input", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    edges = np.array([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]])
+    labels = np.arange(11).reshape(-1, 1) % 3
+    split = {"train": np.arange(5), "valid": np.arange(5, 8), "test": np.arange(8, 11)}
+    mapping = tmp_path / "mapping"
+    mapping.mkdir()
+    (mapping / "README.md").touch()
+
+    def save(name):
+        hetero, kind = name == "ogbn-typed", name.partition("-")[0]
+        feat = np.arange(33, dtype="float32").reshape(11, 3)
+        saver = DatasetSaver(name, hetero, version=1, root=str(tmp_path / "written"))
+        if hetero:
+            graph = {
+                "edge_index_dict": {("a", "r", "b"): edges},
+                "num_nodes_dict": {"a": 11, "b": 5},
+                "node_feat_dict": {"a": feat},
+                "edge_feat_dict": None,
+            }
+        else:
+            graph = {"edge_index": edges, "num_nodes": 11, "node_feat": feat, "edge_feat": None}
+        saver.save_graph_list([graph] * (11 if kind == "ogbg" else 1))
+        parts = split
+        if hetero:
+            parts = {key: {"a": part} for key, part in split.items()}
+        if kind == "ogbl":
+            parts = {
+                key: {"edge": np.stack([part, part], 1), "weight": part.astype("float32"), "type": ["a", "b"]}
+                for key, part in split.items()
+            }
+        else:
+            saver.save_target_labels({"a": labels} if hetero else labels)
+        saver.save_split(parts, "random")
+        saver.copy_mapping_dir(str(mapping))
+        saver.save_task_info("multiclass classification", "acc", num_classes=3)
+        return saver.get_meta_dict(), parts
+
+    return save
+
+
+LOADERS = [
+    ("ogbn-tiny", "ogb.nodeproppred", "NodePropPredDataset", "get_idx_split"),
+    ("ogbn-typed", "ogb.nodeproppred", "NodePropPredDataset", "get_idx_split"),
+    ("ogbl-tiny", "ogb.linkproppred", "LinkPropPredDataset", "get_edge_split"),
+    ("ogbg-tiny", "ogb.graphproppred", "GraphPropPredDataset", "get_idx_split"),
+]
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return set(one) == set(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, np.ndarray | np.generic):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+@pytest.mark.parametrize("flavour", ["Dgl", ""])
+@pytest.mark.parametrize("name, module, loader, split_of", LOADERS)
+def test_ogb_reads_what_it_wrote(ogb, name, module, loader, split_of, flavour):
+    meta, split = ogb(name)
+    load = getattr(importlib.import_module(module), flavour + loader)
+    first, again = load(name, meta_dict=meta), load(name, meta_dict=meta)  # the second from OGB's own cache
+    for dataset in (first, again):
+        assert equal(getattr(dataset, split_of)(), split)
+        graph = dataset[0] if name == "ogbl-tiny" else dataset[0][0]
+        if flavour == "Dgl":
+            assert graph.num_edges() == 5 and isinstance(graph, dgl.DGLGraph)
+        elif name == "ogbn-typed":
+            assert graph["edge_index_dict"]["a", "r", "b"].shape == (2, 5)
+        else:
+            assert graph["edge_index"].tolist() == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]]
+            assert graph["node_feat"].dtype == np.float32 and graph["node_feat"][10, 2] == 32
+
+
+class Payload:
+    """Unpickled by a loader that trusts its file, it makes a directory."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.system, (f"mkdir '{self.path}'",)
+
+
+@pytest.mark.skipif(TORCH < (2, 6), reason="torch before 2.6 trusts every file by default")
+@pytest.mark.parametrize("loader", ["DglNodePropPredDataset", "NodePropPredDataset"])
+def test_ogb_still_refuses_a_split_that_runs_code(ogb, tmp_path, loader):
+    meta, _ = ogb("ogbn-tiny")
+    dataset = getattr(importlib.import_module("ogb.nodeproppred"), loader)("ogbn-tiny", meta_dict=meta)
+    torch.save({"train": Payload(tmp_path / "ran")}, f"{meta['dir_path']}/split/random/split_dict.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        dataset.get_idx_split()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Payload("PATH"), np.array([{}, None], dtype=object), np.zeros(2, dtype=[("a", "O")]), torch.nn.Linear],
+    ids=["code", "objects", "structured", "class"],
+)
+def test_ogb_refuses_an_unsafe_cache(ogb, tmp_path, value):
+    """The archives of pickle protocol 4 are not read by torch's safe loader, so hgat's must be as strict."""
+    from ogb.nodeproppred import NodePropPredDataset
+
+    meta, _ = ogb("ogbn-tiny")
+    NodePropPredDataset("ogbn-tiny", meta_dict=meta)
+    if isinstance(value, Payload):
+        value.path = str(tmp_path / "ran")
+    cache = f"{meta['dir_path']}/processed/data_processed"
+    torch.save({"graph": value, "labels": 0}, cache, pickle_protocol=4)
+    with pytest.raises(pickle.UnpicklingError):
+        NodePropPredDataset("ogbn-tiny", meta_dict=meta)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("written_by", ["numpy.core.multiarray", "numpy._core.multiarray"])
+@pytest.mark.parametrize("protocol", [2, 3])  # 2: read by torch's safe loader, later ones by hgat's
+def test_arrays_of_numpy_1_and_2(ogb, tmp_path, written_by, protocol):
+    """NumPy 2 renamed the module that a pickled array names: files of either can be read by either."""
+    import ogb.nodeproppred.dataset as loader
+
+    value = {
+        "ids": np.arange(3),
+        "flags": np.array([True, False]),
+        "words": np.array(["a", "bc"]),
+        "scalar": np.float32(1.5),
+        "dates": np.array(["2020-01-01"], dtype="datetime64[D]"),
+        **{letter: np.zeros(2, dtype=letter) for letter in "bhilqBHILQefdFDS"},
+    }
+    source, target = tmp_path / "source.pt", tmp_path / "target.pt"
+    torch.save(value, source, pickle_protocol=protocol)
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.namelist():
+            data = old.read(entry)
+            if entry.endswith("data.pkl"):
+                assert data[1] == protocol and b"multiarray\n_reconstruct" in data
+                data = re.sub(rb"numpy\._?core\.multiarray", written_by.encode(), data)
+            new.writestr(entry, data)
+    assert equal(loader.torch.load(target), value)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "get_safe_globals"), reason="torch has no such list")
+def test_only_arrays_are_allowed(ogb):
+    allowed = torch.serialization.get_safe_globals()
+    modules = {item.__module__ for item in allowed if not isinstance(item, tuple)}
+    assert {name.partition(".")[0] for name in modules} <= {"numpy", "torch", "dgl", "hgat"}
+    assert type(np.dtype("f8")) in allowed
+    for unsafe in ("O", "V"):
+        assert type(np.dtype(unsafe)) not in allowed
+    compat._allow_arrays()
+    assert len(torch.serialization.get_safe_globals()) == len(allowed)
