@@ -1,6 +1,7 @@
 """The command `hgat`: train, eval, list, doctor. Arguments in, tables out; no arithmetic."""
 
 import argparse
+import os
 import sys
 
 from hgat import doctor
@@ -10,16 +11,24 @@ __all__ = ["main"]
 
 
 def main(argv=None):
-    """Run the command line; returns the exit status: 0, or 2 with one sentence on stderr for what a user can mend."""
+    """Run the command line; gives its exit status: 0, or 2 after one sentence that says what to mend."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments) or 0
+        status = arguments.run(arguments) or 0
+        sys.stdout.flush()
+        return status
     except HgatError as error:
-        print(f"hgat: {error}", file=sys.stderr)
+        # One line, whatever a library's message inside it looks like.
+        print("hgat:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("hgat: stopped; `--resume` continues the run", file=sys.stderr)
+        hint = "; `--resume` continues the run" if arguments.run is _train else ""
+        print(f"hgat: stopped{hint}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever reads the output, `head` say, has enough; Python is not to complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser():
@@ -29,9 +38,17 @@ def _parser():
     train = commands.add_parser("train", help="train a recipe with its controls and print one table")
     train.add_argument("recipe", help="a recipe's name (see `hgat list`) or the path of a .toml file")
     _data_arguments(train)
-    train.add_argument("--seeds", type=int, metavar="N", help="how many seeds, counted from 0 (default: the recipe's)")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                       help="change a setting of the recipe, as in --set train.lr=0.01; may be repeated")
+    train.add_argument(
+        "--seeds", type=int, metavar="N", help="how many seeds, counted from 0 (default: the recipe's)"
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a setting of the recipe, as in --set train.lr=0.01; may be repeated",
+    )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     train.set_defaults(run=_train)
@@ -41,23 +58,29 @@ def _parser():
     _data_arguments(evaluate)
     evaluate.set_defaults(run=_eval)
 
-    listing = commands.add_parser("list", help="systems, data sets, the paper's numbers, ours and the controls'")
+    listing = commands.add_parser(
+        "list", help="systems, data sets, the paper's numbers, ours and the controls'"
+    )
     listing.set_defaults(run=_list)
 
-    health = commands.add_parser("doctor", help="explain the state of this machine; --fix mends a bare `import dgl`")
+    health = commands.add_parser(
+        "doctor", help="explain the state of this machine; --fix mends a bare `import dgl`"
+    )
     doctor.add_arguments(health)
     health.set_defaults(run=doctor.run)
     return parser
 
 
 def _data_arguments(parser):
-    parser.add_argument("--root", metavar="DIR",
-                        help="the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)")
+    parser.add_argument(
+        "--root", metavar="DIR", help="the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
 
 
 def _train(arguments):
     from hgat import train
+    from hgat.train.run import METRICS, MODEL, RECIPE
 
     result = train.train(
         arguments.recipe,
@@ -69,24 +92,23 @@ def _train(arguments):
         overrides=arguments.overrides,
     )
     print(_table(result.recipe, result.metrics))
-    files = ["metrics.json", "model.safetensors", "recipe.toml"]
-    files += _picture(result)
-    print(f"\n{result.out}/: {', '.join(files)}")
+    print(f"\n{result.out}/: {', '.join([METRICS, MODEL, RECIPE, *_picture(result)])}")
 
 
 def _picture(result):
     """Draw what the attention learned, where there is something to draw; gives the file's name in a list."""
     from hgat import explain
+    from hgat.train.run import PICTURE
 
     found = explain.shares(result.model, *result.inputs)
     if not found:
         return []
     try:
-        explain.draw_shares(found, result.out / "attention.png", result.recipe.title)
+        explain.draw_shares(found, result.out / PICTURE, result.recipe.title)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
         return []
-    return ["attention.png"]
+    return [PICTURE]
 
 
 def _table(recipe, metrics):
@@ -96,11 +118,15 @@ def _table(recipe, metrics):
     lines = [
         f"{recipe.title}",
         f"{metrics['metric'].replace('_', ' ')} in percent on {count:,} test nodes, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, epoch chosen on {metrics['nodes']['val']:,} validation nodes",
+        f"{seeds} seed{'s' if seeds > 1 else ''}, epoch chosen on {metrics['nodes']['val']:,} validation "
+        "nodes",
         "",
     ]
     rows = [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
     rows.append((f"hgat {metrics['system']}", _spread(metrics["test"])))
+    if "knn" in metrics:
+        share = f"{100 * recipe.train.knn_share:.0f} %"
+        rows.append((f"hgat {metrics['system']}, 5-NN on {share} of the test nodes", _spread(metrics["knn"])))
     rows += [(f"control: {TITLES[name]}", _spread(c["test"])) for name, c in metrics["controls"].items()]
     width = max(len(name) for name, _ in rows)
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
@@ -124,10 +150,14 @@ def _numbers(values, note=""):
 def _eval(arguments):
     from hgat import train
 
-    recipe, task, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
+    recipe, task, scores, about = train.evaluate_folder(
+        arguments.folder, arguments.root, device=arguments.device
+    )
     print(f"{recipe.title}, seed {about['seed']}: {recipe.train.metric.replace('_', ' ')} in percent")
+    learned = ("train", "val") if recipe.train.refit else ("train",)
     for split, value in scores.items():
-        print(f"  {split:<5}  {value:5.1f}  on {len(getattr(task, split)):,} nodes")
+        seen = ", which it was trained on" if split in learned else ""
+        print(f"  {split:<5}  {value:5.1f}  on {len(getattr(task, split)):,} nodes{seen}")
 
 
 def _list(arguments):

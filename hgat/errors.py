@@ -13,6 +13,7 @@ __all__ = [
     "RecipeError",
     "TrainingError",
     "OutputError",
+    "check_range",
     "check_shape",
 ]
 
@@ -63,3 +64,11 @@ def check_shape(name, tensor, *expected):
     letters = ", ".join(letter for letter, _ in expected)
     sizes = ", ".join("any" if size is None else str(size) for _, size in expected)
     raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {list(shape)}")
+
+
+def check_range(least, most=None, **values):
+    """Raise ShapeError unless every given value is from `least` to `most`; None values are left out."""
+    for name, value in values.items():
+        if value is not None and (value < least or (most is not None and value > most)):
+            bound = f"{least} or more" if most is None else f"a number from {least} to {most}"
+            raise ShapeError(f"{name}: expected {bound}, got {value}")

@@ -1,6 +1,7 @@
 """Settings given as keys and values, checked against the keyword-only arguments of the function they go to.
 
-Recipes, `--set` and loader options all end here, so that an unknown key or a wrong type reads the same everywhere.
+Recipes, `--set` and loader options all end here, so that an unknown key or a wrong type reads the same
+everywhere.
 """
 
 import inspect
@@ -17,37 +18,50 @@ __all__ = ["check_settings", "fits", "tomllib"]
 
 
 def fits(value, kind):
-    """True if `value` is of the annotated type; an int serves for a float, True does not serve for an int."""
-    origin = get_origin(kind)
+    """True if `value` is of the annotated type.
+
+    An int serves for a float and True does not serve for an int. Infinity and NaN serve for nothing: no
+    setting means them, and a recipe that holds them could not be written down as JSON.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return value in get_args(kind) and any(type(value) is type(choice) for choice in get_args(kind))
+        return any(value == choice and type(value) is type(choice) for choice in inner)
     if origin in (Union, types.UnionType):
-        return any(fits(value, choice) for choice in get_args(kind))
+        return any(fits(value, choice) for choice in inner)
+    if origin is list:
+        return isinstance(value, (list, tuple)) and all(fits(item, inner[0]) for item in value)
+    if origin is dict:
+        return type(value) is dict and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
     if kind is type(None):
         return value is None
-    if origin is list:
-        return isinstance(value, (list, tuple)) and all(fits(item, get_args(kind)[0]) for item in value)
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is kind
 
 
 def _readable(kind):
     if get_origin(kind) is Literal:
         return " or ".join(repr(choice) for choice in get_args(kind))
-    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind).replace("typing.", "")
+    text = kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
+    return text.replace("typing.", "").replace("float", "finite float")
 
 
 def check_settings(where, function, settings, error):
-    """Raise `error` unless every setting is a keyword-only argument of `function` with a value that fits.
+    """Raise `error` unless the settings are keyword-only arguments of `function`, fit, and none is missing.
 
     `function` may be a class: its __init__ is read. `where` begins the sentence, as in "model" or "cora".
     """
     target = function.__init__ if isinstance(function, type) else function
-    known = [p.name for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    names = [p.name for p in known]
     hints = get_type_hints(target)
     for key, value in settings.items():
-        if key not in known:
-            raise error(f"{where}: expected only the keys {', '.join(known)}, got {key!r}")
+        if key not in names:
+            raise error(f"{where}: expected only the keys {', '.join(names)}, got {key!r}")
         if not fits(value, hints[key]):
             raise error(f"{where}.{key}: expected {_readable(hints[key])}, got {value!r}")
+    for parameter in known:
+        if parameter.default is parameter.empty and parameter.name not in settings:
+            raise error(
+                f"{where}.{parameter.name}: expected {_readable(hints[parameter.name])}, got no such key"
+            )

@@ -29,7 +29,16 @@ def shares(model, structure, feat):
     On joined relations: one entry per layer and destination type, heads averaged, over the nodes that have in-edges.
     On views: the semantic weights beta, averaged over nodes where they differ by node.
     """
+    training = [module for module in model.modules() if module.training]
     model.eval()
+    try:
+        return _shares(model, structure, feat)
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _shares(model, structure, feat):
     if isinstance(structure, JoinedRelations):
         found = []
         for depth, alpha in enumerate(model.attention(structure, feat), 1):

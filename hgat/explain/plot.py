@@ -1,10 +1,10 @@
 """All figures. matplotlib comes with `pip install "hgat[plot]"` and is imported only when something is drawn."""
 
-import os
-import tempfile
+import io
 from pathlib import Path
 
-from hgat.errors import HgatError, OutputError
+from hgat.errors import HgatError
+from hgat.files import write_bytes
 
 __all__ = ["draw_shares"]
 
@@ -20,6 +20,8 @@ def draw_shares(found, path, title=""):
     than 20 names, the 20 are shown that differ most. Raises HgatError if matplotlib is missing, OutputError if the file
     cannot be written.
     """
+    if not found:
+        raise HgatError("figures: expected shares of at least one layer, got none")
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -56,13 +58,6 @@ def _panel(entry):
 
 
 def _save(figure, path):
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".png")
-        os.close(handle)
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OutputError(f"{path.name}: expected to write to {path.parent}, got: {error.strerror}") from None
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())

@@ -11,7 +11,18 @@ import torch
 
 from hgat.errors import GraphError, ShapeError
 
-__all__ = ["Rows", "cached", "edges", "edges_as_sources", "in_rows", "in_rows_by_relation", "out_rows", "single_relation"]
+__all__ = [
+    "Rows",
+    "all_formats",
+    "cached",
+    "edges",
+    "edges_as_sources",
+    "in_order",
+    "in_rows",
+    "in_rows_by_relation",
+    "out_rows",
+    "single_relation",
+]
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,28 @@ def cached(graph, key, build):
     return store[key]
 
 
+def all_formats(graph):
+    """True unless `graph.formats(...)` has restricted the graph to some of DGL's sparse formats."""
+    return cached(graph, ("all formats",), lambda: sum(len(f) for f in graph.formats().values()) == 3)
+
+
+def in_order(graph, etype=None):
+    """(source, destination) of every edge of one relation in the graph's order and own id type."""
+    if all_formats(graph):
+        return graph.edges(etype=etype, order="eid")
+    # Without COO DGL lists edges by row only.
+    src, dst, number = graph.edges(form="all", etype=etype, order=None)
+    place = torch.argsort(number)
+    return src[place], dst[place]
+
+
 def edges(graph, device=None):
     """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`."""
+    single_relation(graph)
     device = torch.device(device) if device is not None else graph.device
 
     def build():
-        src, dst = graph.edges(order="eid")
+        src, dst = in_order(graph)
         return src.long().to(device), dst.long().to(device)
 
     return cached(graph, ("edges", str(device)), build)
@@ -78,14 +105,12 @@ def _rows(key, other, num_rows):
 
 def in_rows(graph, device=None):
     """In-edges by destination: one row per destination node, `other` is the source."""
-    single_relation(graph)
     src, dst = edges(graph, device)
     return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
 def out_rows(graph, device=None):
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
-    single_relation(graph)
     src, dst = edges(graph, device)
     return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
 
@@ -94,11 +119,19 @@ def in_rows_by_relation(graph, relation, num_relations, device=None):
     """In-edges by (destination, relation): row v * num_relations + r holds the in-edges of v under r.
 
     relation: [E] int, the relation of each edge in the graph's order. Not cached: it belongs to whoever holds
-    `relation`.
+    `relation`. Raises ShapeError and GraphError for an array that does not fit.
     """
-    single_relation(graph)
     src, dst = edges(graph, device)
-    relation = torch.as_tensor(relation, device=src.device).long()
+    try:
+        relation = torch.as_tensor(relation, device=src.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ShapeError(f"relation: expected [E] whole numbers, got {type(relation).__name__}") from None
+    # PyTorch makes an empty list float32.
+    if relation.numel() and (relation.is_floating_point() or relation.is_complex()):
+        raise ShapeError(f"relation: expected whole numbers, got {relation.dtype}")
+    relation = relation.long()
+    if num_relations < 0:
+        raise GraphError(f"num_relations: expected 0 or more, got {num_relations}")
     if relation.shape != dst.shape:
         raise ShapeError(f"relation: expected [E] = [{dst.numel()}], got {list(relation.shape)}")
     if relation.numel() and (relation.min() < 0 or relation.max() >= num_relations):
@@ -114,7 +147,7 @@ def edges_as_sources(graph):
     single_relation(graph)
 
     def build():
-        _, dst = graph.edges(order="eid")
+        _, dst = in_order(graph)
         src = torch.arange(graph.num_edges(), dtype=dst.dtype, device=dst.device)
         return dgl.heterograph(
             {("edge", "to", "target"): (src, dst)},

@@ -3,6 +3,7 @@
 import dgl
 
 from hgat.errors import GraphError
+from hgat.graph.csr import single_relation
 
 __all__ = ["prepare"]
 
@@ -12,10 +13,13 @@ def prepare(graph, *, self_loops: bool = True, undirected: bool = False):
 
     self_loops: every node attends to itself once. undirected: every edge in both directions, once.
     """
-    if len(graph.canonical_etypes) != 1:
-        raise GraphError(f"graph: expected one relation, got {len(graph.canonical_etypes)}")
+    single_relation(graph)
     if graph.num_edges() == 0:
         raise GraphError("graph: expected at least one edge, got none")
+    if (undirected or self_loops) and (graph.is_block or not graph.is_homogeneous):
+        ends = f"{graph.srctypes[0]!r} and {graph.dsttypes[0]!r}"
+        kind = "a block" if graph.is_block else f"a bipartite one of {ends}"
+        raise GraphError(f"graph: expected one node type for self-loops or both directions, got {kind}")
     if undirected:
         graph = dgl.to_bidirected(graph)
     if self_loops:

@@ -4,12 +4,14 @@ A meta-path is a list of relations, each ending where the next begins; two nodes
 along it joins them. Attention over several meta-paths is attention over the disjoint union of their graphs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dgl
 import torch
 
 from hgat.errors import GraphError
+from hgat.graph.csr import in_order, single_relation
 
 __all__ = ["Views", "metapath_graph", "metapaths", "prepare", "union"]
 
@@ -20,7 +22,8 @@ class Views:
 
     graph: DGLGraph of one relation; view p owns the sources source_start[p] to source_start[p + 1] and the
     destinations p * num_dst to (p + 1) * num_dst. names: P names. shared_source: the views have the same source
-    nodes in the same order, so that one feature matrix [N_src, F] serves all.
+    nodes in the same order, so that one feature matrix [N_src, F] serves all. destinations_first: the destinations are
+    the first sources of every view, as on blocks and on graphs from a node type to itself.
     """
 
     graph: dgl.DGLGraph
@@ -28,6 +31,7 @@ class Views:
     num_dst: int
     source_start: tuple
     shared_source: bool
+    destinations_first: bool
 
     @property
     def num_views(self):
@@ -40,12 +44,13 @@ class Views:
 
 
 def _relation(graph, etype):
-    try:
-        return graph.to_canonical_etype(etype)
-    except (dgl.DGLError, TypeError, ValueError):
-        raise GraphError(
-            f"meta-path: expected relations of the graph, {sorted(e[1] for e in graph.canonical_etypes)}, got {etype!r}"
-        ) from None
+    found = [e for e in graph.canonical_etypes if etype in (e, e[1])]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise GraphError(f"meta-path: expected one of the relations {found}, got the name {etype!r}")
+    known = sorted(e[1] for e in graph.canonical_etypes)
+    raise GraphError(f"meta-path: expected relations of the graph, {known}, got {etype!r}")
 
 
 def metapath_graph(graph, metapath, self_loops=True):
@@ -54,7 +59,11 @@ def metapath_graph(graph, metapath, self_loops=True):
     metapath: relation names or canonical triples; it must end at the node type where it starts. Raises GraphError
     for an unknown relation, for relations that do not follow one another, and for a path that has no pairs.
     """
-    steps = [_relation(graph, etype if isinstance(etype, str) else tuple(etype)) for etype in metapath]
+    if getattr(graph, "canonical_etypes", None) is None:
+        raise GraphError(f"graph: expected a DGLGraph, got {type(graph).__name__}")
+    if isinstance(metapath, str) or not isinstance(metapath, Sequence):
+        raise GraphError(f"meta-path: expected a list of relations, got {metapath!r}")
+    steps = [_relation(graph, tuple(etype) if isinstance(etype, list) else etype) for etype in metapath]
     if not steps:
         raise GraphError("meta-path: expected at least one relation, got none")
     for here, there in zip(steps, steps[1:], strict=False):
@@ -83,15 +92,15 @@ def union(graphs, names=None):
     names = tuple(names) if names is not None else tuple(str(p) for p in range(len(graphs)))
     if len(names) != len(graphs):
         raise GraphError(f"union: expected {len(graphs)} names, got {len(names)}")
+    for graph in graphs:
+        single_relation(graph)
     sizes = {g.num_dst_nodes() for g in graphs}
     if len(sizes) != 1:
         raise GraphError(f"union: expected the same destination nodes in every graph, got {sorted(sizes)}")
     num_dst = sizes.pop()
     starts, sources, targets = [0], [], []
     for view, graph in enumerate(graphs):
-        if len(graph.canonical_etypes) != 1:
-            raise GraphError(f"union: expected graphs of one relation, got one with {len(graph.canonical_etypes)}")
-        src, dst = graph.edges(order="eid")
+        src, dst = in_order(graph)
         sources.append(src + starts[-1])
         targets.append(dst + view * num_dst)
         starts.append(starts[-1] + graph.num_src_nodes())
@@ -102,7 +111,12 @@ def union(graphs, names=None):
     )
     same_size = len({g.num_src_nodes() for g in graphs}) == 1
     blocks = any(g.is_block for g in graphs)
-    return Views(joined, names, num_dst, tuple(starts), same_size and not blocks)
+    first = all(g.is_block or g.is_homogeneous for g in graphs)
+    return Views(joined, names, num_dst, tuple(starts), same_size and not blocks, first)
+
+
+def _name(path):
+    return "-".join(etype if isinstance(etype, str) else etype[1] for etype in path)
 
 
 def metapaths(graph, paths, self_loops=True):
@@ -110,14 +124,15 @@ def metapaths(graph, paths, self_loops=True):
 
     paths: a dict from name to meta-path, or a list of meta-paths, named by their relations.
     """
-    if not isinstance(paths, dict):
-        paths = {"-".join(e if isinstance(e, str) else e[1] for e in path): path for path in paths}
-    found = {name: metapath_graph(graph, path, self_loops) for name, path in paths.items()}
-    if len({g.ntypes[0] for g in found.values()}) > 1:
-        raise GraphError(
-            "meta-paths: expected all of one node type, got " + str(sorted({g.ntypes[0] for g in found.values()}))
-        )
-    return union(found.values(), found)
+    named = isinstance(paths, dict)
+    found = [metapath_graph(graph, path, self_loops) for path in (paths.values() if named else paths)]
+    names = list(paths) if named else [_name(path) for path in paths]
+    if len(set(names)) != len(names):
+        raise GraphError(f"meta-paths: expected different names, got {names}; a dict can name them")
+    ntypes = sorted({g.ntypes[0] for g in found})
+    if len(ntypes) > 1:
+        raise GraphError(f"meta-paths: expected all of one node type, got {ntypes}")
+    return union(found, names)
 
 
 def prepare(graph, *, paths: dict, self_loops: bool = True):

@@ -92,9 +92,15 @@ def join(graph):
     """
     if isinstance(graph, JoinedRelations):
         return graph
+    _check_graph(graph, "a DGLGraph or what hgat.graph.join gives")
+    # Names are part of the key: dgl.block_to_graph gives the index of a block other names.
+    names = (tuple(graph.srctypes), tuple(graph.dsttypes), tuple(graph.canonical_etypes), graph.is_block)
+    return csr.cached(graph, ("join", names), lambda: _join(graph))
+
+
+def _check_graph(graph, expected="a DGLGraph"):
     if getattr(graph, "canonical_etypes", None) is None:
-        raise GraphError(f"graph: expected a DGLGraph or what hgat.graph.join gives, got {type(graph).__name__}")
-    return csr.cached(graph, ("join",), lambda: _join(graph))
+        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
 
 
 def _join(graph):
@@ -103,7 +109,7 @@ def _join(graph):
     src_start, dst_start = _starts(num_src), _starts(num_dst)
     sources, targets, relations = [], [], []
     for number, etype in enumerate(graph.canonical_etypes):
-        src, dst = graph.edges(etype=etype, order="eid")
+        src, dst = csr.in_order(graph, etype)
         sources.append(src.long().cpu() + src_start[etype[0]])
         targets.append(dst.long().cpu() + dst_start[etype[2]])
         relations.append(torch.full((src.numel(),), number, dtype=torch.int64))
@@ -149,12 +155,15 @@ def add_inverse(graph, self_relation=False):
     """A typed graph with the inverse of every relation, and, by name, one relation from each node to itself.
 
     The inverse of (a, r, b) is (b, r + "^-1", a); the relation to itself is called "self". Node and edge features
-    are not carried over.
+    are not carried over. Raises GraphError for a block, and for a graph that has such relations already.
     """
+    _check_graph(graph)
+    if graph.is_block:
+        raise GraphError("graph: expected a graph whose relations can be inverted, got a block")
     data = {}
     for etype in graph.canonical_etypes:
         src_type, name, dst_type = etype
-        src, dst = graph.edges(etype=etype, order="eid")
+        src, dst = csr.in_order(graph, etype)
         inverse = (dst_type, name + INVERSE, src_type)
         if inverse in graph.canonical_etypes:
             raise GraphError(f"graph: relation {etype} has its inverse {inverse} already")
@@ -162,7 +171,9 @@ def add_inverse(graph, self_relation=False):
         data[inverse] = (dst, src)
     if self_relation:
         for ntype in graph.ntypes:
-            nodes = torch.arange(graph.num_nodes(ntype), dtype=graph.idtype)
+            if (ntype, SELF, ntype) in data:
+                raise GraphError(f"graph: relation {(ntype, SELF, ntype)} is there already")
+            nodes = torch.arange(graph.num_nodes(ntype), dtype=graph.idtype, device=graph.device)
             data[(ntype, SELF, ntype)] = (nodes, nodes)
     sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
     return dgl.heterograph(data, num_nodes_dict=sizes, idtype=graph.idtype)
@@ -170,6 +181,7 @@ def add_inverse(graph, self_relation=False):
 
 def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
     """The structure that relational attention trains on: inverse and self relations added, then joined."""
+    _check_graph(graph)
     if graph.num_edges() == 0:
         raise GraphError("graph: expected at least one edge, got none")
     if inverse:

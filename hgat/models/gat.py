@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, check_range
 from hgat.nn import GATConv
 
 __all__ = ["GAT"]
@@ -48,16 +48,30 @@ class GAT(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs, target, **settings):
         """The model for a prepared graph and the features of its nodes."""
-        return cls(feat[target].shape[1], num_outputs, **settings)
+        return cls(feature_width(feat, target), num_outputs, **settings)
 
     def forward(self, graph, feat):
         return run_stack(self.layers, graph, feat)
 
 
-def stack(conv, in_feats, hidden, num_outputs, heads, options):
-    """Layers of `conv`: heads[k] heads each, `hidden` wide with ELU, the last `num_outputs` wide without."""
+def feature_width(feat, target):
+    """F of the features of the node type `target`; RecipeError where it has none."""
+    if feat.get(target) is None:
+        raise RecipeError(f"feat: expected features of {target!r} nodes, got none")
+    return feat[target].shape[1]
+
+
+def check_settings(heads, hidden, **rates):
+    """Raise RecipeError or ShapeError unless widths are 1 or more and rates of dropout from 0 to 1."""
     if not heads or min(heads) < 1:
         raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
+    check_range(1, hidden=hidden)
+    check_range(0, 1, **rates)
+
+
+def stack(conv, in_feats, hidden, num_outputs, heads, options):
+    """Layers of `conv`: heads[k] heads each, `hidden` wide with ELU, the last `num_outputs` wide without."""
+    check_settings(heads, hidden, **{name: rate for name, rate in options.items() if name.endswith("_drop")})
     layers = nn.ModuleList()
     for count in heads[:-1]:
         layers.append(conv(in_feats, hidden, count, activation=F.elu, **options))

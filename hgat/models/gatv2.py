@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hgat.models.gat import run_stack, stack
+from hgat.models.gat import feature_width, run_stack, stack
 from hgat.nn import GATv2Conv
 
 __all__ = ["GATv2"]
@@ -47,7 +47,7 @@ class GATv2(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs, target, **settings):
         """The model for a prepared graph and the features of its nodes."""
-        return cls(feat[target].shape[1], num_outputs, **settings)
+        return cls(feature_width(feat, target), num_outputs, **settings)
 
     def forward(self, graph, feat):
         return run_stack(self.layers, graph, feat)

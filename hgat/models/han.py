@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from hgat.errors import RecipeError
+from hgat.errors import check_range
+from hgat.models.gat import check_settings, feature_width
 from hgat.nn import HANConv
 
 __all__ = ["HAN"]
@@ -38,8 +39,8 @@ class HAN(nn.Module):
         share_projection: bool = True,
     ):
         super().__init__()
-        if not heads or min(heads) < 1:
-            raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
+        check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop)
+        check_range(1, semantic_feats=semantic_feats)
         self.target = target
         self.layers = nn.ModuleList()
         for count in heads:
@@ -64,7 +65,7 @@ class HAN(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs, target, **settings):
         """The model for views and the features of the nodes that they join."""
-        return cls(feat[target].shape[1], num_outputs, graph.num_views, target, **settings)
+        return cls(feature_width(feat, target), num_outputs, graph.num_views, target, **settings)
 
     def embed(self, views, feat):
         """Z of the last layer, [N, H * D]."""

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, ShapeError, check_range
 from hgat.graph.relations import join
+from hgat.models.gat import check_settings
 from hgat.nn import FeaturelessRGATConv, RGATConv
 
 __all__ = ["RGAT"]
@@ -51,21 +52,25 @@ class RGAT(nn.Module):
         super().__init__()
         if target not in joined.num_dst:
             raise RecipeError(f"target: expected a node type among {sorted(joined.num_dst)}, got {target!r}")
-        featured = sorted(ntype for ntype in joined.num_src if in_feats.get(ntype) is not None)
+        sizes = {**joined.num_src, **joined.num_dst}
+        featured = sorted(ntype for ntype in sizes if in_feats.get(ntype) is not None)
         if one_hot and featured:
             raise RecipeError(f"model.one_hot: expected no node type with features, got features of {featured}")
-        if not heads or min(heads) < 1:
-            raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
+        check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop)
+        check_range(1, embed=embed, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
+        check_range(1, attn_feats=attn_feats)
         self.target = target
-        self.rows = nn.ParameterDict()
-        self.inputs = nn.ModuleDict()
-        if not one_hot:
-            for ntype, count in joined.num_src.items():
-                if ntype in featured:
-                    self.inputs[ntype] = nn.Linear(in_feats[ntype], embed)
-                else:
-                    self.rows[ntype] = nn.Parameter(torch.empty(count, embed))
-                    nn.init.xavier_uniform_(self.rows[ntype])
+        self.one_hot = one_hot
+        # Node types are not names of modules, which must not hold a dot: each has a number.
+        self.ntypes = tuple(sizes)
+        self.featured = tuple(ntype in featured for ntype in sizes)
+        self.inputs = nn.ModuleList()
+        for ntype, count in () if one_hot else sizes.items():
+            if ntype in featured:
+                self.inputs.append(nn.Linear(in_feats[ntype], embed))
+            else:
+                self.inputs.append(nn.Embedding(count, embed))
+                nn.init.xavier_uniform_(self.inputs[-1].weight)
         options = {
             "softmax": softmax,
             "score": score,
@@ -95,23 +100,33 @@ class RGAT(nn.Module):
     def for_graph(cls, graph, feat, num_outputs, target, **settings):
         """The model for joined relations and the features of their nodes."""
         joined = join(graph)
-        in_feats = {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in joined.num_src}
+        ntypes = {**joined.num_src, **joined.num_dst}
+        in_feats = {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
         return cls(joined, in_feats, num_outputs, target, **settings)
 
-    def _input(self, joined, feat):
-        if not self.inputs and not self.rows:
+    def _input(self, feat):
+        if self.one_hot:
             return None
-        return {t: self.inputs[t](feat[t]) if t in self.inputs else self.rows[t] for t in joined.num_src}
+        h = {}
+        for ntype, featured, layer in zip(self.ntypes, self.featured, self.inputs, strict=True):
+            if featured and feat.get(ntype) is None:
+                raise ShapeError(f"feat: expected features of {ntype!r} nodes, got none")
+            h[ntype] = layer(feat[ntype]) if featured else layer.weight
+        return h
 
     def hidden_states(self, graph, feat):
         """What each layer receives: a list of {node type: [N, width]}, and the logits behind them."""
         joined = join(graph)
-        h = self._input(joined, feat)
+        h = self._input(feat)
         states = []
         for depth, layer in enumerate(self.layers):
             states.append(h)
             last = depth == len(self.layers) - 1
             out = {t: z.mean(1) if last else z.flatten(1) for t, z in layer(joined, h).items()}
+            width = next(iter(out.values())).shape[1]
+            for t in joined.num_src:
+                if t not in out:  # a type that receives nothing: zeros, as for any node without in-edges
+                    out[t] = layer.attention_kernel()[0].new_zeros((joined.num_src[t], width))
             if len(self.skips) and h is not None:
                 out = {t: z + self.skips[depth](h[t]) for t, z in out.items()}
             h = out if last else {t: F.relu(z) for t, z in out.items()}

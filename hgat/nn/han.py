@@ -118,6 +118,8 @@ class HANConv(nn.Module):
             )
         if views.num_views != self._num_metapaths:
             raise GraphError(f"views: expected {self._num_metapaths} meta-paths, got {views.num_views}")
+        if not views.destinations_first:
+            raise GraphError("views: expected blocks or graphs from a node type to itself, got a bipartite graph")
         check_in_degrees(views.graph, self._allow_zero_in_degree)
         value, at_dst = self._project(views, feat)
         score_src, score_dst = self._scores(views, value, at_dst)

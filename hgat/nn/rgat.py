@@ -201,7 +201,7 @@ class FeaturelessRGATConv(RGATConv):
         g_i^r = W^r_i, a learned row for every (node, relation) pair that sends or receives an edge; the rest as RGATConv
 
     joined: what hgat.graph.join gives; the layer belongs to this graph and serves no other. Bases and blocks do not
-    apply. forward: the same graph; feat is not read and may be None -> as RGATConv.
+    apply. forward: the same graph; feat is not read and may be None -> as RGATConv, {node type: [N_dst, H, D]}.
     Raises GraphError for a graph with other pairs.
 
     Paper: Busbridge et al. 2019, arXiv:1904.05811, the input of the authors' example. Differs: rows of pairs without an

@@ -1,6 +1,6 @@
 """Additive attention of GAT."""
 
-from hgat.ops.checks import check_call, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.checks import check_call, check_number, check_width, edge_weight_column, no_scores, seed_for
 from hgat.ops.dispatch import is_uniform, pick
 
 __all__ = ["additive_attention", "additive_weights"]
@@ -34,6 +34,7 @@ def additive_attention(
     Paper: Velickovic et al. 2018, arXiv:1710.10903, eq. 1-4, in the split form a^T[Wh_v || Wh_u] = s_v + s_u.
     Differs: edge terms and edge weights are additions; edge_weight multiplies alpha after the softmax, as in DGL.
     """
+    negative_slope = check_number("negative_slope", negative_slope)
     heads, width = check_width("value", value, "N_src", "H", "D")
     check_call(
         graph,
@@ -42,7 +43,7 @@ def additive_attention(
         ("score_dst", score_dst, "N_dst", ("H", heads)),
         ("score_edge", score_edge, "E", ("H", heads)),
     )
-    edge_weight = edge_weight_column(graph, edge_weight, heads)
+    edge_weight = edge_weight_column(graph, edge_weight, heads, value)
     seed = seed_for(dropout, seed)
     if is_uniform():
         score_src, score_dst, score_edge = *no_scores(graph, heads, score_src), None
@@ -52,6 +53,7 @@ def additive_attention(
 
 def additive_weights(graph, score_src, score_dst, score_edge=None, *, negative_slope=0.2):
     """alpha of `additive_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
+    negative_slope = check_number("negative_slope", negative_slope)
     (heads,) = check_width("score_src", score_src, "N_src", "H")
     check_call(
         graph,

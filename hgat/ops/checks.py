@@ -1,12 +1,19 @@
 """The checks that the operators share. Layers and models rely on them and check nothing twice."""
 
+import operator
+from numbers import Real
+
 import torch
 
 from hgat.errors import ShapeError, check_shape
 from hgat.graph.csr import single_relation
 from hgat.ops.dropout import check_probability, draw_seed
 
-__all__ = ["check_call", "check_width", "edge_weight_column", "no_scores", "seed_for"]
+__all__ = ["check_call", "check_number", "check_width", "edge_weight_column", "no_scores", "seed_for"]
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# The only tensors of an operator that may be None.
+OPTIONAL = ("score_edge", "feat_edge", "bias")
 
 
 def check_width(name, tensor, *letters):
@@ -21,17 +28,19 @@ def check_width(name, tensor, *letters):
 def check_call(graph, *arguments):
     """Check graph, float types, devices and shapes of an operator call.
 
-    arguments: (name, tensor or None, letter of the first axis among N_src, N_dst, E, or None, *(letter, size)).
+    arguments: (name, tensor, letter of the first axis among N_src, N_dst, E, or None, *(letter, size)).
     """
     single_relation(graph)
     rows = {"N_src": graph.num_src_nodes(), "N_dst": graph.num_dst_nodes(), "E": graph.num_edges()}
     device = None
     for name, tensor, first, *rest in arguments:
-        if tensor is None:
+        if tensor is None and name in OPTIONAL:
             continue
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise ShapeError(f"{name}: expected a floating-point tensor, got {got}")
+        if not isinstance(tensor, torch.Tensor):
+            raise ShapeError(f"{name}: expected a floating-point tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
+            got = tensor.dtype if tensor.layout == torch.strided else tensor.layout
+            raise ShapeError(f"{name}: expected a floating-point tensor of 16 bits or more, got {got}")
         expected = [(first, rows[first]), *rest] if first else rest
         check_shape(name, tensor, *expected)
         if device is None:
@@ -40,10 +49,30 @@ def check_call(graph, *arguments):
             raise ShapeError(f"{name}: expected device {device} like the other tensors, got {tensor.device}")
 
 
-def edge_weight_column(graph, edge_weight, heads):
-    """edge_weight [E] or [E, H] as [E, 1] or [E, H]; None stays None."""
+def check_number(name, value):
+    """`value` as a float; ShapeError unless it is a real number."""
+    if not isinstance(value, Real):
+        raise ShapeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def edge_weight_column(graph, edge_weight, heads, like):
+    """edge_weight [E] or [E, H] as [E, 1] or [E, H], whole numbers as floats; None stays None.
+
+    like: a tensor of the call, whose device edge_weight must share.
+    """
     if edge_weight is None:
         return None
+    tensor = isinstance(edge_weight, torch.Tensor) and edge_weight.layout == torch.strided
+    if not tensor or edge_weight.is_complex():
+        got = edge_weight.dtype if tensor else getattr(edge_weight, "layout", type(edge_weight).__name__)
+        raise ShapeError(f"edge_weight: expected a tensor of real numbers, got {got}")
+    if edge_weight.device != like.device:
+        raise ShapeError(
+            f"edge_weight: expected device {like.device} like the other tensors, got {edge_weight.device}"
+        )
+    if edge_weight.dtype not in FLOATS:
+        edge_weight = edge_weight.to(torch.promote_types(like.dtype, torch.float32))
     check_width_of = (("E", graph.num_edges()),)
     if edge_weight.dim() == 2:
         check_width_of += (("H", heads),)
@@ -59,6 +88,11 @@ def no_scores(graph, heads, like):
 def seed_for(dropout, seed):
     """A seed for this call: the given one, a fresh one if edges are dropped, else 0."""
     check_probability(dropout)
+    if seed is not None:
+        try:
+            seed = operator.index(seed)
+        except TypeError:
+            raise ShapeError(f"seed: expected a whole number, got {seed!r}") from None
     if dropout == 0.0:
         return 0
-    return draw_seed() if seed is None else int(seed)
+    return draw_seed() if seed is None else seed

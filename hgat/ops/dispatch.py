@@ -60,7 +60,7 @@ def use_backend(name):
 
     A named backend that cannot run a call raises BackendError there, with the reason; nothing falls back.
     """
-    if name != "auto" and name not in _BACKENDS:
+    if name not in ("auto", *_BACKENDS):
         raise BackendError(f"backend: expected one of {['auto', *_BACKENDS]}, got {name!r}")
     token = _chosen.set(name)
     try:

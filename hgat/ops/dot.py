@@ -1,23 +1,26 @@
 """Scaled dot-product attention over in-edges."""
 
-from hgat.ops.checks import check_call, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.checks import check_call, check_number, check_width, edge_weight_column, no_scores, seed_for
 from hgat.ops.dispatch import is_uniform, pick
 
 __all__ = ["dot_product_attention", "dot_product_logits", "dot_product_weights"]
 
 
-def _check(graph, query, key, bias, value=None):
+def _check(graph, query, key, bias, scale, *values):
+    """(heads, scale) of a call whose arguments fit."""
     heads, width = check_width("key", key, "N_src", "H", "D")
     arguments = [
         ("key", key, "N_src", ("H", heads), ("D", width)),
         ("query", query, "N_dst", ("H", heads), ("D", width)),
         ("bias", bias, "E", ("H", heads)),
     ]
-    if value is not None:
+    for value in values:
         value_width = check_width("value", value, "N_src", "H", "Dv")[1]
         arguments.append(("value", value, "N_src", ("H", heads), ("Dv", value_width)))
     check_call(graph, *arguments)
-    return heads, float(width**-0.5)
+    if scale is None:
+        return heads, max(width, 1) ** -0.5  # rows without numbers have a product of zero at any scale
+    return heads, check_number("scale", scale)
 
 
 def dot_product_attention(
@@ -43,9 +46,8 @@ def dot_product_attention(
     `additive_attention`.
     Paper: Vaswani et al. 2017, arXiv:1706.03762, eq. 1, with the in-edges of a node for its keys.
     """
-    heads, default_scale = _check(graph, query, key, bias, value)
-    scale = default_scale if scale is None else float(scale)
-    edge_weight = edge_weight_column(graph, edge_weight, heads)
+    heads, scale = _check(graph, query, key, bias, scale, value)
+    edge_weight = edge_weight_column(graph, edge_weight, heads, value)
     seed = seed_for(dropout, seed)
     if is_uniform():
         scores = no_scores(graph, heads, value)
@@ -57,8 +59,7 @@ def dot_product_attention(
 
 def dot_product_weights(graph, query, key, bias=None, *, scale=None):
     """alpha of `dot_product_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
-    heads, default_scale = _check(graph, query, key, bias)
-    scale = default_scale if scale is None else float(scale)
+    heads, scale = _check(graph, query, key, bias, scale)
     if is_uniform():
         scores = no_scores(graph, heads, key)
         return pick("additive_weights", *scores, None)(graph, *scores, None, 0.2)
@@ -67,6 +68,5 @@ def dot_product_weights(graph, query, key, bias=None, *, scale=None):
 
 def dot_product_logits(graph, query, key, bias=None, *, scale=None):
     """The logits of `dot_product_attention`, [E, H]: for a softmax over other groups than the in-edges."""
-    _, default_scale = _check(graph, query, key, bias)
-    scale = default_scale if scale is None else float(scale)
+    _, scale = _check(graph, query, key, bias, scale)
     return pick("dot_product_logits", query, key, bias)(graph, query, key, bias, scale)

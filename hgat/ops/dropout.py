@@ -4,6 +4,8 @@ Backward, another backend and another number of threads drop the same edges, and
 drawn from PyTorch's CPU generator, so `torch.manual_seed` decides.
 """
 
+from numbers import Real
+
 import torch
 
 from hgat.errors import ShapeError
@@ -15,8 +17,8 @@ _LOW = 0xFFFFFFFF
 
 
 def check_probability(dropout):
-    if not 0.0 <= dropout <= 1.0:
-        raise ShapeError(f"dropout: expected a probability from 0 to 1, got {dropout}")
+    if not isinstance(dropout, Real) or not 0.0 <= dropout <= 1.0:
+        raise ShapeError(f"dropout: expected a probability from 0 to 1, got {dropout!r}")
 
 
 def draw_seed():
@@ -44,6 +46,7 @@ def _composed(num_edges, num_heads, seed, threshold, device):
 
 def dropout_scale(num_edges, num_heads, dropout, seed, like):
     """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
+    seed = int(seed) & 0xFFFFFFFFFFFFFFFF  # any whole number is a seed; 64 bits of it count
     threshold = int(dropout * 2**32)
     keep_scale = 0.0 if dropout == 1.0 else 1.0 / (1.0 - dropout)
     if cpu.available() and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
@@ -57,8 +60,14 @@ def attention_dropout(alpha, dropout, seed=None):
     """Drop entries of alpha [E, H] and scale the rest by 1 / (1 - dropout), as the attention operators do inside.
 
     For layers that need the weights themselves. seed: the number that fixes what is dropped; drawn if None.
+    Raises ShapeError for an alpha that is not [E, H] of a floating-point type.
     """
     check_probability(dropout)
+    if not isinstance(alpha, torch.Tensor) or not alpha.is_floating_point():
+        got = getattr(alpha, "dtype", type(alpha).__name__)
+        raise ShapeError(f"alpha: expected a floating-point tensor [E, H], got {got}")
+    if alpha.dim() != 2:
+        raise ShapeError(f"alpha: expected [E, H], got {list(alpha.shape)}")
     if dropout == 0.0:
         return alpha
     seed = draw_seed() if seed is None else seed

@@ -1,6 +1,6 @@
 """Dynamic attention of GATv2."""
 
-from hgat.ops.checks import check_call, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.checks import check_call, check_number, check_width, edge_weight_column, no_scores, seed_for
 from hgat.ops.dispatch import is_uniform, pick
 
 __all__ = ["gatv2_attention", "gatv2_weights"]
@@ -41,8 +41,9 @@ def gatv2_attention(
     [E, H] -> out [N_dst, H, D]. Dropout, isolated nodes and errors as in `additive_attention`.
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7. Differs: edge terms and edge weights are additions.
     """
+    negative_slope = check_number("negative_slope", negative_slope)
     heads = _check(graph, feat_src, feat_dst, attn, feat_edge)
-    edge_weight = edge_weight_column(graph, edge_weight, heads)
+    edge_weight = edge_weight_column(graph, edge_weight, heads, feat_src)
     seed = seed_for(dropout, seed)
     if is_uniform():
         scores = no_scores(graph, heads, feat_src)
@@ -54,6 +55,7 @@ def gatv2_attention(
 
 def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge=None, *, negative_slope=0.2):
     """alpha of `gatv2_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
+    negative_slope = check_number("negative_slope", negative_slope)
     heads = _check(graph, feat_src, feat_dst, attn, feat_edge)
     if is_uniform():
         scores = no_scores(graph, heads, feat_src)

@@ -1,8 +1,9 @@
 """Every operator in plain DGL message passing and DGL's fused edge softmax: the definition, and the `dgl` backend.
 
-Any float type and any device. Arguments are checked by the operators, not here. Where DGL cannot run beside the
-features (PyPI's DGL has no CUDA code, and its kernels need at least one edge), the same steps run as PyTorch
-gathers and index sums. Half-precision inputs are summed in float32 and the result is cast back.
+Any float type and any device. Arguments are checked by the operators, not here. Where DGL cannot run beside
+the features (PyPI's DGL has no CUDA code; its kernels need an edge, a number, and a graph that may hold every
+sparse format), the same steps run as PyTorch gathers and index sums. Half-precision inputs are summed in
+float32 and the result is cast back.
 """
 
 import dgl
@@ -31,9 +32,10 @@ def _wide(*tensors):
     return [None if t is None else t.to(dtype) for t in tensors]
 
 
-def _dgl_runs(graph, tensor):
-    """True if DGL's own kernels serve this call."""
-    return graph.device == tensor.device and graph.num_edges() > 0
+def _dgl_runs(graph, *tensors):
+    """True if DGL's own kernels serve this call; they refuse empty tensors and restricted formats."""
+    served = all(t.device == graph.device and t.numel() > 0 for t in tensors)
+    return served and graph.num_edges() > 0 and csr.all_formats(graph)
 
 
 def _add_ends(graph, at_src, at_dst):
@@ -116,7 +118,7 @@ def edge_softmax(graph, logits):
 def weighted_sum(graph, value, weight):
     """sum over the edges u -> v of weight_uv * value_u, [N_dst, H, D]."""
     wide_value, weight = _wide(value, weight)
-    if _dgl_runs(graph, wide_value):
+    if _dgl_runs(graph, wide_value, weight):
         out = dgl.ops.u_mul_e_sum(graph, wide_value, weight.unsqueeze(-1))
     else:
         src, dst = csr.edges(graph, wide_value.device)

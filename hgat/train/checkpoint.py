@@ -1,20 +1,27 @@
-"""Files that are whole or not there: results, weights and the state of a run that can be killed at any moment.
+"""Files that are whole or not there: results, weights, the state of a run that may be killed at any moment.
 
 Weights and state are safetensors, whose reading runs no code.
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from hgat.errors import DataError, OutputError
+from hgat.files import reason, write_bytes
 
-__all__ = ["load_tensors", "make_folder", "pack_optimizer", "save_tensors", "unpack_optimizer", "write_text"]
+__all__ = [
+    "load_tensors",
+    "make_folder",
+    "pack_optimizer",
+    "remove",
+    "save_tensors",
+    "unpack_optimizer",
+    "write_text",
+]
 
 
 def make_folder(folder):
@@ -22,29 +29,23 @@ def make_folder(folder):
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hgat-"):
-            pass
+        probe = folder / ".hgat.part"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        raise OutputError(f"--out: expected a folder that can be written to, got {folder}: {error.strerror}") from None
+        raise OutputError(
+            f"--out: expected a folder that can be written to, got {folder}: {reason(error)}"
+        ) from None
     return folder
 
 
-def write_bytes(path, content):
-    """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one."""
-    path = Path(path)
-    temporary = None
+def remove(path):
+    """Delete a file if it is there; OutputError if it cannot be deleted."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         raise OutputError(
-            f"{path.name}: expected to write {len(content):,} bytes to {path.parent}, got: {error.strerror}"
+            f"{path.name}: expected a file that can be replaced, got {path}: {reason(error)}"
         ) from None
 
 
@@ -53,21 +54,31 @@ def write_text(path, text):
 
 
 def save_tensors(path, tensors, about):
-    """Write {name: tensor} with `about`, anything JSON can hold, as one safetensors file."""
-    content = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    """Write {name: tensor} with `about`, a dict that JSON can hold, as one safetensors file."""
+    # The format refuses tensors that share memory, as tied weights do: every name gets its own copy.
+    content = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     write_bytes(path, save(content, metadata={"hgat": json.dumps(about)}))
 
 
 def load_tensors(path):
     """({name: tensor}, about) of a file that `save_tensors` wrote. Raises DataError for anything else."""
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["hgat"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118  (not a dict)
+        # Read at once: a library that maps the file opens it twice, and a run may replace it in between.
+        content = Path(path).read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = json.loads(header["__metadata__"]["hgat"])
+        if not isinstance(about, dict):
+            raise ValueError("metadata of another kind")
     except FileNotFoundError:
         raise DataError(f"checkpoint: expected a file at {path}, got none") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"checkpoint: expected a safetensors file that hgat wrote at {path}, got {error}") from None
+    except KeyError:
+        raise DataError(
+            f"checkpoint: expected a file that hgat wrote at {path}, got another program's"
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
+    return tensors, about
 
 
 def pack_optimizer(optimizer):

@@ -1,7 +1,7 @@
 """Controls: what a score is worth without the part that is claimed to matter, on the same split and budget.
 
-A control is a function of this module, named in a recipe's train.controls: it gives the model to train (or None, if
-the recipe's own model is trained in another way), its inputs, and a context in which to run them.
+A control is a function of this module, named in a recipe's train.controls: it gives the model to train (or
+None, if the recipe's own model is trained in another way), its inputs, and a context in which to run them.
 """
 
 from contextlib import nullcontext
@@ -14,7 +14,13 @@ from hgat.errors import RecipeError
 
 __all__ = ["TITLES", "find"]
 
-TITLES = {"ours": "hgat", "no_graph": "no graph", "uniform": "uniform attention", "majority": "majority class"}
+TITLES = {
+    "ours": "hgat",
+    "no_graph": "no graph",
+    "uniform": "uniform attention",
+    "majority": "majority class",
+    "neighbours": "linear on neighbours",
+}
 
 
 class _Features(nn.Module):
@@ -23,11 +29,27 @@ class _Features(nn.Module):
     def __init__(self, in_feats, hidden, num_outputs, drop):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Dropout(drop), nn.Linear(in_feats, hidden), nn.ReLU(), nn.Dropout(drop), nn.Linear(hidden, num_outputs)
+            nn.Dropout(drop),
+            nn.Linear(in_feats, hidden),
+            nn.ReLU(),
+            nn.Dropout(drop),
+            nn.Linear(hidden, num_outputs),
         )
 
     def forward(self, feat):
         return self.layers(feat)
+
+
+class _Neighbours(nn.Module):
+    """A linear model on which nodes are a node's neighbours, each row scaled to length one."""
+
+    def __init__(self, num_neighbours, num_outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_neighbours, num_outputs))
+        self.bias = nn.Parameter(torch.zeros(num_outputs))
+
+    def forward(self, bag):
+        return torch.sparse.mm(bag, self.weight) + self.bias
 
 
 class _Constant(nn.Module):
@@ -48,7 +70,36 @@ def no_graph(task, recipe):
     if feat is None:
         return majority(task, recipe)
     drop = recipe.model.get("feat_drop", 0.5)
-    return _Features(feat.shape[1], recipe.train.control_hidden, task.num_classes, drop), (feat,), nullcontext()
+    return (
+        _Features(feat.shape[1], recipe.train.control_hidden, task.num_classes, drop),
+        (feat,),
+        nullcontext(),
+    )
+
+
+def neighbours(task, recipe):
+    """Logistic regression on the list of a node's neighbours: the graph without any message passing.
+
+    The class frequencies where no relation ends at the target.
+    """
+    graph, width, rows, columns = task.graph, 0, [], []
+    start = {}
+    for ntype in graph.ntypes:
+        start[ntype], width = width, width + graph.num_nodes(ntype)
+    for etype in graph.canonical_etypes:
+        if etype[2] == task.target:
+            src, dst = graph.edges(etype=etype, order="eid")
+            rows.append(dst.long())
+            columns.append(src.long() + start[etype[0]])
+    if not rows:
+        return majority(task, recipe)
+    place = torch.unique(torch.stack([torch.cat(rows), torch.cat(columns)]), dim=1)
+    count = torch.bincount(place[0], minlength=graph.num_nodes(task.target))
+    value = count[place[0]].float().rsqrt()
+    bag = torch.sparse_coo_tensor(
+        place, value, (graph.num_nodes(task.target), width), is_coalesced=True, check_invariants=True
+    )
+    return _Neighbours(width, task.num_classes), (bag,), nullcontext()
 
 
 def majority(task, recipe):
@@ -61,7 +112,7 @@ def uniform(task, recipe):
     return None, None, ops.uniform_attention()
 
 
-_CONTROLS = {f.__name__: f for f in (no_graph, majority, uniform)}
+_CONTROLS = {f.__name__: f for f in (no_graph, majority, neighbours, uniform)}
 
 
 def find(name):

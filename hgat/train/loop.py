@@ -1,13 +1,16 @@
-"""The only training loop: full-graph epochs, selection on validation, a state that can be saved at every epoch."""
+"""The only training loop: full-graph epochs, selection on validation, a state to save after every epoch."""
 
 import copy
+import math
+import time
 
+import dgl
 import torch
 import torch.nn.functional as F
 
-from hgat.errors import TrainingError
+from hgat.errors import GraphError, TrainingError
 from hgat.train import checkpoint
-from hgat.train.metrics import score
+from hgat.train.metrics import knn_micro_f1, score
 
 __all__ = ["Fit", "evaluate"]
 
@@ -21,20 +24,46 @@ def loss_of(logits, label, multilabel):
     return F.cross_entropy(logits, label)
 
 
+def _run(model, inputs):
+    try:
+        return model(*inputs)
+    except dgl.DGLError as error:
+        raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
+
+
 @torch.no_grad()
-def evaluate(model, inputs, task, metric, ids):
-    """(metric in percent, loss) of a model on some nodes, in evaluation mode."""
+def evaluate(model, inputs, task, metric, part):
+    """(metric in percent, loss) of a model on the task's train, val or test nodes, in evaluation mode.
+
+    Raises TrainingError where the loss is not finite: the metric would be one of chance.
+    """
     model.eval()
-    logits = model(*inputs)[ids]
-    label = task.label.to(logits.device)[ids]
-    return score(metric, logits, label, task.multilabel), float(loss_of(logits, label, task.multilabel))
+    logits = _run(model, inputs)
+    ids = getattr(task, part).to(logits.device)
+    logits, label = logits[ids], task.label.to(logits.device)[ids]
+    loss = _finite(float(loss_of(logits, label, task.multilabel)), f"on the {part} nodes", task)
+    return score(metric, logits, label, task.multilabel), loss
+
+
+def _finite(loss, where, task):
+    """The loss, or a TrainingError with the likeliest cause: features that are not finite, else the step."""
+    if math.isfinite(loss):
+        return loss
+    cause = "; a smaller train.lr may help"
+    for ntype, feat in task.feat.items():
+        rows = [] if feat is None else (~torch.isfinite(feat).all(1)).nonzero().flatten()
+        if len(rows):
+            cause = f": the features of {len(rows)} {ntype!r} nodes are not finite, first node {int(rows[0])}"
+            break
+    raise TrainingError(f"training: expected a finite loss, got {loss} {where}{cause}")
 
 
 class Fit:
     """Trains one model on one task by a recipe's [train], an epoch at a time.
 
-    `step()` runs one epoch and says whether another follows; `state()` and `restore()` carry everything that the next
-    epoch depends on, the random generator included, so that a run that was killed ends as if it had not been.
+    `step()` runs one epoch and says whether another follows. `state()` and `restore()` carry everything that
+    the next epoch depends on, the random generator included, so that a run that was killed ends as if it had
+    not been.
     """
 
     def __init__(self, model, inputs, task, train):
@@ -44,46 +73,31 @@ class Fit:
         self.optimizer = _OPTIMIZERS[train.optimizer](
             model.parameters(), lr=train.lr, weight_decay=train.weight_decay
         )
-        self.epoch = 0
-        self.waited = 0
+        self.epoch, self.waited, self.seconds = 0, 0, 0.0
         self.best_metric, self.best_loss, self.best_epoch = -float("inf"), float("inf"), 0
         self.kept = None
         self.loss = self.val_metric = self.val_loss = float("nan")
 
     def step(self):
         """One epoch. Returns False when the recipe's rule says that it was the last one."""
+        started = time.perf_counter()
         ids = self.task.train.to(self.device)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(self.model(*self.inputs)[ids], self.label[ids], self.task.multilabel)
-        self.loss = loss.item()
-        if not self.loss - self.loss == 0.0:
-            raise TrainingError(
-                f"training: expected a finite loss, got {self.loss} at epoch {self.epoch + 1}{self._suspect()}"
-            )
+        loss = loss_of(_run(self.model, self.inputs)[ids], self.label[ids], self.task.multilabel)
+        self.loss = _finite(loss.item(), f"at epoch {self.epoch + 1}", self.task)
         loss.backward()
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip)
         self.optimizer.step()
         self.epoch += 1
-        self.val_metric, self.val_loss = evaluate(
-            self.model, self.inputs, self.task, self.train.metric, self.task.val.to(self.device)
-        )
-        if not self.val_loss - self.val_loss == 0.0:
-            raise TrainingError(
-                f"training: expected a finite validation loss, got {self.val_loss} at epoch {self.epoch}"
-                f"{self._suspect()}"
-            )
+        self.val_metric, self.val_loss = self._evaluate("val")
         self._select()
-        return self.epoch < self.train.epochs and (self.train.stop == "last" or self.waited < self.train.patience)
+        self.seconds += time.perf_counter() - started
+        return self.epoch < self.train.epochs and self.waited < self.train.patience
 
-    def _suspect(self):
-        """The likeliest cause of a loss that is not finite, as the end of its sentence."""
-        for ntype, feat in self.task.feat.items():
-            if feat is not None and not torch.isfinite(feat).all():
-                rows = (~torch.isfinite(feat).all(1)).nonzero().flatten()
-                return f": the features of {rows.numel()} {ntype!r} nodes are not finite, first node {int(rows[0])}"
-        return "; a smaller train.lr may help"
+    def _evaluate(self, part):
+        return evaluate(self.model, self.inputs, self.task, self.train.metric, part)
 
     def _select(self):
         rule = self.train.stop
@@ -111,16 +125,26 @@ class Fit:
     def finish(self):
         """Put the kept epoch's weights back and give the result: test and validation scores, epochs."""
         self.model.load_state_dict(self.kept)
-        metric = self.train.metric
-        val, val_loss = evaluate(self.model, self.inputs, self.task, metric, self.task.val.to(self.device))
-        test, _ = evaluate(self.model, self.inputs, self.task, metric, self.task.test.to(self.device))
+        val, val_loss = self._evaluate("val")
+        test, _ = self._evaluate("test")
+        more = {}
+        if self.train.knn_share is not None and hasattr(self.model, "embed"):
+            more["knn"] = self._knn()
         return {
+            **more,
             "test": test,
             "val": val,
             "val_loss": val_loss,
             "best_epoch": self.best_epoch,
             "epochs": self.epoch,
+            "seconds": self.seconds,
         }
+
+    @torch.no_grad()
+    def _knn(self):
+        ids = self.task.test
+        embedding = self.model.embed(*self.inputs).cpu()[ids].numpy()
+        return knn_micro_f1(embedding, self.task.label[ids].numpy(), self.train.knn_share)
 
     def state(self):
         """({name: tensor}, numbers): everything that the next epoch depends on."""
@@ -134,6 +158,7 @@ class Fit:
         numbers = {
             "epoch": self.epoch,
             "waited": self.waited,
+            "seconds": self.seconds,
             "best_metric": self.best_metric,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
@@ -153,6 +178,6 @@ class Fit:
         torch.set_rng_state(tensors["generator"])
         if "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
-        self.epoch, self.waited = numbers["epoch"], numbers["waited"]
+        self.epoch, self.waited, self.seconds = numbers["epoch"], numbers["waited"], numbers["seconds"]
         self.best_metric, self.best_loss = numbers["best_metric"], numbers["best_loss"]
         self.best_epoch = numbers["best_epoch"]

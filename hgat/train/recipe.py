@@ -8,19 +8,20 @@ import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Literal
 
 from hgat import data, models
 from hgat.errors import RecipeError
-from hgat.settings import check_settings, fits, tomllib
+from hgat.settings import check_settings, tomllib
 from hgat.train import controls, metrics
 
 __all__ = ["Expect", "Paper", "Recipe", "Train", "available", "read", "to_toml"]
 
 FOLDER = Path(__file__).parent.parent / "recipes"
+LARGEST = 1e30  # PyTorch's optimisers stop with an error of their own where a step leaves float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paper:
     """Where the number stands: `result` is table and row; `comment` names every departure of the recipe."""
 
@@ -33,17 +34,18 @@ class Paper:
     comment: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """How a model is trained and which epoch counts.
 
     stop says when training ends and which epoch's weights are kept, always by validation:
     "metric": the best metric, ties to the lower loss; ends `patience` epochs after it.
     "loss": the lowest loss; ends `patience` epochs after it.
-    "either": GAT's rule: ends `patience` epochs after the last best metric or lowest loss; keeps the last epoch
-    that was both at once.
+    "either": GAT's rule: ends `patience` epochs after the last best metric or lowest loss; keeps the last
+    epoch that was both at once.
     "last": all epochs, the last one.
-    refit: with the number of epochs so chosen, train afresh on training and validation nodes together, then test.
+    refit: with the number of epochs so chosen, train afresh on training and validation nodes together, then
+    test.
     """
 
     metric: str
@@ -55,26 +57,30 @@ class Train:
     patience: int = 100
     clip: float | None = None
     refit: bool = False
+    knn_share: float | None = None
     seeds: int = 1
     controls: list[str] = field(default_factory=list)
     control_hidden: int = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Expect:
-    """The numbers to compare with, in percent: `paper` and `ours` are [mean] or [mean, std]."""
+    """The numbers to compare with, in percent, each [mean] or [mean, std]; `controls` has one per control."""
 
     paper: list[float] = field(default_factory=list)
     paper_note: str = ""
     ours: list[float] = field(default_factory=list)
-    controls: dict = field(default_factory=dict)
+    controls: dict[str, list[float]] = field(default_factory=dict)
     comment: str = ""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named experiment. data: name and loader options. model: system and settings. graph: how it is prepared, settings
-    of hgat.graph.<kind>.prepare, where the model says which kind."""
+    """A named experiment.
+
+    data: name and loader options. model: system and settings. graph: how it is prepared, settings of
+    hgat.graph.<kind>.prepare, where the model says which kind.
+    """
 
     name: str
     title: str
@@ -115,14 +121,16 @@ def read(name, overrides=()):
     """
     path = Path(name)
     if path.suffix != ".toml":
+        if str(name) not in available():
+            raise RecipeError(
+                f"recipe: expected one of {', '.join(available())} or a .toml file, got {str(name)!r}"
+            )
         path = FOLDER / f"{name}.toml"
-        if not path.is_file():
-            raise RecipeError(f"recipe: expected one of {', '.join(available())} or a .toml file, got {name!r}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe: expected a readable file, got {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise RecipeError(f"recipe: expected TOML in {path}, got {error}") from None
     for override in overrides:
         _apply(content, override)
@@ -131,12 +139,12 @@ def read(name, overrides=()):
 
 def _apply(content, override):
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
+    parts = [part.strip() for part in key.split(".")]
     if not equals or len(parts) < 2 or not all(parts):
         raise RecipeError(f"--set: expected section.key=value, got {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text.strip()  # a bare word is a string
     table = content
     for part in parts[:-1]:
@@ -147,77 +155,57 @@ def _apply(content, override):
 
 
 def _build(name, content):
-    sections = {"title", "paper", "data", "graph", "model", "train", "expect"}
-    for key in content:
+    sections = [f.name for f in dataclasses.fields(Recipe) if f.name != "name"]
+    for key, value in content.items():
         if key not in sections:
-            raise RecipeError(f"recipe {name}: expected only the sections {', '.join(sorted(sections))}, got {key!r}")
-    for key, subject in (("data", "name"), ("model", "system")):
-        section = content.get(key)
-        if not isinstance(section, dict) or not isinstance(section.get(subject), str):
-            raise RecipeError(f"recipe {name}: expected {key}.{subject}, a string, got {section!r}")
-    recipe = Recipe(
-        name=name,
-        title=_typed(name, "title", content.get("title", ""), str),
-        paper=_section(name, "paper", Paper, content),
-        data=content["data"],
-        graph=_typed(name, "graph", content.get("graph", {}), dict),
-        model=content["model"],
-        train=_section(name, "train", Train, content),
-        expect=_section(name, "expect", Expect, content),
-    )
+            raise RecipeError(f"recipe: expected only the sections {', '.join(sections)}, got {key!r}")
+        kind, readable = (str, "a string") if key == "title" else (dict, f"a section [{key}]")
+        if not isinstance(value, kind):
+            raise RecipeError(f"recipe: {key}: expected {readable}, got {value!r}")
+    for key, cls in (("paper", Paper), ("train", Train), ("expect", Expect)):
+        check_settings(key, cls, content.setdefault(key, {}), RecipeError)
+        content[key] = cls(**content[key])
+    for key in ("data", "graph", "model"):
+        content.setdefault(key, {})
+    recipe = Recipe(name=name, **{"title": name, **content})
     _check(recipe)
     return recipe
 
 
-def _typed(name, key, value, kind):
-    if not fits(value, kind):
-        raise RecipeError(f"recipe {name}: {key}: expected {kind.__name__}, got {value!r}")
-    return value
-
-
-def _section(name, key, cls, content):
-    values = content.get(key, {})
-    if not isinstance(values, dict):
-        raise RecipeError(f"recipe {name}: expected a section [{key}], got {values!r}")
-    hints = get_type_hints(cls)
-    for option, value in values.items():
-        if option not in hints:
-            raise RecipeError(f"recipe {name}: {key}: expected only the keys {', '.join(hints)}, got {option!r}")
-        if not fits(value, hints[option]):
-            kind = str(hints[option]).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
-            raise RecipeError(f"recipe {name}: {key}.{option}: expected {kind}, got {value!r}")
-    missing = [
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise RecipeError(f"recipe {name}: expected {key}.{missing[0]}, got no such key")
-    return cls(**values)
-
-
 def _check(recipe):
+    for section, (subject, known) in {
+        "data": ("name", data.available()),
+        "model": ("system", models.available()),
+    }.items():
+        got = getattr(recipe, section).get(subject)
+        if got not in known:
+            raise RecipeError(f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}")
+    check_settings("model", models.find(recipe.system), recipe.settings("model"), RecipeError)
+    check_settings("graph", recipe._prepare_function(), recipe.graph, RecipeError)
     train = recipe.train
     if train.metric not in metrics.names():
         raise RecipeError(f"train.metric: expected one of {', '.join(metrics.names())}, got {train.metric!r}")
     for key in ("epochs", "patience", "seeds", "control_hidden"):
         if getattr(train, key) < 1:
             raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
-    if train.lr <= 0:
-        raise RecipeError(f"train.lr: expected a positive number, got {train.lr}")
-    check_settings("model", models.find(recipe.system), recipe.settings("model"), RecipeError)
-    check_settings("graph", recipe._prepare_function(), recipe.graph, RecipeError)
-    for control in train.controls:
+    for key in ("lr", "clip"):
+        if getattr(train, key) is not None and not 0 < getattr(train, key) <= LARGEST:
+            raise RecipeError(
+                f"train.{key}: expected a number above 0, at most {LARGEST}, got {getattr(train, key)}"
+            )
+    if not 0 <= train.weight_decay <= LARGEST:
+        raise RecipeError(
+            f"train.weight_decay: expected a number from 0 to {LARGEST}, got {train.weight_decay}"
+        )
+    for control in [*train.controls, *recipe.expect.controls]:
         controls.find(control)
-    if recipe.data["name"] not in data.available():
-        raise RecipeError(f"data.name: expected one of {', '.join(data.available())}, got {recipe.data['name']!r}")
 
 
 def to_toml(recipe):
-    """The recipe as TOML text that `read` reads back; JSON's strings, numbers and lists are TOML's too."""
+    """The recipe as TOML text that `read` reads back."""
     content = dataclasses.asdict(recipe)
     content.pop("name")
-    lines = [f"title = {json.dumps(content.pop('title'))}"]
+    lines = [f"title = {_value(content.pop('title'))}"]
     for section, values in content.items():
         lines += ["", f"[{section}]"]
         lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items() if value is not None]
@@ -225,7 +213,7 @@ def to_toml(recipe):
 
 
 def _key(key):
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _value(key)
 
 
 def _value(value):
@@ -233,4 +221,5 @@ def _value(value):
         return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    # JSON's strings, numbers and booleans are TOML's too, but for one character that only TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

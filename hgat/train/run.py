@@ -1,4 +1,4 @@
-"""Runs a recipe: loads, prepares, trains every seed of the system and of its controls, writes what came out."""
+"""Runs a recipe: loads, prepares, trains every seed of the system and of its controls, writes the results."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import dgl
 import torch
@@ -16,21 +17,24 @@ from tqdm import tqdm
 
 import hgat
 from hgat import data, models
-from hgat.errors import DataError, RecipeError
+from hgat.errors import DataError, HgatError, RecipeError
 from hgat.train import checkpoint, controls
 from hgat.train.loop import Fit, evaluate
+from hgat.train.metrics import score
 from hgat.train.recipe import read, to_toml
 
 __all__ = ["Result", "evaluate_folder", "train"]
 
 METRICS, MODEL, RECIPE, PROGRESS = "metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"
+PICTURE = "attention.png"  # drawn by the command line, which stands above hgat.explain
+PARTS = ("train", "val", "test")
 # A run that is killed loses at most this many seconds of work.
 SAVE_EVERY = 2.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What `train` gives: the content of metrics.json, the trained model of the best seed, its inputs and task."""
+    """What `train` gives: the content of metrics.json, the best seed's trained model, its inputs and task."""
 
     metrics: dict
     model: torch.nn.Module
@@ -47,8 +51,24 @@ class _Experiment:
         self.recipe = recipe
         self.device = _device(device)
         self.task = data.load(recipe.data["name"], root, **recipe.settings("data"))
+        _check_metric(recipe.train.metric, self.task)
         self.structure = recipe.prepare(self.task.graph)
         self.feat = {t: None if f is None else f.to(self.device) for t, f in self.task.feat.items()}
+        self.inputs = (self.structure, self.feat)
+
+    def model(self):
+        """The recipe's model with fresh weights."""
+        system, settings = models.find(self.recipe.system), self.recipe.settings("model")
+        try:
+            model = system.for_graph(*self.inputs, self.task.num_classes, self.task.target, **settings)
+        except HgatError:
+            raise
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            # What PyTorch says of a tensor that no memory holds, or no number counts.
+            raise RecipeError(
+                f"model: expected settings that a model can be built with, got: {error}"
+            ) from error
+        return model.to(self.device)
 
     def fit(self, variant, seed, refit_epochs=None):
         """(Fit, context in which its steps run) of one variant, seeded before the weights are drawn.
@@ -58,46 +78,42 @@ class _Experiment:
         torch.manual_seed(seed)
         task, settings = self.task, self.recipe.train
         if refit_epochs is not None:
-            task = _AllLabels(task)
+            task = SimpleNamespace(**{**vars(task), "train": torch.cat([task.train, task.val])})
             settings = dataclasses.replace(settings, epochs=refit_epochs, stop="last")
         model, inputs, context = None, None, nullcontext()
         if variant != "ours":
             model, inputs, context = controls.find(variant)(self.task, self.recipe)
         if model is None:
-            model = models.find(self.recipe.system).for_graph(
-                self.structure, self.feat, self.task.num_classes, self.task.target, **self.recipe.settings("model")
-            )
-            inputs = (self.structure, self.feat)
-        else:
-            inputs = tuple(x.to(self.device) for x in inputs)
-        return Fit(model.to(self.device), inputs, task, settings), context
-
-
-class _AllLabels:
-    """A task whose validation nodes are trained on too; everything else is the task's."""
-
-    def __init__(self, task):
-        self._task = task
-        self.train = torch.cat([task.train, task.val])
-
-    def __getattr__(self, name):
-        return getattr(self._task, name)
+            return Fit(self.model(), self.inputs, task, settings), context
+        return Fit(model.to(self.device), [x.to(self.device) for x in inputs], task, settings), context
 
 
 def _device(name):
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {error}") from None
+        torch.ones(1, device=device).add(1).item()
+    except (AssertionError, ImportError, RuntimeError) as error:
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise RecipeError(
+            f"--device: expected a device that PyTorch can use, got {name!r}: {reason}"
+        ) from None
     return device
+
+
+def _check_metric(metric, task):
+    """Raise RecipeError before the training, not after it, if the metric is undefined on a split's part."""
+    for part in ("val", "test"):
+        label = task.label[getattr(task, part)]
+        score(metric, torch.zeros(len(label), task.num_classes), label, task.multilabel)
 
 
 def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, overrides=(), progress=True):
     """Train a recipe with all its controls and write metrics.json, the best seed's weights and the recipe.
 
-    name: a recipe's name or the path of a TOML file. seeds: how many, counted from 0. out: a folder, by default
-    runs/<recipe>. resume: continue a run that was killed; it ends as if it had not been. overrides: "section.key=value".
+    name: a recipe's name or the path of a TOML file. seeds: how many, counted from 0. out: a folder, by
+    default runs/<recipe>. resume: continue a run that was killed; it ends as if it had not been, and with
+    more seeds than before it trains only those. overrides: "section.key=value". progress: show a bar where
+    stderr is a terminal.
     Returns a Result. Raises the errors of hgat.errors, each one sentence.
     """
     recipe = read(name, overrides)
@@ -106,41 +122,51 @@ def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, 
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
     out = checkpoint.make_folder(out or Path("runs") / recipe.name)
     experiment = _Experiment(recipe, root, device)
-    ledger = _Ledger(out, recipe, resume)
-    for variant in ["ours", *recipe.train.controls]:
-        for seed in range(seeds):
-            if not ledger.has(variant, seed):
-                _fit(experiment, variant, seed, ledger, progress)
+    ledger = _Ledger(out, recipe, seeds, resume)
+    fits = [(variant, seed) for variant in ["ours", *recipe.train.controls] for seed in range(seeds)]
+    left = [fit for fit in fits if not ledger.has(*fit)]
+    if left:
+        # What was made of fewer seeds must not stand beside the weights of more.
+        checkpoint.remove(out / METRICS)
+        checkpoint.remove(out / PICTURE)
+    for variant, seed in left:
+        _fit(experiment, variant, seed, ledger, progress)
     model, _ = _load_model(experiment, out)
     metrics = _summary(recipe, experiment.task, ledger, seeds, str(experiment.device))
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
-    return Result(metrics, model, (experiment.structure, experiment.feat), experiment.task, recipe, out)
+    return Result(metrics, model, experiment.inputs, experiment.task, recipe, out)
 
 
 class _Ledger:
     """What is finished, and the state of the fit that is not, in one file that is replaced as a whole."""
 
-    def __init__(self, out, recipe, resume):
+    def __init__(self, out, recipe, seeds, resume):
         self.path, self.out = out / PROGRESS, out
-        self.text = to_toml(recipe)
-        self.about = {"recipe": self.text, "name": recipe.name, "done": [], "seconds": 0.0}
-        self.about |= {"selected": None, "running": None}
+        self.about = {"recipe": to_toml(recipe), "done": [], "selected": None, "running": None}
         self.tensors = {}
         if resume and self.path.exists():
-            tensors, about = checkpoint.load_tensors(self.path)
-            if about.get("recipe") != self.text:
-                raise RecipeError(
-                    f"--resume: expected the recipe and settings of the run in {out}, got others; "
-                    "run without --resume to start anew"
-                )
-            self.tensors, self.about = tensors, about
+            self._read(seeds)
         else:
-            # An earlier run's files must not pass for this one's.
-            for name in (PROGRESS, MODEL, METRICS):
-                (out / name).unlink(missing_ok=True)
-            checkpoint.write_text(out / RECIPE, self.text)
-        self.before = self.about["seconds"]
-        self.started = self.saved = time.monotonic()
+            # An earlier run's state and weights must not pass for this one's.
+            checkpoint.remove(self.path)
+            checkpoint.remove(out / MODEL)
+            checkpoint.write_text(out / RECIPE, self.about["recipe"])
+        self.saved = time.monotonic()
+
+    def _read(self, seeds):
+        tensors, about = checkpoint.load_tensors(self.path)
+        if about.get("recipe") != self.about["recipe"] or about.keys() != self.about.keys():
+            raise RecipeError(
+                f"--resume: expected the recipe and settings of the run in {self.out}, got others; "
+                "run without --resume to start anew"
+            )
+        finished = 1 + max((result["seed"] for result in about["done"]), default=0)
+        if seeds < finished:
+            # The weights in the folder may be those of a seed that would not be in the table.
+            raise RecipeError(
+                f"--resume: expected {finished} seeds or more, as so many are finished, got {seeds}"
+            )
+        self.tensors, self.about = tensors, about
 
     def has(self, variant, seed):
         return any(r["variant"] == variant and r["seed"] == seed for r in self.about["done"])
@@ -156,10 +182,15 @@ class _Ledger:
     def restore(self, fit, key):
         """Continue `fit` if the run was killed inside it; gives whether an epoch follows."""
         running = self.about["running"]
-        if running and running["key"] == key:
+        if not running or running["key"] != key:
+            return True
+        try:
             fit.restore(self.tensors, running["fit"])
-            return running["more"]
-        return True
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DataError(
+                f"--resume: expected a state that fits the recipe's data, got another: {error}"
+            ) from None
+        return running["more"]
 
     def save_running(self, fit, key, more):
         if time.monotonic() - self.saved < SAVE_EVERY:
@@ -178,47 +209,44 @@ class _Ledger:
         self._write({})
 
     def _write(self, tensors):
-        self.about["seconds"] = self.seconds()
         checkpoint.save_tensors(self.path, tensors, self.about)
         self.saved = time.monotonic()
 
-    def seconds(self):
-        return self.before + time.monotonic() - self.started
-
 
 def _fit(experiment, variant, seed, ledger, progress):
-    """Train one variant with one seed: select on validation and, where the recipe says so, refit on all labels."""
+    """Train one variant with one seed: select on validation and, where the recipe says so, refit."""
     recipe = experiment.recipe
-    result, model = _stage(experiment, variant, seed, "select", ledger, progress)
-    if recipe.train.refit:
-        if model is not None:
+    result = ledger.selected(variant, seed)
+    if result is None:
+        result, model = _stage(experiment, variant, seed, None, ledger, progress)
+        if recipe.train.refit:
             ledger.save_selected(result)
-        refitted, model = _stage(experiment, variant, seed, "refit", ledger, progress, result["best_epoch"])
+    if recipe.train.refit:
+        refitted, model = _stage(experiment, variant, seed, result["best_epoch"], ledger, progress)
         result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
-        checkpoint.save_tensors(
-            ledger.out / MODEL, model.state_dict(), {"recipe": recipe.name, "seed": seed, "val": result["val"]}
-        )
+        about = {"recipe": recipe.name, "seed": seed, "val": result["val"]}
+        checkpoint.save_tensors(ledger.out / MODEL, model.state_dict(), about)
     ledger.save_done(result)
 
 
-def _stage(experiment, variant, seed, stage, ledger, progress, epochs=None):
-    """(result, trained model) of one stage; the model is None if the stage was finished before the run was killed."""
-    if stage == "select" and ledger.selected(variant, seed):
-        return ledger.selected(variant, seed), None
-    fit, context = experiment.fit(variant, seed, epochs)
+def _stage(experiment, variant, seed, refit_epochs, ledger, progress):
+    """(result, trained model) of the selection, or, with refit_epochs, of the refit."""
+    stage = "select" if refit_epochs is None else "refit"
     key = {"variant": variant, "seed": seed, "stage": stage}
+    fit, context = experiment.fit(variant, seed, refit_epochs)
     more = ledger.restore(fit, key)
     title = f"{controls.TITLES[variant]}, seed {seed}" + (", refit" if stage == "refit" else "")
-    bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=not progress, leave=False)
-    started = time.monotonic()
+    hide = None if progress else True  # None: shown on a terminal, and not in a log file
+    bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=hide, leave=False)
     with context, bar:
         while more:
             more = fit.step()
-            bar.set_postfix_str(f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}", refresh=False)
+            text = f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}"
+            bar.set_postfix_str(text, refresh=False)
             bar.update()
             ledger.save_running(fit, key, more)
-        return {**key, **fit.finish(), "seconds": time.monotonic() - started}, fit.model
+        return {**key, **fit.finish()}, fit.model
 
 
 def _better(result, other):
@@ -237,7 +265,9 @@ def _spread(values):
 def _summary(recipe, task, ledger, seeds, device):
     def of(variant):
         rows = [r for r in ledger.results(variant) if r["seed"] < seeds]
+        knn = {"knn": _spread([r["knn"] for r in rows])} if all("knn" in r for r in rows) else {}
         return {
+            **knn,
             "test": _spread([r["test"] for r in rows]),
             "val": _spread([r["val"] for r in rows]),
             "best_epoch": [r["best_epoch"] for r in rows],
@@ -257,7 +287,7 @@ def _summary(recipe, task, ledger, seeds, device):
         "paper": recipe.expect.paper or None,
         "paper_note": recipe.expect.paper_note,
         "notes": list(task.notes),
-        "total_seconds": round(ledger.seconds(), 2),
+        "total_seconds": round(sum(r["seconds"] for r in ledger.about["done"]), 2),
         "versions": {
             "hgat": hgat.__version__,
             "torch": torch.__version__,
@@ -274,13 +304,16 @@ def _summary(recipe, task, ledger, seeds, device):
 
 
 def _load_model(experiment, folder):
+    """(the recipe's model with the weights that were kept, what was written beside them)."""
     weights, about = checkpoint.load_tensors(folder / MODEL)
-    fit, _ = experiment.fit("ours", about["seed"])
+    model = experiment.model()
     try:
-        fit.model.load_state_dict(weights)
+        if "seed" not in about:
+            raise RuntimeError("another file of a run")
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"checkpoint: expected weights of the recipe beside it, got {error}") from None
-    return fit.model, about
+    return model, about
 
 
 def evaluate_folder(folder, root=None, *, device="cpu"):
@@ -288,12 +321,9 @@ def evaluate_folder(folder, root=None, *, device="cpu"):
     folder = Path(folder)
     if not (folder / RECIPE).is_file():
         raise DataError(f"eval: expected a folder with {RECIPE} and {MODEL}, got {folder}")
-    recipe = read(str(folder / RECIPE))
+    recipe = read(folder / RECIPE)
     experiment = _Experiment(recipe, root, device)
     model, about = _load_model(experiment, folder)
-    inputs = (experiment.structure, experiment.feat)
-    task, metric = experiment.task, recipe.train.metric
-    scores = {
-        split: evaluate(model, inputs, task, metric, getattr(task, split))[0] for split in ("train", "val", "test")
-    }
+    task = experiment.task
+    scores = {part: evaluate(model, experiment.inputs, task, recipe.train.metric, part)[0] for part in PARTS}
     return recipe, task, scores, about

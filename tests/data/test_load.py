@@ -37,17 +37,13 @@ def test_a_name_is_no_path(name):
 @pytest.mark.parametrize(
     "name, options, sentence",
     [
-        ("cora", {"normalise": "row"}, "cora: expected only the options verify, normalize, got 'normalise'"),
-        (
-            "cora",
-            {"normalize": "l2"},
-            "option normalize of verify, normalize: expected 'row' or 'none', got 'l2'",
-        ),
-        ("cora", {"verify": 1}, "option verify .* expected bool, got 1"),
-        ("dblp", {"split_seed": "0"}, "option split_seed .* expected int, got '0'"),
-        ("dblp", {"split_seed": True}, "option split_seed .* expected int, got True"),
-        ("acm3025", {"card": 1}, "acm3025: expected only the options verify, got 'card'"),
-        ("aifb", {"val": "last"}, "option val .* expected 'first_fifth' or 'random', got 'last'"),
+        ("cora", {"normalise": "row"}, "cora: expected only the keys verify, normalize, got 'normalise'"),
+        ("cora", {"normalize": "l2"}, "cora.normalize: expected 'row' or 'none', got 'l2'"),
+        ("cora", {"verify": 1}, "cora.verify: expected bool, got 1"),
+        ("dblp", {"split_seed": "0"}, "dblp.split_seed: expected int, got '0'"),
+        ("dblp", {"split_seed": True}, "dblp.split_seed: expected int, got True"),
+        ("acm3025", {"card": 1}, "acm3025: expected only the keys verify, got 'card'"),
+        ("aifb", {"val": "last"}, "aifb.val: expected 'first_fifth' or 'random', got 'last'"),
     ],
 )
 def test_options_are_checked_before_any_file_is_read(name, options, sentence, tmp_path):

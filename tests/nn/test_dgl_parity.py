@@ -282,3 +282,12 @@ def test_dot_product_keeps_both_ends_of_a_pair_apart_on_a_homogeneous_graph():
     src, dst = graph.edges(order="eid")
     as_bipartite = dgl.heterograph({("a", "to", "b"): (src, dst)}, num_nodes_dict={"a": 23, "b": 23})
     _same(ours(graph, feat), ours(as_bipartite, feat), "output")
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_graph_restricted_to_one_sparse_format(layer, form):
+    graph = build("homogeneous")
+    _, ours = _pair(layer, IN)
+    arguments, _ = _inputs(graph, layer, False)
+    _same(ours(graph.formats(form), *arguments), ours(graph, *arguments), form)

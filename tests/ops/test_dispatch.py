@@ -1,0 +1,198 @@
+"""Which backend runs, what is said when none can, uniform attention, and life without the compiled core."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+import torch
+from zoo import build
+
+from hgat import ops
+from hgat.errors import BackendError
+from hgat.ops import dispatch
+
+
+@pytest.fixture
+def graph():
+    return build("homogeneous")
+
+
+def _softmax(graph):
+    return ops.edge_softmax(graph, torch.arange(graph.num_edges() * 2.0).view(-1, 2).sin())
+
+
+class _Backend:
+    """A backend that serves or refuses, and remembers what it was asked."""
+
+    def __init__(self, reason=None):
+        self.reason, self.asked, self.ran = reason, [], []
+        self.kernels = self
+
+    def why_not(self, operator, tensors):
+        self.asked.append(operator)
+        return self.reason
+
+    def edge_softmax(self, graph, logits):
+        self.ran.append("edge_softmax")
+        return torch.zeros_like(logits)
+
+
+def test_every_backend_is_named_with_its_state():
+    found = ops.backends()
+    assert list(found)[-1] == "dgl" and set(found) == {"triton", "native", "dgl"}
+    assert found["dgl"] is None
+    for reason in found.values():
+        assert reason is None or (isinstance(reason, str) and reason and "\n" not in reason)
+
+
+def test_auto_takes_the_first_that_serves(graph, monkeypatch):
+    refuses, serves, never = _Backend("not today"), _Backend(), _Backend()
+    monkeypatch.setattr(dispatch, "_BACKENDS", {"a": refuses, "b": serves, "c": never})
+    _softmax(graph)
+    assert refuses.asked == ["edge_softmax"] and not refuses.ran
+    assert serves.ran == ["edge_softmax"]
+    assert not never.asked
+    assert ops.backends() == {"a": "not today", "b": None, "c": None}
+    with ops.use_backend("c"):
+        _softmax(graph)
+    assert never.ran == ["edge_softmax"] and serves.ran == ["edge_softmax"]
+
+
+def test_no_backend_names_every_reason(graph, monkeypatch):
+    monkeypatch.setattr(dispatch, "_BACKENDS", {"a": _Backend("not today"), "b": _Backend("nor tomorrow")})
+    with pytest.raises(BackendError, match=r"^edge_softmax: .*\(a: not today; b: nor tomorrow\)$"):
+        _softmax(graph)
+    with ops.use_backend("b"), pytest.raises(BackendError, match=r"\(b: nor tomorrow\)$"):
+        _softmax(graph)
+
+
+@pytest.mark.parametrize("name", ["triton", "native", "dgl"])
+def test_named_backends_run_or_say_why_not(graph, name):
+    """No silent fallback: what cannot run raises, with the reason that backends() gives."""
+    reason = ops.backends()[name]
+    with ops.use_backend("dgl"):
+        expected = _softmax(graph)
+    with ops.use_backend(name):
+        if reason is None:
+            torch.testing.assert_close(_softmax(graph), expected)
+        else:
+            with pytest.raises(BackendError) as caught:
+                _softmax(graph)
+            assert reason in str(caught.value) and name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cuda", "", None, ["dgl"], "DGL"])
+def test_unknown_backends_are_one_sentence(name):
+    with pytest.raises(
+        BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl'\], got "
+    ):
+        with ops.use_backend(name):
+            raise AssertionError("the block must not run")
+
+
+def test_use_backend_nests_and_restores(graph, monkeypatch):
+    mine, other = _Backend(), _Backend()
+    monkeypatch.setattr(dispatch, "_BACKENDS", {"mine": mine, "other": other})
+    with ops.use_backend("other"):
+        with ops.use_backend("mine"):
+            _softmax(graph)
+            with ops.use_backend("auto"):
+                _softmax(graph)
+        assert (len(mine.ran), len(other.ran)) == (2, 0)
+        _softmax(graph)
+        assert (len(mine.ran), len(other.ran)) == (2, 1)
+        with pytest.raises(RuntimeError, match="mine"), ops.use_backend("mine"):
+            raise RuntimeError("mine")
+        _softmax(graph)
+        assert (len(mine.ran), len(other.ran)) == (2, 2)
+        with pytest.raises(BackendError), ops.use_backend("none"):
+            pass
+        _softmax(graph)
+        assert (len(mine.ran), len(other.ran)) == (2, 3)
+    _softmax(graph)
+    assert (len(mine.ran), len(other.ran)) == (3, 3)
+
+
+def test_uniform_attention_restores(graph):
+    plain = _softmax(graph)
+    even = 1.0 / graph.in_degrees()[graph.edges(order="eid")[1]].float()[:, None].expand(-1, 2)
+    assert not ops.dispatch.is_uniform()
+    with ops.uniform_attention():
+        torch.testing.assert_close(_softmax(graph), even)
+        with ops.uniform_attention():
+            torch.testing.assert_close(_softmax(graph), even)
+        assert ops.dispatch.is_uniform()
+        torch.testing.assert_close(_softmax(graph), even)
+    assert torch.equal(_softmax(graph), plain)
+    with pytest.raises(RuntimeError, match="mine"), ops.uniform_attention():
+        raise RuntimeError("mine")
+    assert not ops.dispatch.is_uniform() and torch.equal(_softmax(graph), plain)
+
+
+def test_settings_of_one_thread_do_not_reach_another(graph):
+    seen = []
+    with ops.uniform_attention(), ops.use_backend("dgl"):
+        thread = threading.Thread(target=lambda: seen.append((dispatch.is_uniform(), dispatch._chosen.get())))
+        thread.start()
+        thread.join()
+    assert seen == [(False, "auto")]
+
+
+WITHOUT_CORE = """
+    import sys, warnings
+    sys.modules["hgat.kernels.cpu._core"] = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import hgat
+    ours = [w for w in caught if "compiled core" in str(w.message)]
+    assert len(ours) == 1, [str(w.message) for w in caught]
+    assert issubclass(ours[0].category, UserWarning)
+    warnings.simplefilter("error")
+    import torch
+    from hgat import ops
+    from hgat.kernels import cpu
+    from zoo import build
+
+    assert not cpu.available() and "could not be loaded" in cpu.why_missing()
+    info = cpu.info()
+    assert info["available"] is False and info["reason"] == cpu.why_missing()
+    assert "compiled core could not be loaded" in ops.backends()["native"]
+    try:
+        with ops.use_backend("native"):
+            ops.edge_softmax(build("hub"), torch.zeros(build("hub").num_edges(), 2))
+    except hgat.HgatError as error:
+        assert "compiled core could not be loaded" in str(error), error
+    else:
+        raise AssertionError("the native backend ran without its core")
+
+    torch.manual_seed(5)
+    graph = build("hub")
+    value, scores = torch.randn(37, 3, 5), torch.randn(37, 3)
+    out = ops.additive_attention(graph, value, scores, scores, dropout=0.4, seed=11)
+    kept = ops.attention_dropout(torch.ones(211, 3), 0.4, 11)
+    torch.save((out, kept), sys.argv[1])
+"""
+
+
+def test_without_the_compiled_core_one_warning_and_the_same_results(tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+        "PYTHONWARNINGS": "default",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WITHOUT_CORE), str(tmp_path / "out.pt")],
+        capture_output=True, text=True, env=environment, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out, kept = torch.load(tmp_path / "out.pt")
+    torch.manual_seed(5)
+    graph = build("hub")
+    value, scores = torch.randn(37, 3, 5), torch.randn(37, 3)
+    torch.testing.assert_close(
+        out, ops.additive_attention(graph, value, scores, scores, dropout=0.4, seed=11)
+    )
+    assert torch.equal(kept, ops.attention_dropout(torch.ones(211, 3), 0.4, 11))

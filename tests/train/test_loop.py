@@ -1,0 +1,452 @@
+import dataclasses
+import json
+import types
+
+import citations
+import dgl
+import pytest
+import torch
+from torch import nn
+
+from hgat import ops
+from hgat.data import Task
+from hgat.errors import GraphError, TrainingError
+from hgat.graph import relations
+from hgat.models import find
+from hgat.train import checkpoint, controls, loop, run, train
+from hgat.train.loop import Fit
+from hgat.train.metrics import names
+from hgat.train.recipe import Train
+
+NODES, WIDTH, CLASSES = 43, 7, 3
+
+
+def a_task(multilabel=False, **changes):
+    generator = torch.Generator().manual_seed(1)
+    ends = torch.randint(0, NODES, (2, 211), generator=generator)
+    graph = dgl.add_self_loop(dgl.remove_self_loop(dgl.graph(tuple(ends), num_nodes=NODES)))
+    label = torch.arange(NODES) % CLASSES
+    feat = torch.randn(NODES, WIDTH, generator=generator) + torch.eye(CLASSES, WIDTH)[label]
+    if multilabel:
+        label = torch.eye(CLASSES)[label] + torch.eye(CLASSES)[(label + 1) % CLASSES]
+    order = torch.randperm(NODES, generator=generator)
+    parts = {"train": order[:17], "val": order[17:30], "test": order[30:]}
+    names = tuple("abc")
+    fields = {"name": "t", "graph": graph, "feat": {"_N": feat}, "target": "_N", "label": label, **parts}
+    return Task(
+        **{**fields, "num_classes": CLASSES, "class_names": names, "multilabel": multilabel, **changes}
+    )
+
+
+def settings(**changes):
+    return Train(**{"metric": "accuracy", "epochs": 50, "lr": 0.01, **changes})
+
+
+def gat_fit(task=None, seed=0, **changes):
+    task = task or a_task()
+    torch.manual_seed(seed)
+    model = find("gat").for_graph(task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1])
+    return Fit(model, (task.graph, task.feat), task, settings(**changes))
+
+
+class Alone(nn.Module):
+    """A linear layer that looks at each node alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, feat):
+        return self.layer(feat)
+
+
+def alone_fit(task, **changes):
+    return Fit(Alone(), (task.feat["_N"],), task, settings(**changes))
+
+
+def to_the_end(fit):
+    while fit.step():
+        pass
+    return fit
+
+
+def weights(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+# Each rule with patience 2: what validation gives, as (metric, loss), the epoch that is kept, the last epoch.
+SCRIPTS = {
+    "metric: the highest, then patience": ("metric", [(5, 1), (7, 2), (6, 0.1), (6, 0.1), (9, 0)], 2, 4),
+    "metric: a tie goes to the lower loss": (
+        "metric",
+        [(5, 1), (7, 0.9), (7, 0.8), (7, 0.8), (7, 0.9)],
+        3,
+        5,
+    ),
+    "metric: a tie with a higher loss is none": ("metric", [(7, 0.8), (7, 0.9), (7, 0.8)], 1, 3),
+    "metric: each new best starts the wait again": (
+        "metric",
+        [(1, 9), (0, 9), (2, 9), (0, 9), (3, 9), (0, 9), (0, 9)],
+        5,
+        7,
+    ),
+    "loss: the lowest, whatever the metric": (
+        "loss",
+        [(5, 1), (9, 0.9), (9, 1), (1, 0.8), (9, 0.9), (9, 2)],
+        4,
+        6,
+    ),
+    "loss: a tie is none": ("loss", [(5, 0.5), (9, 0.5), (9, 0.5)], 1, 3),
+    "either: one of the two goes on, both keep": (
+        "either",
+        [(50, 1), (60, 1.1), (55, 0.9), (59, 1), (60, 0.9), (59, 1), (60, 2), (1, 9), (1, 9), (99, 0)],
+        5,
+        9,
+    ),
+    "either: bests of different epochs": (
+        "either",
+        [(50, 1), (70, 2), (1, 0.5), (60, 0.6), (69, 0.51)],
+        1,
+        5,
+    ),
+    "either: ties count": ("either", [(50, 1), (50, 1), (50, 1), (40, 2), (40, 2)], 3, 5),
+    "last: all epochs": ("last", [(9, 0.1), (1, 1), (1, 2), (1, 3), (1, 4), (0, 5)], 6, 6),
+    "metric: no more epochs": ("metric", [(1, 9), (2, 9), (3, 9), (1, 9)], 3, 4),
+    "loss: no more epochs": ("loss", [(1, 9), (1, 8), (1, 7)], 3, 3),
+    "either: no more epochs": ("either", [(1, 9)], 1, 1),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_stopping_rules(script, monkeypatch):
+    rule, values, kept, last = SCRIPTS[script]
+    given = iter(values)
+    monkeypatch.setattr(loop, "evaluate", lambda model, inputs, task, metric, part: next(given))
+    fit = gat_fit(stop=rule, patience=2, epochs=len(values))
+    after = {}
+    more = True
+    while more:
+        more = fit.step()
+        after[fit.epoch] = weights(fit.model)
+    assert (fit.best_epoch, fit.epoch) == (kept, last)
+    assert not torch.equal(after[1]["layers.0.fc.weight"], after[last]["layers.0.fc.weight"]) or last == 1
+    monkeypatch.undo()
+    result = fit.finish()
+    assert (result["best_epoch"], result["epochs"]) == (kept, last)
+    same(weights(fit.model), after[kept])
+
+
+def test_the_result_is_that_of_the_kept_weights():
+    fit = to_the_end(gat_fit(patience=5))
+    result = fit.finish()
+    assert result["best_epoch"] < result["epochs"] <= 50
+    model, task = fit.model.eval(), fit.task
+    logits = model(task.graph, task.feat["_N"])
+    for part in ("val", "test"):
+        ids = getattr(task, part)
+        right = (logits[ids].argmax(1) == task.label[ids]).double().mean()
+        assert result[part] == pytest.approx(100 * float(right))
+    loss = nn.functional.cross_entropy(logits[task.val], task.label[task.val])
+    assert result["val_loss"] == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("at", [1, 4, 8])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}]
+)
+def test_state_and_restore_change_no_bit(changes, at, tmp_path):
+    changes = {"epochs": 11, "weight_decay": 0.01, **changes}
+    whole = to_the_end(gat_fit(**changes))
+    generator = torch.get_rng_state()
+
+    first = gat_fit(**changes)
+    for _ in range(at):
+        assert first.step()
+    tensors, numbers = first.state()
+    checkpoint.save_tensors(tmp_path / "state", tensors, numbers)
+    to_the_end(first)  # what happens after the state was saved must not reach it
+    second = gat_fit(seed=99, **changes)
+    second.step()
+    second.restore(*checkpoint.load_tensors(tmp_path / "state"))
+    assert second.epoch == at
+    to_the_end(second)
+
+    assert torch.equal(torch.get_rng_state(), generator)
+    (tensors, numbers), (expected, counts) = second.state(), whole.state()
+    same(tensors, expected)
+    assert numbers.pop("seconds") > 0 and counts.pop("seconds") > 0
+    assert numbers == counts
+    assert {k: v for k, v in second.finish().items() if k != "seconds"} == {
+        k: v for k, v in whole.finish().items() if k != "seconds"
+    }
+    same(weights(second.model), weights(whole.model))
+
+
+def test_dropout_makes_a_difference_to_a_run():
+    """Without it the generator's state would not be tested."""
+    one, other = gat_fit(), gat_fit()
+    one.step()
+    torch.rand(1)
+    one.step(), other.step(), other.step()
+    assert not torch.equal(one.model.layers[0].fc.weight, other.model.layers[0].fc.weight)
+
+
+def spoiled(part, value=float("nan")):
+    """A task in which two nodes of one part of the split have features that are not finite."""
+    task = a_task()
+    feat = task.feat["_N"].clone()
+    first, second = sorted(getattr(task, part).tolist())[1:3]
+    feat[first, 2] = feat[second, 0] = value
+    return dataclasses.replace(task, feat={"_N": feat}), first
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_features_that_are_not_finite(value):
+    # The gradient of a layer's weights sees every node, so a test node's features spoil the first step too.
+    for part, where in (("train", "at epoch 1"), ("val", "on the val nodes"), ("test", "on the val nodes")):
+        task, first = spoiled(part, value)
+        fit = alone_fit(task, epochs=2)
+        cause = f"the features of 2 '_N' nodes are not finite, first node {first}$"
+        with pytest.raises(TrainingError, match=f"expected a finite loss, got .* {where}: {cause}"):
+            to_the_end(fit)
+        with pytest.raises(
+            TrainingError, match=f"expected a finite loss, got .* on the {part} nodes: {cause}"
+        ):
+            loop.evaluate(Alone(), fit.inputs, task, "accuracy", part)
+
+
+def test_the_error_names_the_node_type():
+    generator = torch.Generator().manual_seed(1)
+    ends = torch.randint(0, 5, (2, 31), generator=generator)
+    graph = dgl.heterograph({("user", "likes", "film"): tuple(ends)}, {"user": 5, "film": NODES})
+    base = a_task()
+    feat = {"user": torch.tensor([[0.0], [1], [2], [float("nan")], [4]]), "film": base.feat["_N"]}
+    task = dataclasses.replace(base, graph=graph, feat=feat, target="film")
+    joined = relations.prepare(graph)
+    model = find("rgat").for_graph(joined, task.feat, CLASSES, "film")
+    with pytest.raises(TrainingError, match="the features of 1 'user' nodes are not finite, first node 3"):
+        to_the_end(Fit(model, (joined, task.feat), task, settings(epochs=2)))
+
+
+@pytest.mark.parametrize("metric", names())
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_step_that_is_too_long(metric, multilabel):
+    """The metric is not asked about logits that are not finite."""
+    with pytest.raises(
+        TrainingError, match="expected a finite loss, got (nan|inf) .*; a smaller train.lr may help"
+    ):
+        to_the_end(gat_fit(a_task(multilabel), lr=1e30, metric=metric))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_loss_that_is_not_finite(value, monkeypatch):
+    fit = gat_fit()
+    monkeypatch.setattr(loop, "loss_of", lambda *_: torch.tensor(value))
+    with pytest.raises(TrainingError, match=f"got {value} at epoch 1; a smaller train.lr may help"):
+        fit.step()
+    with pytest.raises(TrainingError, match=f"got {value} on the test nodes; a smaller train.lr may help"):
+        loop.evaluate(fit.model, fit.inputs, fit.task, "accuracy", "test")
+
+
+@pytest.mark.parametrize("metric", names())
+def test_sets_of_labels_are_trained_too(metric):
+    fit = alone_fit(a_task(multilabel=True), metric=metric, lr=0.1)
+    fit.step()
+    before = fit.loss
+    to_the_end(fit)
+    assert fit.loss < before and 0 < fit.finish()["test"] <= 100
+
+
+def test_weights_that_are_shared_are_saved_and_restored(tmp_path):
+    """GATv2 gives both ends of an edge one weight."""
+    task = a_task()
+    model = find("gatv2").for_graph(
+        task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True
+    )
+    fit = Fit(model, (task.graph, task.feat), task, settings())
+    fit.step()
+    checkpoint.save_tensors(tmp_path / "state", *fit.state())
+    state = weights(fit.model)
+    fit.step()
+    fit.restore(*checkpoint.load_tensors(tmp_path / "state"))
+    same(weights(fit.model), state)
+    ends = fit.model.layers[0]
+    assert ends.fc_src.weight is ends.fc_dst.weight
+
+
+def test_test_labels_influence_nothing():
+    task = a_task()
+    label = task.label.clone()
+    label[task.test] = (label[task.test] + 1) % CLASSES
+    one, other = to_the_end(gat_fit(task)), to_the_end(gat_fit(dataclasses.replace(task, label=label)))
+    one_result, other_result = one.finish(), other.finish()
+    for key in ("val", "val_loss", "best_epoch", "epochs"):
+        assert one_result[key] == other_result[key]
+    assert one_result["test"] != other_result["test"]
+    same(weights(one.model), weights(other.model))
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Trains the small citation recipe; gives the result."""
+    (tmp_path / "r.toml").write_text(citations.RECIPE)
+
+    def run(folder, *overrides, seeds=1, **parts):
+        root = citations.write(tmp_path / f"data-{folder}", **parts)
+        recipe, out = tmp_path / "r.toml", tmp_path / folder
+        return train(str(recipe), root, seeds=seeds, out=out, overrides=overrides, progress=False)
+
+    return run
+
+
+def test_test_labels_influence_no_part_of_a_whole_run(small):
+    flipped = citations.contents()["ty"][:, [1, 2, 0]]
+    one = small("one", "train.refit=true", "train.epochs=9", seeds=2)
+    other = small("other", "train.refit=true", "train.epochs=9", seeds=2, ty=flipped)
+    assert (one.out / "model.safetensors").read_bytes() == (other.out / "model.safetensors").read_bytes()
+    for key in ("val", "best_epoch", "epochs"):
+        assert one.metrics[key] == other.metrics[key]
+        assert [c[key] for c in one.metrics["controls"].values()] == [
+            c[key] for c in other.metrics["controls"].values()
+        ]
+    assert one.metrics["test"] != other.metrics["test"]
+
+
+def test_refit_trains_on_all_but_the_test_nodes_for_the_selected_epochs(small, monkeypatch):
+    trained, original = [], loop.loss_of
+
+    def counted(logits, label, multilabel):
+        if torch.is_grad_enabled():
+            trained.append(label.tolist())
+        return original(logits, label, multilabel)
+
+    monkeypatch.setattr(loop, "loss_of", counted)
+    budget = ("train.epochs=120", "train.patience=20", "train.controls=[]")
+    result = small("run", "train.refit=true", *budget)
+    task, epochs, (best,) = result.task, result.metrics["epochs"][0], result.metrics["best_epoch"]
+    assert 1 < best < epochs < 120
+    assert trained[:epochs] == [task.label[task.train].tolist()] * epochs
+    both = task.label[task.train].tolist() + task.label[task.val].tolist()
+    assert trained[epochs:] == [both] * best
+    # The score is the refitted model's, and the validation score is the one that selected.
+    score = loop.evaluate(result.model, result.inputs, task, "accuracy", "test")[0]
+    assert result.metrics["test"]["values"] == [score]
+    selected = small("select", *budget).metrics
+    assert selected["val"] == result.metrics["val"] and selected["best_epoch"] == [best]
+
+
+@pytest.mark.parametrize("stop", ["metric", "loss", "either"])
+def test_refit_takes_its_last_epoch_whatever_validation_says(stop, small, monkeypatch):
+    """Its validation nodes are trained on: they can select nothing any more."""
+    result = small("run", "train.refit=true", "train.patience=2", f"train.stop={stop}", "train.controls=[]")
+    experiment = run._Experiment(result.recipe, result.out.parent / "data-run", "cpu")
+    fit, _ = experiment.fit("ours", 0, refit_epochs=6)
+    worse = iter(range(100))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
+    result = to_the_end(fit).finish()
+    assert (result["best_epoch"], result["epochs"]) == (6, 6)
+
+
+def test_the_weights_are_those_of_the_seed_that_is_best_on_validation(small):
+    result = small("run", "train.epochs=20", "train.controls=[]", seeds=4)
+    values = result.metrics["val"]["values"]
+    _, about = checkpoint.load_tensors(result.out / "model.safetensors")
+    assert len(set(values)) > 1
+    assert values[about["seed"]] == max(values) == about["val"]
+    score = loop.evaluate(result.model, result.inputs, result.task, "accuracy", "test")[0]
+    assert result.metrics["test"]["values"][about["seed"]] == score
+
+
+def test_the_uniform_control_trains_and_tests_with_uniform_attention(small):
+    result = small("run", "train.controls=['uniform']")
+    fit = gat_fit_on(result)
+    before = weights(fit.model)
+    with ops.uniform_attention():
+        uniform = to_the_end(fit).finish()
+    # Score vectors get no gradient and stay as they were drawn.
+    assert torch.equal(fit.model.layers[0].attn_l, before["layers.0.attn_l"])
+    assert not torch.equal(fit.model.layers[0].fc.weight, before["layers.0.fc.weight"])
+    assert result.metrics["controls"]["uniform"]["test"]["values"] == [uniform["test"]]
+    assert result.metrics["controls"]["uniform"]["val"]["values"] == [uniform["val"]]
+
+
+def test_the_control_without_a_graph_sees_none(small):
+    """Other links, the same result; other features, another."""
+    contents = citations.contents()
+    graph = {node: [(node + 1) % len(contents["graph"])] for node in contents["graph"]}
+    feat = contents["allx"] * 0 + contents["allx"][::-1]
+    found = [
+        small(name, "train.controls=['no_graph']", **parts).metrics["controls"]["no_graph"]
+        for name, parts in (("one", {}), ("links", {"graph": graph}), ("features", {"allx": feat}))
+    ]
+    assert found[0]["val"] == found[1]["val"] and found[0]["test"] == found[1]["test"]
+    assert found[0]["val"] != found[2]["val"]
+
+
+def test_the_majority_control_gives_the_most_frequent_class_of_the_training_nodes(small):
+    result = small("run", "train.controls=['majority']")
+    task = result.task
+    most = task.label[task.train].bincount().argmax()
+    expected = 100 * (task.label[task.test] == most).double().mean().item()
+    assert result.metrics["controls"]["majority"]["test"]["values"] == [pytest.approx(expected)]
+
+
+def test_the_control_on_neighbours_has_a_row_of_length_one_per_node():
+    graph = dgl.heterograph(
+        {
+            ("user", "likes", "film"): ([0, 1, 1, 2, 2], [0, 0, 0, 1, 4]),
+            ("film", "like", "film"): ([1, 0], [0, 1]),
+            ("film", "of", "user"): ([3], [0]),
+        },
+        num_nodes_dict={"user": 3, "film": 5},
+    )
+    task = types.SimpleNamespace(graph=graph, target="film", num_classes=CLASSES, feat={"film": None})
+    model, (bag,), _ = controls.find("neighbours")(task, None)
+    columns = graph.ntypes.index("film") * 3, graph.ntypes.index("user") * 5
+    films, users = columns
+    near = {0: [users, users + 1, films + 1], 1: [users + 2, films], 4: [users + 2]}
+    expected = torch.zeros(5, 8)
+    for film, nodes in near.items():
+        expected[film, nodes] = len(nodes) ** -0.5
+    torch.testing.assert_close(bag.to_dense(), expected)
+    torch.nn.init.normal_(model.weight)
+    torch.testing.assert_close(model(bag), expected @ model.weight + model.bias)
+    # No relation ends at the target: nothing is left but the frequencies of the classes.
+    task.graph = dgl.edge_type_subgraph(graph, [("user", "likes", "film")])
+    task.target = "user"
+    model, inputs, _ = controls.find("neighbours")(task, None)
+    assert inputs == () and model().shape == (3, CLASSES) and not model().any()
+
+
+def gat_fit_on(result):
+    """The fit of seed 0 that a run must have made."""
+    torch.manual_seed(0)
+    structure, feat = result.inputs
+    recipe, task = result.recipe, result.task
+    model = find("gat").for_graph(structure, feat, task.num_classes, task.target, **recipe.settings("model"))
+    return Fit(model, result.inputs, task, recipe.train)
+
+
+def test_seeds_differ_and_repeat(small):
+    one, other = small("one", seeds=2), small("other", seeds=2)
+    drop = ("seconds", "total_seconds", "controls")
+    assert {k: v for k, v in one.metrics.items() if k not in drop} == {
+        k: v for k, v in other.metrics.items() if k not in drop
+    }
+    first, second = one.metrics["val"]["values"]
+    assert first != second or one.metrics["test"]["values"][0] != one.metrics["test"]["values"][1]
+    json.dumps(one.metrics, allow_nan=False)
+
+
+def test_nodes_without_neighbours_are_a_sentence(small):
+    graph = {node: near for node, near in citations.contents()["graph"].items()}
+    graph[3] = []
+    graph = {node: [n for n in near if n != 3] for node, near in graph.items()}
+    with pytest.raises(GraphError, match="graph: expected one that the model can run on, got: .*0-in-degree"):
+        small("run", "graph.self_loops=false", graph=graph)

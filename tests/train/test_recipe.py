@@ -1,0 +1,266 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from hgat.errors import RecipeError
+from hgat.train import recipe as recipes
+from hgat.train.recipe import available, read, to_toml
+
+MINIMAL = """
+[paper]
+title = "t"
+authors = "a"
+year = 2020
+link = "l"
+[data]
+name = "cora"
+[model]
+system = "gat"
+[train]
+metric = "accuracy"
+epochs = 3
+lr = 0.01
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes TOML text to a file and gives its path."""
+
+    def write(text, name="r.toml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(sentence, name, overrides=()):
+    with pytest.raises(RecipeError, match=sentence):
+        read(name, overrides)
+
+
+def without(key):
+    """MINIMAL with one line left out."""
+    lines = [line for line in MINIMAL.splitlines() if not line.startswith(f"{key} =")]
+    assert len(lines) < len(MINIMAL.splitlines())
+    return "\n".join(lines)
+
+
+def test_a_small_recipe_has_the_documented_defaults(written):
+    recipe = read(written(MINIMAL))
+    assert (recipe.name, recipe.title, recipe.system) == ("r", "r", "gat")
+    assert recipe.data == {"name": "cora"} and recipe.graph == {} and recipe.settings("model") == {}
+    train = recipe.train
+    assert (train.metric, train.epochs, train.lr, train.weight_decay) == ("accuracy", 3, 0.01, 0.0)
+    assert (train.optimizer, train.stop, train.patience, train.clip) == ("adam", "metric", 100, None)
+    assert (train.refit, train.seeds, train.controls) == (False, 1, [])
+    assert recipe.expect.paper == [] and recipe.expect.controls == {}
+
+
+def test_a_recipe_is_frozen(written):
+    recipe = read(written(MINIMAL))
+    for part in (recipe, recipe.train, recipe.paper, recipe.expect):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            part.title = "other"
+
+
+@pytest.mark.parametrize(
+    "override, path, value",
+    [
+        ("train.lr=0.5", "train.lr", 0.5),
+        ("train.lr=1", "train.lr", 1),
+        ("train.lr=5e-4", "train.lr", 5e-4),
+        (" train . lr = 0.5 ", "train.lr", 0.5),
+        ("train.epochs=1_000", "train.epochs", 1000),
+        ("train.stop=either", "train.stop", "either"),
+        ('train.stop="either"', "train.stop", "either"),
+        ("train.refit=true", "train.refit", True),
+        ("train.controls=[]", "train.controls", []),
+        ('train.controls=["uniform", "no_graph"]', "train.controls", ["uniform", "no_graph"]),
+        ("train.clip=2.5", "train.clip", 2.5),
+        ("model.heads=[4, 4, 1]", "model.heads", [4, 4, 1]),
+        ("model.residual=true", "model.residual", True),
+        ("graph.self_loops=false", "graph.self_loops", False),
+        ("paper.comment=a = b, c.d", "paper.comment", "a = b, c.d"),
+        ("paper.comment=", "paper.comment", ""),
+        ("paper.comment=2020-13-45", "paper.comment", "2020-13-45"),
+        ("expect.controls.uniform=[80.5]", "expect.controls.uniform", [80.5]),
+        ("data.name=pubmed", "data.name", "pubmed"),
+    ],
+)
+def test_overrides(written, override, path, value):
+    got = read(written(MINIMAL), [override])
+    for part in path.split("."):
+        got = got[part] if isinstance(got, dict) else getattr(got, part)
+    assert got == value and type(got) is type(value)
+
+
+def test_overrides_nest_and_the_last_one_counts():
+    paths = ["graph.paths.X=['PAP']", "graph.paths.PAP=['PLP']", "train.lr=0.5", "train.lr=0.25"]
+    recipe = read("han-acm3025", paths)
+    assert recipe.graph["paths"] == {"PAP": ["PLP"], "PSP": ["PLP"], "X": ["PAP"]}
+    assert recipe.train.lr == 0.25
+    assert read("han-acm3025").graph["paths"] == {"PAP": ["PAP"], "PSP": ["PLP"]}
+
+
+@pytest.mark.parametrize(
+    "override", ["", "train", "lr=1", "train.lr", "=1", ".=1", "train.=1", ".lr=1", "train..lr=1"]
+)
+def test_an_override_without_section_key_and_value(written, override):
+    refused(
+        r"--set: expected section.key=value, got " + re.escape(repr(override)), written(MINIMAL), [override]
+    )
+
+
+@pytest.mark.parametrize(
+    "override, sentence",
+    [
+        ("train.lr.x=1", "--set: expected a section in 'train.lr.x', got the key 'lr'"),
+        ("title.x=1", "recipe: title: expected a string, got {'x': 1}"),
+        (
+            "trian.lr=1",
+            "expected only the sections title, paper, data, graph, model, train, expect, got 'trian'",
+        ),
+        ("train.learning_rate=1", "train: expected only the keys metric, epochs, .*, got 'learning_rate'"),
+        ("paper.doi=1", "paper: expected only the keys title, .*, got 'doi'"),
+        ("expect.std=1", "expect: expected only the keys paper, .*, got 'std'"),
+        ("model.head=[1]", "model: expected only the keys hidden, heads, .*, got 'head'"),
+        ("graph.loops=true", "graph: expected only the keys self_loops, undirected, got 'loops'"),
+        ("paper.year='2020'", "paper.year: expected int, got '2020'"),
+        ("paper.title=3", "paper.title: expected str, got 3"),
+        ("data.name=3", "data.name: expected one of .*cora.*, got 3"),
+        ("data.name=coraa", "data.name: expected one of .*cora.*, got 'coraa'"),
+        ("graph.self_loops=1", "graph.self_loops: expected bool, got 1"),
+        ("model.system=gatt", "model.system: expected one of gat, .*, got 'gatt'"),
+        ("model.system=['gat']", r"model.system: expected one of gat, .*, got \['gat'\]"),
+        ("model.heads=8", r"model.heads: expected list\[int\], got 8"),
+        ("model.heads=[8.0, 1]", r"model.heads: expected list\[int\], got \[8.0, 1\]"),
+        ("model.heads=[true]", r"model.heads: expected list\[int\], got \[True\]"),
+        ("model.hidden=8.0", "model.hidden: expected int, got 8.0"),
+        ("model.residual=yes", "model.residual: expected bool, got 'yes'"),
+        ("train.lr=fast", "train.lr: expected finite float, got 'fast'"),
+        ("train.lr=nan", "train.lr: expected finite float, got nan"),
+        ("train.lr=inf", "train.lr: expected finite float, got inf"),
+        ("train.lr=1e999", "train.lr: expected finite float, got inf"),
+        ("train.lr=" + "9" * 400, "train.lr: expected finite float, got 999"),
+        ("train.lr=true", "train.lr: expected finite float, got True"),
+        ("train.lr=0", "train.lr: expected a number above 0, at most 1e.30, got 0"),
+        ("train.lr=-0.1", "train.lr: expected a number above 0, at most 1e.30, got -0.1"),
+        ("train.lr=1e38", "train.lr: expected a number above 0, at most 1e.30, got 1e.38"),
+        ("train.weight_decay=1e39", "train.weight_decay: expected a number from 0 to 1e.30, got 1e.39"),
+        ("train.clip=0", "train.clip: expected a number above 0, at most 1e.30, got 0"),
+        ("train.weight_decay=-1", "train.weight_decay: expected a number from 0 to 1e.30, got -1"),
+        ("train.epochs=0", "train.epochs: expected 1 or more, got 0"),
+        ("train.epochs=2.5", "train.epochs: expected int, got 2.5"),
+        ("train.epochs=" + "9" * 5000, "train.epochs: expected int, got '999"),
+        ("train.patience=-1", "train.patience: expected 1 or more, got -1"),
+        ("train.seeds=0", "train.seeds: expected 1 or more, got 0"),
+        ("train.control_hidden=0", "train.control_hidden: expected 1 or more, got 0"),
+        ("train.metric=acc", "train.metric: expected one of accuracy, .*, got 'acc'"),
+        ("train.stop=never", "train.stop: expected 'metric' or 'loss' or 'either' or 'last', got 'never'"),
+        ("train.optimizer=sgd", "train.optimizer: expected 'adam' or 'adamw', got 'sgd'"),
+        ("train.controls=uniform", r"train.controls: expected list\[str\], got 'uniform'"),
+        ("train.controls=['random']", "expected names among .*, got 'random'"),
+        ("expect.paper=83.0", r"expect.paper: expected list\[finite float\], got 83.0"),
+        ("expect.controls.random=[1.0]", "expected names among .*, got 'random'"),
+        ("expect.controls.uniform=1.0", r"expect.controls: expected dict\[str, list\[finite float\]\], got"),
+    ],
+)
+def test_overrides_that_do_not_fit(written, override, sentence):
+    refused(sentence, written(MINIMAL), [override])
+
+
+@pytest.mark.parametrize("section", ["paper", "data", "graph", "model", "train", "expect"])
+def test_a_section_that_is_none(written, section):
+    text = re.sub(rf"(?ms)^\[{section}\]\n.*?(?=^\[|\Z)", "", MINIMAL)
+    refused(
+        rf"recipe: {section}: expected a section \[{section}\], got 3", written(f"{section} = 3\n" + text)
+    )
+
+
+def test_a_title_that_is_none(written):
+    refused("recipe: title: expected a string, got 3", written("title = 3\n" + MINIMAL))
+
+
+@pytest.mark.parametrize(
+    "key, sentence",
+    [
+        ("title", "paper.title: expected str, got no such key"),
+        ("year", "paper.year: expected int, got no such key"),
+        ("name", "data.name: expected one of .*, got None"),
+        ("system", "model.system: expected one of .*, got None"),
+        ("metric", "train.metric: expected str, got no such key"),
+        ("epochs", "train.epochs: expected int, got no such key"),
+        ("lr", "train.lr: expected finite float, got no such key"),
+    ],
+)
+def test_a_required_key_that_is_missing(written, key, sentence):
+    refused(sentence, written(without(key)))
+
+
+def test_a_key_that_the_graph_preparation_requires(written):
+    """Meta-paths have no default, and calling the function without them is no way to find out."""
+    refused("graph.paths: expected dict, got no such key", written(MINIMAL.replace('"gat"', '"han"')))
+
+
+def test_an_unknown_section(written):
+    refused("expected only the sections .*, got 'tarin'", written(MINIMAL + "[tarin]\n"))
+
+
+@pytest.mark.parametrize("name", ["gat-coraa", "", "/", "../recipes/gat-cora", "a" * 5000, "gat-cora.tom"])
+def test_an_unknown_recipe(name):
+    refused(f"recipe: expected one of .*gat-cora, .*, got {re.escape(repr(name))}", name)
+
+
+def test_a_file_that_is_not_there_or_a_folder(tmp_path):
+    refused("recipe: expected a readable file, got .*none.toml: No such file", tmp_path / "none.toml")
+    (tmp_path / "folder.toml").mkdir()
+    refused("recipe: expected a readable file, got .*folder.toml: Is a directory", tmp_path / "folder.toml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[train\n",
+        b"a = b = c\n",
+        b"\xff\xfe",
+        b"x = 1\nx = 2\n",
+        b"x = " + b"9" * 5000,
+        b"\x89PNG\r\n\x1a\n",
+    ],
+)
+def test_a_file_that_is_not_toml(tmp_path, content):
+    path = tmp_path / "r.toml"
+    path.write_bytes(content)
+    refused(f"recipe: expected TOML in {re.escape(str(path))}, got ", path)
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_recipe_comes_back_from_its_own_text(name, written):
+    recipe = read(name)
+    again = read(written(to_toml(recipe), f"{name}.toml"))
+    assert again == recipe
+    assert to_toml(again) == to_toml(recipe)
+    assert recipe.title and recipe.paper.link.startswith("https://")
+
+
+def test_text_of_every_kind_comes_back(written):
+    strings = ['quote " and \\ and \n\t\b\f\r', "del \x7f, nul-like \x01", "𝔾raph 😀 ä 中", "", "# [x] = 1"]
+    recipe = read(written(MINIMAL))
+    for string in strings:
+        paper = dataclasses.replace(recipe.paper, comment=string)
+        paths = {"plain": ["a"], "with space.dot": [], "ключ 😀": ["x", "y"], "": [string]}
+        changed = dataclasses.replace(recipe, title=string, paper=paper, graph={"paths": paths})
+        content = recipes.tomllib.loads(to_toml(changed))
+        assert content["title"] == content["paper"]["comment"] == string
+        assert content["graph"]["paths"] == paths
+
+
+def test_numbers_come_back_exactly(written):
+    recipe = read(written(MINIMAL), ["train.lr=1e-05", "train.weight_decay=0.1", "train.clip=1e22"])
+    again = read(written(to_toml(recipe)))
+    assert again.train == recipe.train
+    assert json.loads(json.dumps(again.train.lr)) == 1e-05
