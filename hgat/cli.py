@@ -38,9 +38,7 @@ def _parser():
     train = commands.add_parser("train", help="train a recipe with its controls and print one table")
     train.add_argument("recipe", help="a recipe's name (see `hgat list`) or the path of a .toml file")
     _data_arguments(train)
-    train.add_argument(
-        "--seeds", type=int, metavar="N", help="how many seeds, counted from 0 (default: the recipe's)"
-    )
+    train.add_argument("--seeds", type=int, metavar="N", help="how many seeds, counted from 0 (default: the recipe's)")
     train.add_argument(
         "--set",
         action="append",
@@ -58,14 +56,10 @@ def _parser():
     _data_arguments(evaluate)
     evaluate.set_defaults(run=_eval)
 
-    listing = commands.add_parser(
-        "list", help="systems, data sets, the paper's numbers, ours and the controls'"
-    )
+    listing = commands.add_parser("list", help="systems, data sets, the paper's numbers, ours and the controls'")
     listing.set_defaults(run=_list)
 
-    health = commands.add_parser(
-        "doctor", help="explain the state of this machine; --fix mends a bare `import dgl`"
-    )
+    health = commands.add_parser("doctor", help="explain the state of this machine; --fix mends a bare `import dgl`")
     doctor.add_arguments(health)
     health.set_defaults(run=doctor.run)
     return parser
@@ -150,9 +144,7 @@ def _numbers(values, note=""):
 def _eval(arguments):
     from hgat import train
 
-    recipe, task, scores, about = train.evaluate_folder(
-        arguments.folder, arguments.root, device=arguments.device
-    )
+    recipe, task, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
     print(f"{recipe.title}, seed {about['seed']}: {recipe.train.metric.replace('_', ' ')} in percent")
     learned = ("train", "val") if recipe.train.refit else ("train",)
     for split, value in scores.items():

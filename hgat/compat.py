@@ -418,9 +418,7 @@ def _array_unpickler(stream):
     class ArrayUnpickler(pickle.Unpickler):
         def find_class(self, module, name):
             if (module, name) not in types:
-                raise pickle.UnpicklingError(
-                    f"expected NumPy arrays and plain Python values only, got {module}.{name}"
-                )
+                raise pickle.UnpicklingError(f"expected NumPy arrays and plain Python values only, got {module}.{name}")
             return types[module, name]
 
     return ArrayUnpickler(stream)

@@ -197,17 +197,13 @@ def _gpu():
         names = []
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            names.append(
-                f"{device.name} ({device.total_memory / 2**30:.0f} GiB, sm_{device.major}{device.minor})"
-            )
+            names.append(f"{device.name} ({device.total_memory / 2**30:.0f} GiB, sm_{device.major}{device.minor})")
         return Fact("GPU", f"yes: {', '.join(names)}")
     built_for = torch.version.cuda or torch.version.hip
     if built_for is None:
         return Fact("GPU", "no: this build of torch has no GPU support")
     reason = _sentence(caught[0].message) if caught else "it finds no GPU or no driver"
-    return Fact(
-        "GPU", f"no: torch is built for {'CUDA' if torch.version.cuda else 'ROCm'} {built_for}, but {reason}"
-    )
+    return Fact("GPU", f"no: torch is built for {'CUDA' if torch.version.cuda else 'ROCm'} {built_for}, but {reason}")
 
 
 # ---- child processes ----
@@ -314,9 +310,7 @@ def _hook():
         return Fact("start-up hook", "not installed")
     target = _hook_target(files[0])
     if target is None or not os.path.isfile(target):
-        return Fact(
-            "start-up hook", f"{files[0]} has no effect, its hgat is gone; run `hgat doctor --fix` again"
-        )
+        return Fact("start-up hook", f"{files[0]} has no effect, its hgat is gone; run `hgat doctor --fix` again")
     return Fact("start-up hook", f"installed: {files[0]}")
 
 
@@ -344,9 +338,7 @@ def _unfix():
         try:
             os.unlink(file)
         except OSError as error:
-            raise OutputError(
-                f"{file}: expected a file that can be removed, got: {error.strerror}"
-            ) from error
+            raise OutputError(f"{file}: expected a file that can be removed, got: {error.strerror}") from error
         print(f"removed {file}")
     if not files:
         print(f"nothing to remove: no {HOOK_NAME} in {' or '.join(_site_directories())}")

@@ -62,6 +62,4 @@ def check_settings(where, function, settings, error):
             raise error(f"{where}.{key}: expected {_readable(hints[key])}, got {value!r}")
     for parameter in known:
         if parameter.default is parameter.empty and parameter.name not in settings:
-            raise error(
-                f"{where}.{parameter.name}: expected {_readable(hints[parameter.name])}, got no such key"
-            )
+            raise error(f"{where}.{parameter.name}: expected {_readable(hints[parameter.name])}, got no such key")

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-import hgat  # noqa: F401  (before any dgl)
 import pytest
 import torch
+
+import hgat  # noqa: F401  (before any dgl)
 
 DATA = Path(os.environ.get("HGAT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

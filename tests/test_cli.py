@@ -10,18 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-import citations
 import numpy as np
 import pytest
 from conftest import DATA
-from shell import Shell
 
+import citations
 import hgat
 from hgat import train
 from hgat.cli import main
 from hgat.data import card
 from hgat.train import checkpoint
 from hgat.train.controls import TITLES
+from shell import Shell
 
 # An installation without the compiled core says so at import, which is not what these tests are about.
 ENVIRONMENT = {
@@ -60,9 +60,7 @@ def small(shell):
 def refused(done, pattern):
     """The command ended with status 2 and one sentence that says what is wrong."""
     assert done.status == 2, done
-    assert done.err.count("\n") == 1 and done.err.startswith("hgat: ") and "Traceback" not in done.err, (
-        done.err
-    )
+    assert done.err.count("\n") == 1 and done.err.startswith("hgat: ") and "Traceback" not in done.err, done.err
     assert done.out == ""
     assert re.search(pattern, done.err), done.err
 
@@ -119,23 +117,15 @@ def test_every_recipe_on_its_real_data(name, shell):
     assert list(metrics["controls"]) == recipe.train.controls
     assert metrics["paper"] == (recipe.expect.paper or None)
     assert metrics["total_seconds"] > 0
-    assert metrics["versions"]["hgat"] == hgat.__version__ and {"torch", "dgl", "python"} <= set(
-        metrics["versions"]
-    )
+    assert metrics["versions"]["hgat"] == hgat.__version__ and {"torch", "dgl", "python"} <= set(metrics["versions"])
 
-    rows = {
-        line.strip().rsplit("  ", 1)[0].strip(): line
-        for line in done.out.splitlines()
-        if line.startswith("  ")
-    }
+    rows = {line.strip().rsplit("  ", 1)[0].strip(): line for line in done.out.splitlines() if line.startswith("  ")}
     assert "paper" in rows
     if recipe.expect.paper:
         assert f"{recipe.expect.paper[0]:.1f}" in rows["paper"]
     assert rows[f"hgat {recipe.system}"].endswith(f" {metrics['test']['mean']:.1f}")
     for control in recipe.train.controls:
-        assert rows[f"control: {TITLES[control]}"].endswith(
-            f" {metrics['controls'][control]['test']['mean']:.1f}"
-        )
+        assert rows[f"control: {TITLES[control]}"].endswith(f" {metrics['controls'][control]['test']['mean']:.1f}")
     assert recipe.title in done.out and f"{metrics['nodes']['test']:,} test nodes" in done.out
     for note in metrics["notes"]:
         assert note in done.out
@@ -144,9 +134,7 @@ def test_every_recipe_on_its_real_data(name, shell):
 
     done = shell("eval", name, "--root", root)
     assert (done.status, done.err) == (0, "")
-    assert re.search(
-        rf"(?m)^  test +{metrics['test']['mean']:.1f}  on {metrics['nodes']['test']:,} nodes$", done.out
-    )
+    assert re.search(rf"(?m)^  test +{metrics['test']['mean']:.1f}  on {metrics['nodes']['test']:,} nodes$", done.out)
 
 
 def test_the_table_has_means_and_deviations(small, place):
@@ -176,9 +164,7 @@ def test_the_environment_names_the_data(place):
 
 def test_eval_says_which_nodes_the_model_has_seen(shell, small):
     def seen(folder):
-        return re.findall(
-            r"(?m)^  (\w+) .* nodes, which it was trained on$", shell("eval", folder, "--root", ".").out
-        )
+        return re.findall(r"(?m)^  (\w+) .* nodes, which it was trained on$", shell("eval", folder, "--root", ".").out)
 
     assert seen("run") == ["train"]
     assert small("--out", "refitted", "--set", "train.refit=true").status == 0
@@ -441,9 +427,7 @@ def test_a_system_that_needs_features_on_nodes_without(shell, real_data, tmp_pat
 @pytest.mark.parametrize("limit", [400, 2000])
 def test_a_disk_that_is_full(limit, small, tmp_path):
     done = small("--out", tmp_path, limit=limit, save_every=0.0)
-    refused(
-        done, r"(recipe.toml|progress.safetensors): expected to write [\d,]+ bytes to .*, got: File too large"
-    )
+    refused(done, r"(recipe.toml|progress.safetensors): expected to write [\d,]+ bytes to .*, got: File too large")
     assert not any(name.startswith(".") for name in os.listdir(tmp_path))
     assert "metrics.json" not in os.listdir(tmp_path)
     done = small("--out", tmp_path, "--resume")
@@ -486,9 +470,7 @@ def test_eval_of_what_is_no_run(shell, place, tmp_path):
 def test_eval_of_weights_that_are_not_finite(shell, place, tmp_path):
     shutil.copytree(place / "run", tmp_path, dirs_exist_ok=True)
     tensors, about = checkpoint.load_tensors(tmp_path / "model.safetensors")
-    checkpoint.save_tensors(
-        tmp_path / "model.safetensors", {k: v * float("nan") for k, v in tensors.items()}, about
-    )
+    checkpoint.save_tensors(tmp_path / "model.safetensors", {k: v * float("nan") for k, v in tensors.items()}, about)
     refused(shell("eval", tmp_path, "--root", "."), "expected a finite loss, got nan on the train nodes")
 
 

@@ -285,9 +285,7 @@ def test_package_that_is_not_installed(libraries, torchdata, monkeypatch):
     libraries(torch.__version__.partition("+")[0])
     torchdata(datapipes="", dataloader2="")
     monkeypatch.setattr(compat, "_GRAPHBOLT_NEEDS", ("absent_package",))
-    monkeypatch.setitem(
-        compat._PARTS, "graphbolt", ("GraphBolt", "graphbolt", ("torchdata.datapipes", "absent"))
-    )
+    monkeypatch.setitem(compat._PARTS, "graphbolt", ("GraphBolt", "graphbolt", ("torchdata.datapipes", "absent")))
     assert compat.unavailable("graphbolt") == "GraphBolt needs the package absent, which is not installed."
 
 
@@ -296,9 +294,7 @@ def test_package_that_is_not_installed(libraries, torchdata, monkeypatch):
 
 def test_importing_ogb_stays_off_the_network(tmp_path):
     """OGB must not even import `outdated`, and leaves it to others as it was."""
-    (tmp_path / "outdated.py").write_text(
-        "print('outdated imported')\ndef check_outdated(*args): print('asked')"
-    )
+    (tmp_path / "outdated.py").write_text("print('outdated imported')\ndef check_outdated(*args): print('asked')")
     code = """
 import os, socket, sys, threading
 os.environ.pop("OUTDATED_IGNORE", None)

@@ -146,9 +146,7 @@ def execute(python, code, *flags, path=None):
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if path is not None:
         variables["PYTHONPATH"] = path
-    return subprocess.run(
-        [python, *flags, "-c", code], capture_output=True, text=True, timeout=300, env=variables
-    )
+    return subprocess.run([python, *flags, "-c", code], capture_output=True, text=True, timeout=300, env=variables)
 
 
 def site_of(python):
@@ -205,9 +203,7 @@ def test_hook_is_silent_when_hgat_is_gone(environment, site, tmp_path, damage):
         target.parent.mkdir()
         target.write_text({"syntax": "def", "raises": "raise RuntimeError('damaged')"}[damage])
     doctor._write(os.path.join(site, doctor.HOOK_NAME), doctor._hook_text(str(target)))
-    code = (
-        "from importlib.util import find_spec; print([bool(find_spec(n)) for n in ('dgl', 'ogb', 'absent')])"
-    )
+    code = "from importlib.util import find_spec; print([bool(find_spec(n)) for n in ('dgl', 'ogb', 'absent')])"
     done = execute(environment, code, "-W", "error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "[True, True, False]\n", "")
 

@@ -100,9 +100,7 @@ def test_the_table_has_no_circles():
 
 def test_every_part_is_in_the_table():
     parts = {
-        p.stem if p.is_file() else p.name
-        for p in HOME.iterdir()
-        if p.suffix == ".py" or (p / "__init__.py").exists()
+        p.stem if p.is_file() else p.name for p in HOME.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     }
     assert parts - {"__init__"} <= set(MAY_USE)
 
@@ -160,9 +158,7 @@ def test_a_planted_import_is_found_in_the_whole_house(tmp_path):
     before = climbing(home)
     with open(home / "graph" / "csr.py", "a", encoding="utf-8") as file:
         file.write("\n\ndef late():\n    from hgat.nn import GATConv\n")
-    assert [s.split(": ")[1] for s in climbing(home) if s not in before] == [
-        "graph must not import hgat.nn.GATConv"
-    ]
+    assert [s.split(": ")[1] for s in climbing(home) if s not in before] == ["graph must not import hgat.nn.GATConv"]
 
 
 def test_imports_that_go_down_are_accepted(tmp_path):
@@ -184,8 +180,7 @@ def test_imports_that_go_down_are_accepted(tmp_path):
 
 
 MODULES = sorted(
-    ".".join(["hgat", *p.relative_to(HOME).with_suffix("").parts]).removesuffix(".__init__")
-    for p in HOME.rglob("*.py")
+    ".".join(["hgat", *p.relative_to(HOME).with_suffix("").parts]).removesuffix(".__init__") for p in HOME.rglob("*.py")
 )
 
 

@@ -37,9 +37,7 @@ def load(card, folder, *, verify: bool = True):
     links = {}
     for relation in RELATIONS:
         if content[relation].shape != (nodes, nodes):
-            raise DataError(
-                f"{path}: {relation}: expected [{nodes}, {nodes}], got {list(content[relation].shape)}"
-            )
+            raise DataError(f"{path}: {relation}: expected [{nodes}, {nodes}], got {list(content[relation].shape)}")
         source, target = np.nonzero(content[relation])
         links["paper", relation, "paper"] = torch.from_numpy(source), torch.from_numpy(target)
     train, val, test = (torch.from_numpy(content[part].ravel().astype(np.int64)) for part in PARTS)

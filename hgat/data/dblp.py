@@ -133,9 +133,7 @@ def _title_words(titles, wrote, authors, stop, min_count):
         raise DataError(f"min_count: expected less than {max(count.values(), default=0)}, got {min_count}")
     column = {word: place for place, word in enumerate(frequent)}
     feat = torch.zeros(len(authors), len(frequent))
-    hits = {
-        (authors[author], column[word]) for paper, author in wrote for word in words[paper] if word in column
-    }
+    hits = {(authors[author], column[word]) for paper, author in wrote for word in words[paper] if word in column}
     row, col = torch.tensor(sorted(hits)).view(-1, 2).T
     feat[row, col] = 1.0
     return feat

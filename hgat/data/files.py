@@ -45,8 +45,7 @@ def check(file, path):
     got = _sha256(path)
     if got != file.sha256:
         raise DataError(
-            f"{path}: expected the SHA-256 {file.sha256}, got {got}; "
-            "verify=False accepts another version of the file"
+            f"{path}: expected the SHA-256 {file.sha256}, got {got}; verify=False accepts another version of the file"
         )
 
 

@@ -11,14 +11,10 @@ __all__ = ["class_names", "from_one_hot"]
 def from_one_hot(rows, path):
     """[N] int64 labels of an [N, C] array of zeros and ones; a row of zeros is -1, unlabelled."""
     if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not np.isin(rows, (0, 1)).all():
-        raise DataError(
-            f"{path}: expected one-hot labels [N, C], got {rows.dtype} {list(rows.shape)} of other values"
-        )
+        raise DataError(f"{path}: expected one-hot labels [N, C], got {rows.dtype} {list(rows.shape)} of other values")
     ones = rows.sum(axis=1)
     if (ones > 1).any():
-        raise DataError(
-            f"{path}: expected one class a row, got {int(ones.max())} in row {int(ones.argmax())}"
-        )
+        raise DataError(f"{path}: expected one class a row, got {int(ones.max())} in row {int(ones.argmax())}")
     return torch.from_numpy(np.where(ones == 1, rows.argmax(axis=1), -1).astype(np.int64))
 
 

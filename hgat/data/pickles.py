@@ -42,9 +42,7 @@ ALLOWED = {
 class _Reader(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) not in ALLOWED:
-            raise DataError(
-                f"expected only arrays, sparse matrices and containers, got the name {module}.{name}"
-            )
+            raise DataError(f"expected only arrays, sparse matrices and containers, got the name {module}.{name}")
         return ALLOWED[module, name]
 
 

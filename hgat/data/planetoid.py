@@ -48,9 +48,7 @@ def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"]
         if expected != got:
             raise DataError(f"{card.name}: expected as many {what}, {expected}, got {got}")
     if test.min() < known:
-        raise DataError(
-            f"{path['test']}: expected ids from {known} on, as allx holds the others, got {test.min()}"
-        )
+        raise DataError(f"{path['test']}: expected ids from {known} on, as allx holds the others, got {test.min()}")
 
     feat = torch.zeros(nodes, allx.shape[1])
     feat[:known] = _dense(allx, normalize)

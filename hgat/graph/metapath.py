@@ -54,7 +54,7 @@ def _relation(graph, etype):
 
 
 def metapath_graph(graph, metapath, self_loops=True):
-    """The graph of pairs that a walk along `metapath` joins, each pair once, by default with every node joined to itself.
+    """The graph of pairs that a walk along `metapath` joins, each pair once, and by default of every node with itself.
 
     metapath: relation names or canonical triples; it must end at the node type where it starts. Raises GraphError
     for an unknown relation, for relations that do not follow one another, and for a path that has no pairs.
@@ -70,9 +70,7 @@ def metapath_graph(graph, metapath, self_loops=True):
         if here[2] != there[0]:
             raise GraphError(f"meta-path: expected a relation that starts at {here[2]!r} after {here}, got {there}")
     if steps[0][0] != steps[-1][2]:
-        raise GraphError(
-            f"meta-path: expected an end at its start {steps[0][0]!r}, got an end at {steps[-1][2]!r}"
-        )
+        raise GraphError(f"meta-path: expected an end at its start {steps[0][0]!r}, got an end at {steps[-1][2]!r}")
     found = dgl.metapath_reachable_graph(graph, steps)
     if found.num_edges() == 0:
         raise GraphError(f"meta-path: expected at least one pair along {list(metapath)}, got none")

@@ -12,8 +12,8 @@ __all__ = ["HAN"]
 class HAN(nn.Module):
     """HAN layers over the same meta-paths, then a linear classifier.
 
-    in_feats: F of the node type that the meta-paths join. target: its name, for features given as a dict. heads: one number per layer; hidden: width per head.
-    semantic, semantic_feats, share_projection: see hgat.nn.HANConv.
+    in_feats: F of the node type that the meta-paths join. target: its name, for features given as a dict. heads: one
+    number per layer; hidden: width per head. semantic, semantic_feats, share_projection: see hgat.nn.HANConv.
     forward: views (hgat.graph.metapaths), feat [N, F] -> logits [N, C].
     Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-10. Differs: value_drop, dropout on the projected features, stands
     in the released code and not in the paper.

@@ -1,6 +1,5 @@
 """RGAT as a whole model."""
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -16,10 +15,11 @@ class RGAT(nn.Module):
     """A stack of RGAT layers over all relations of a typed graph.
 
     joined: the relations (hgat.graph.join). in_feats: {node type: F, or None for a type without features}.
-    target: the node type to predict. one_hot: no node type has features and layer one learns a row per (node, relation),
-    as in the authors' example. Otherwise embed is the width of the input that every node type is brought to, by a linear
-    map of its features or, without features, by a learned row per node. heads: one number per layer; hidden: width per head.
-    softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see hgat.nn.RGATConv.
+    target: the node type to predict. one_hot: no node type has features and layer one learns a row per
+    (node, relation), as in the authors' example. Otherwise embed is the width of the input that every node type is
+    brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
+    layer; hidden: width per head. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see
+    hgat.nn.RGATConv.
     forward: graph or joined relations, {node type: [N, F] or None} -> logits [N_target, C].
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
     authors' example. Differs: the learned row per node, and optional residuals and dropout.

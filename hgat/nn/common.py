@@ -7,8 +7,16 @@ from torch import nn
 from hgat.errors import ShapeError
 from hgat.graph import csr
 
-__all__ = ["both_ends", "check_in_degrees", "feature_pair", "glorot_", "linear_pair", "projected_ends",
-    "projections", "with_extra_axes"]
+__all__ = [
+    "both_ends",
+    "check_in_degrees",
+    "feature_pair",
+    "glorot_",
+    "linear_pair",
+    "projected_ends",
+    "projections",
+    "with_extra_axes",
+]
 
 GAIN = nn.init.calculate_gain("relu")
 

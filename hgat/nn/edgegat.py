@@ -28,8 +28,8 @@ class EdgeGATConv(nn.Module):
 
     in_feats: F, or (F_src, F_dst). edge_feats: F_e.
 
-    forward: graph with one relation; feat [N, *, F] or a pair; edge_feat [E, F_e]; edge_weight [E], a keyword, multiplies
-    alpha (not in DGL) -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
+    forward: graph with one relation; feat [N, *, F] or a pair; edge_feat [E, F_e]; edge_weight [E], a keyword,
+    multiplies alpha (not in DGL) -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
     Raises DGLError for a node without in-edges unless allow_zero_in_degree; ShapeError for features unlike the graph.
 
     Paper: Kaminski et al. 2021, "Rossmann-Toolbox: a deep learning-based protocol for the prediction and design of

@@ -198,7 +198,7 @@ class RGATConv(nn.Module):
 class FeaturelessRGATConv(RGATConv):
     """RGATConv for nodes without features: the one-hot input of the paper, without writing the one-hot rows.
 
-        g_i^r = W^r_i, a learned row for every (node, relation) pair that sends or receives an edge; the rest as RGATConv
+        g_i^r = W^r_i, a learned row for every (node, relation) pair with an edge; the rest as RGATConv
 
     joined: what hgat.graph.join gives; the layer belongs to this graph and serves no other. Bases and blocks do not
     apply. forward: the same graph; feat is not read and may be None -> as RGATConv, {node type: [N_dst, H, D]}.
@@ -238,7 +238,6 @@ class FeaturelessRGATConv(RGATConv):
         return value, key, query
 
 
-
 def _stack(joined, feat, width):
     """Features of all node types on top of one another: (at the sources, at the destinations)."""
     if isinstance(feat, (tuple, list)):
@@ -260,4 +259,3 @@ def _rows(feat, sizes, width):
     for ntype, size in sizes.items():
         check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", size), ("F", width))
     return torch.cat([feat[ntype] for ntype in sizes])
-

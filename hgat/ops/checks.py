@@ -68,9 +68,7 @@ def edge_weight_column(graph, edge_weight, heads, like):
         got = edge_weight.dtype if tensor else getattr(edge_weight, "layout", type(edge_weight).__name__)
         raise ShapeError(f"edge_weight: expected a tensor of real numbers, got {got}")
     if edge_weight.device != like.device:
-        raise ShapeError(
-            f"edge_weight: expected device {like.device} like the other tensors, got {edge_weight.device}"
-        )
+        raise ShapeError(f"edge_weight: expected device {like.device} like the other tensors, got {edge_weight.device}")
     if edge_weight.dtype not in FLOATS:
         edge_weight = edge_weight.to(torch.promote_types(like.dtype, torch.float32))
     check_width_of = (("E", graph.num_edges()),)

@@ -42,9 +42,7 @@ class _Unbuilt:
 # From the fastest to the one that always runs; "auto" takes the first that serves the call.
 _BACKENDS = {
     "triton": _Unbuilt(lambda: "this version of hgat contains no Triton kernels"),
-    "native": _Unbuilt(
-        lambda: cpu.why_missing() or "the compiled core of this version holds no attention kernels"
-    ),
+    "native": _Unbuilt(lambda: cpu.why_missing() or "the compiled core of this version holds no attention kernels"),
     "dgl": _Reference(),
 }
 

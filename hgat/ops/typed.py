@@ -25,9 +25,7 @@ def typed_projection(rows, weight, count):
     most = int(count.max()) if relations else 0
     number = count.to(rows.device)
     start = torch.cumsum(number, 0) - number
-    relation = torch.repeat_interleave(
-        torch.arange(relations, device=rows.device), number, output_size=rows.shape[0]
-    )
+    relation = torch.repeat_interleave(torch.arange(relations, device=rows.device), number, output_size=rows.shape[0])
     place = relation * most + torch.arange(rows.shape[0], device=rows.device) - start[relation]
     padded = rows.new_zeros((relations * most, width)).index_copy(0, place, rows)
     return torch.bmm(padded.view(relations, most, width), weight).reshape(relations * most, out_width)[place]

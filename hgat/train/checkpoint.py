@@ -33,9 +33,7 @@ def make_folder(folder):
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(
-            f"--out: expected a folder that can be written to, got {folder}: {reason(error)}"
-        ) from None
+        raise OutputError(f"--out: expected a folder that can be written to, got {folder}: {reason(error)}") from None
     return folder
 
 
@@ -44,9 +42,7 @@ def remove(path):
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{path.name}: expected a file that can be replaced, got {path}: {reason(error)}"
-        ) from None
+        raise OutputError(f"{path.name}: expected a file that can be replaced, got {path}: {reason(error)}") from None
 
 
 def write_text(path, text):
@@ -73,9 +69,7 @@ def load_tensors(path):
     except FileNotFoundError:
         raise DataError(f"checkpoint: expected a file at {path}, got none") from None
     except KeyError:
-        raise DataError(
-            f"checkpoint: expected a file that hgat wrote at {path}, got another program's"
-        ) from None
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got another program's") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
     return tensors, about

@@ -70,9 +70,7 @@ class Fit:
         self.model, self.inputs, self.task, self.train = model, inputs, task, train
         self.device = next(model.parameters()).device
         self.label = task.label.to(self.device)
-        self.optimizer = _OPTIMIZERS[train.optimizer](
-            model.parameters(), lr=train.lr, weight_decay=train.weight_decay
-        )
+        self.optimizer = _OPTIMIZERS[train.optimizer](model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
         self.epoch, self.waited, self.seconds = 0, 0, 0.0
         self.best_metric, self.best_loss, self.best_epoch = -float("inf"), float("inf"), 0
         self.kept = None

@@ -35,9 +35,7 @@ def average_precision(logits, label, multilabel):
     truth, ranks = _one_against_rest(logits, label, multilabel)
     counted = truth.any(0)
     if not counted.any():
-        raise RecipeError(
-            f"train.metric: average_precision: expected a node with a label, got none of {len(truth)}"
-        )
+        raise RecipeError(f"train.metric: average_precision: expected a node with a label, got none of {len(truth)}")
     return np.mean([metrics.average_precision_score(truth[:, c], ranks[:, c]) for c in counted.nonzero()[0]])
 
 
@@ -98,8 +96,6 @@ def knn_micro_f1(embedding, label, share, repeats=10):
     """
     found = []
     for seed in range(repeats):
-        fit, rest, fit_label, rest_label = train_test_split(
-            embedding, label, train_size=share, random_state=seed
-        )
+        fit, rest, fit_label, rest_label = train_test_split(embedding, label, train_size=share, random_state=seed)
         found.append(KNeighborsClassifier(5).fit(fit, fit_label).score(rest, rest_label))
     return 100.0 * float(np.mean(found))

@@ -122,9 +122,7 @@ def read(name, overrides=()):
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in available():
-            raise RecipeError(
-                f"recipe: expected one of {', '.join(available())} or a .toml file, got {str(name)!r}"
-            )
+            raise RecipeError(f"recipe: expected one of {', '.join(available())} or a .toml file, got {str(name)!r}")
         path = FOLDER / f"{name}.toml"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -190,13 +188,9 @@ def _check(recipe):
             raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
     for key in ("lr", "clip"):
         if getattr(train, key) is not None and not 0 < getattr(train, key) <= LARGEST:
-            raise RecipeError(
-                f"train.{key}: expected a number above 0, at most {LARGEST}, got {getattr(train, key)}"
-            )
+            raise RecipeError(f"train.{key}: expected a number above 0, at most {LARGEST}, got {getattr(train, key)}")
     if not 0 <= train.weight_decay <= LARGEST:
-        raise RecipeError(
-            f"train.weight_decay: expected a number from 0 to {LARGEST}, got {train.weight_decay}"
-        )
+        raise RecipeError(f"train.weight_decay: expected a number from 0 to {LARGEST}, got {train.weight_decay}")
     for control in [*train.controls, *recipe.expect.controls]:
         controls.find(control)
 

@@ -65,9 +65,7 @@ class _Experiment:
             raise
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             # What PyTorch says of a tensor that no memory holds, or no number counts.
-            raise RecipeError(
-                f"model: expected settings that a model can be built with, got: {error}"
-            ) from error
+            raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
         return model.to(self.device)
 
     def fit(self, variant, seed, refit_epochs=None):
@@ -94,9 +92,7 @@ def _device(name):
         torch.ones(1, device=device).add(1).item()
     except (AssertionError, ImportError, RuntimeError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
-        raise RecipeError(
-            f"--device: expected a device that PyTorch can use, got {name!r}: {reason}"
-        ) from None
+        raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
     return device
 
 
@@ -163,9 +159,7 @@ class _Ledger:
         finished = 1 + max((result["seed"] for result in about["done"]), default=0)
         if seeds < finished:
             # The weights in the folder may be those of a seed that would not be in the table.
-            raise RecipeError(
-                f"--resume: expected {finished} seeds or more, as so many are finished, got {seeds}"
-            )
+            raise RecipeError(f"--resume: expected {finished} seeds or more, as so many are finished, got {seeds}")
         self.tensors, self.about = tensors, about
 
     def has(self, variant, seed):
@@ -187,9 +181,7 @@ class _Ledger:
         try:
             fit.restore(self.tensors, running["fit"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"--resume: expected a state that fits the recipe's data, got another: {error}"
-            ) from None
+            raise DataError(f"--resume: expected a state that fits the recipe's data, got another: {error}") from None
         return running["more"]
 
     def save_running(self, fit, key, more):

@@ -118,8 +118,6 @@ def test_dblp_is_what_the_card_and_the_paper_say(real):
     # The note is true: the label that most authors share over a venue is the author's in most cases.
     author, paper = graph.edges(etype="ap")
     venue = graph.edges(etype="pv")[1][paper]
-    votes = torch.zeros(20, 4).index_put_(
-        (venue, task.label[author]), torch.ones(len(author)), accumulate=True
-    )
+    votes = torch.zeros(20, 4).index_put_((venue, task.label[author]), torch.ones(len(author)), accumulate=True)
     score = torch.zeros(4057, 4).index_add_(0, author, votes[venue])
     assert (score.argmax(1) == task.label).float().mean() > 0.8

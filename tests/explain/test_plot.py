@@ -136,9 +136,7 @@ def test_a_disk_that_is_full_leaves_the_old_picture_and_nothing_else(step, tmp_p
 def test_the_picture_is_readable_for_others_as_any_file_is(tmp_path):
     (tmp_path / "plain").write_text("")
     draw_shares([entry()], tmp_path / "p.png")
-    assert stat.S_IMODE((tmp_path / "p.png").stat().st_mode) == stat.S_IMODE(
-        (tmp_path / "plain").stat().st_mode
-    )
+    assert stat.S_IMODE((tmp_path / "p.png").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 def test_nothing_to_draw_is_a_sentence(tmp_path):

@@ -8,10 +8,10 @@ import weakref
 import dgl
 import pytest
 import torch
-from zoo import ZOO, build, typed_graph
 
 from hgat.errors import GraphError, ShapeError
 from hgat.graph import csr
+from zoo import ZOO, build, typed_graph
 
 IDTYPES = pytest.mark.parametrize("idtype", [torch.int32, torch.int64], ids=["int32", "int64"])
 EVERY = pytest.mark.parametrize("name", ZOO)
@@ -139,9 +139,7 @@ def test_arrays_are_built_once_and_follow_every_change(build_array):
         if build_array is csr.edges:
             assert [x.tolist() for x in again] == [src, dst]
         elif build_array is csr.edges_as_sources:
-            assert (
-                again.edges(order="eid")[1].tolist() == dst and again.num_dst_nodes() == changed.num_nodes()
-            )
+            assert again.edges(order="eid")[1].tolist() == dst and again.num_dst_nodes() == changed.num_nodes()
         else:
             assert torch.equal(again.indptr, build_array(plain).indptr)
             assert torch.equal(again.other, build_array(plain).other)
@@ -242,13 +240,9 @@ def test_relations_of_no_edges():
         csr.in_rows_by_relation(graph, [], -1)
 
 
-@pytest.mark.parametrize(
-    "function", [*ARRAYS, lambda g: csr.in_rows_by_relation(g, [], 1), csr.single_relation]
-)
+@pytest.mark.parametrize("function", [*ARRAYS, lambda g: csr.in_rows_by_relation(g, [], 1), csr.single_relation])
 def test_several_relations_and_other_things_are_refused(function):
-    with pytest.raises(
-        GraphError, match=r"graph: expected one relation, got 4; take one with graph\[etype\]"
-    ):
+    with pytest.raises(GraphError, match=r"graph: expected one relation, got 4; take one with graph\[etype\]"):
         function(typed_graph())
     with pytest.raises(GraphError, match="graph: expected a DGLGraph, got dict"):
         function({})

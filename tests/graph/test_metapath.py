@@ -3,11 +3,11 @@
 import dgl
 import pytest
 import torch
-from zoo import build, typed_graph
 
 from hgat import graph as hgraph
 from hgat.errors import GraphError
 from hgat.graph import metapath
+from zoo import build, typed_graph
 
 PATHS = {
     "one step": ["follows"],
@@ -135,9 +135,7 @@ def test_union_of_graphs(idtype):
     got = list(zip(*(x.tolist() for x in views.graph.edges(order="eid")), strict=True))
     expected = []
     for p, graph in enumerate(graphs):
-        expected += [
-            (u + 7 * p, v + 7 * p) for u, v in zip(*(x.tolist() for x in graph.edges()), strict=True)
-        ]
+        expected += [(u + 7 * p, v + 7 * p) for u, v in zip(*(x.tolist() for x in graph.edges()), strict=True)]
     assert got == expected
     assert hgraph.union(graphs).names == ("0", "1", "2")
     restricted = hgraph.union([g.formats("csc") for g in graphs]).graph
@@ -206,9 +204,7 @@ def test_paths_of_one_name_are_not_lost():
 
 
 def test_paths_of_different_node_types_are_refused():
-    with pytest.raises(
-        GraphError, match=r"meta-paths: expected all of one node type, got \['film', 'user'\]"
-    ):
+    with pytest.raises(GraphError, match=r"meta-paths: expected all of one node type, got \['film', 'user'\]"):
         hgraph.metapaths(typed_graph(), [["follows"], ["likes", "liked by"]])
     with pytest.raises(GraphError, match="union: expected at least one graph, got none"):
         hgraph.metapaths(typed_graph(), {})

@@ -3,11 +3,11 @@
 import dgl
 import pytest
 import torch
-from zoo import build, typed_graph
 
 from hgat import graph as hgraph
 from hgat.errors import GraphError
 from hgat.graph import relations
+from zoo import build, typed_graph
 
 
 def one_way():
@@ -35,9 +35,7 @@ def typed_block():
 
 
 def no_edges():
-    return dgl.heterograph(
-        {("a", "to", "b"): ([], []), ("b", "back", "a"): ([], [])}, num_nodes_dict={"a": 5, "b": 3}
-    )
+    return dgl.heterograph({("a", "to", "b"): ([], []), ("b", "back", "a"): ([], [])}, num_nodes_dict={"a": 5, "b": 3})
 
 
 def same_name_twice():

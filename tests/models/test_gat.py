@@ -6,11 +6,11 @@ import dgl
 import pytest
 import torch
 import torch.nn.functional as F
-from zoo import build
 
 from hgat import models, ops
 from hgat.errors import HgatError, RecipeError, ShapeError
 from hgat.models.gat import GAT
+from zoo import build
 
 IN, CLASSES = 7, 5
 STILL = {"feat_drop": 0.0, "attn_drop": 0.0, "value_drop": 0.0}
@@ -82,9 +82,7 @@ def test_permuted_nodes_give_permuted_rows():
 
 def test_every_parameter_gets_a_finite_gradient():
     graph, feat = build("homogeneous"), torch.randn(23, IN)
-    model = GAT(
-        IN, CLASSES, heads=[4, 2], residual=True, feat_drop=0.2, attn_drop=0.2, value_drop=0.2
-    ).train()
+    model = GAT(IN, CLASSES, heads=[4, 2], residual=True, feat_drop=0.2, attn_drop=0.2, value_drop=0.2).train()
     out = model(graph, feat)
     out.backward(torch.randn_like(out))
     for name, parameter in model.named_parameters():
@@ -95,10 +93,7 @@ def test_every_parameter_gets_a_finite_gradient():
 def test_learns_what_only_attention_can_see(heads):
     graph, feat, label, train = flagged_neighbour()
     settings = {"heads": heads, **STILL}
-    assert (
-        _accuracy(GAT.for_graph(graph, {"_N": feat}, CLASSES, "_N", **settings), graph, feat, label, train)
-        == 1.0
-    )
+    assert _accuracy(GAT.for_graph(graph, {"_N": feat}, CLASSES, "_N", **settings), graph, feat, label, train) == 1.0
     with ops.uniform_attention():
         model = GAT(CLASSES + 1, CLASSES, heads=[1], **STILL)
         assert _accuracy(model, graph, feat, label, train) < 0.5
@@ -125,9 +120,7 @@ def test_dropout_acts_in_training_only(rate):
 @pytest.mark.parametrize("heads", [[], [0], [8, 0], [-1, 1]], ids=str)
 def test_wrong_heads_are_one_sentence(heads):
     graph, feat = build("homogeneous"), {"_N": torch.randn(23, IN)}
-    with pytest.raises(
-        RecipeError, match="model.heads: expected a number of heads per layer, each 1 or more, got"
-    ):
+    with pytest.raises(RecipeError, match="model.heads: expected a number of heads per layer, each 1 or more, got"):
         GAT.for_graph(graph, feat, CLASSES, "_N", heads=heads)
 
 

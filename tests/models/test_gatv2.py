@@ -7,12 +7,12 @@ import dgl
 import pytest
 import torch
 import torch.nn.functional as F
-from zoo import build
 
 from hgat import models, ops
 from hgat.errors import HgatError, RecipeError, ShapeError
 from hgat.models.gat import GAT
 from hgat.models.gatv2 import GATv2
+from zoo import build
 
 IN, CLASSES = 7, 5
 STILL = {"feat_drop": 0.0, "attn_drop": 0.0}
@@ -144,9 +144,7 @@ def test_dropout_acts_in_training_only(rate):
 @pytest.mark.parametrize("heads", [[], [0], [8, 0], [-1, 1]], ids=str)
 def test_wrong_heads_are_one_sentence(heads):
     graph, feat = build("homogeneous"), {"_N": torch.randn(23, IN)}
-    with pytest.raises(
-        RecipeError, match="model.heads: expected a number of heads per layer, each 1 or more, got"
-    ):
+    with pytest.raises(RecipeError, match="model.heads: expected a number of heads per layer, each 1 or more, got"):
         GATv2.for_graph(graph, feat, CLASSES, "_N", heads=heads)
 
 

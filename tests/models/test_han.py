@@ -6,12 +6,12 @@ import dgl
 import pytest
 import torch
 import torch.nn.functional as F
-from zoo import typed_graph
 
 from hgat import graph as hgraph
 from hgat import models, ops
 from hgat.errors import GraphError, HgatError, RecipeError, ShapeError
 from hgat.models.han import HAN
+from zoo import typed_graph
 
 IN, CLASSES = 7, 5
 PATHS = {"film-film": ["follows"], "co-liked": ["liked by", "likes"]}

@@ -6,12 +6,12 @@ import dgl
 import pytest
 import torch
 import torch.nn.functional as F
-from zoo import typed_graph
 
 from hgat import graph as hgraph
 from hgat import models
 from hgat.errors import HgatError, RecipeError, ShapeError
 from hgat.models.rgat import RGAT
+from zoo import typed_graph
 
 IN, CLASSES = 7, 5
 FORMS = [

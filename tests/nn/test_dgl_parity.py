@@ -5,9 +5,10 @@ import io
 
 import dgl
 import dgl.nn as dglnn
-import hgat.nn as hgatnn
 import pytest
 import torch
+
+import hgat.nn as hgatnn
 from zoo import build
 
 IN, OUT, HEADS, EDGE = 7, 5, 3, 2

@@ -4,6 +4,7 @@ import dgl
 import pytest
 import torch
 import torch.nn.functional as F
+
 from hgat import graph as hgraph
 from hgat import ops
 from hgat.errors import GraphError, ShapeError

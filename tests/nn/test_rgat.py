@@ -3,6 +3,7 @@
 import dgl
 import pytest
 import torch
+
 from hgat import graph as hgraph
 from hgat.errors import GraphError, ShapeError
 from hgat.nn import FeaturelessRGATConv, GATConv, RGATConv
@@ -170,10 +171,7 @@ def test_graph_with_fewer_relations_uses_the_same_parameters():
     layer, feat = _layer(graph), _feat(graph)
     part = graph.edge_type_subgraph(["likes", "follows"])
     oracle_graph = dgl.heterograph(
-        {
-            e: graph.edges(etype=e) if e[1] in ("likes", "follows") else ([], [])
-            for e in graph.canonical_etypes
-        },
+        {e: graph.edges(etype=e) if e[1] in ("likes", "follows") else ([], []) for e in graph.canonical_etypes},
         num_nodes_dict={t: graph.num_nodes(t) for t in graph.ntypes},
     )
     torch.testing.assert_close(layer(part, feat)["film"], layer(oracle_graph, feat)["film"])

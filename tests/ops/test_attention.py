@@ -3,11 +3,11 @@
 import dgl
 import pytest
 import torch
-from hgat import ops
 from torch.autograd import gradcheck, gradgradcheck
 
-from zoo import ZOO, build
 from cases import OPERATORS, oracle_softmax, oracle_sum
+from hgat import ops
+from zoo import ZOO, build
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 

@@ -3,13 +3,13 @@
 import dgl
 import pytest
 import torch
-from cases import HEADS, OPERATORS, VALUE_WIDTH, WIDTH, oracle_softmax, oracle_sum
-from zoo import ZOO, build, typed_graph
 
+from cases import HEADS, OPERATORS, VALUE_WIDTH, WIDTH, oracle_softmax, oracle_sum
 from hgat import graph as hgraph
 from hgat import ops
 from hgat.errors import GraphError, HgatError, ShapeError
 from hgat.ops import reference
+from zoo import ZOO, build, typed_graph
 
 NODES, EDGES = 23, 120  # of the homogeneous graph
 
@@ -145,9 +145,7 @@ def test_wrong_graphs(operator):
 @pytest.mark.parametrize("dropout", [-0.1, 1.1, float("nan"), float("inf"), "0.5", None, 1j, [0.5]])
 def test_wrong_dropout(operator, dropout):
     graph = build("homogeneous")
-    _refused(
-        operator, graph, CALLS[operator], match="dropout: expected a probability from 0 to 1", dropout=dropout
-    )
+    _refused(operator, graph, CALLS[operator], match="dropout: expected a probability from 0 to 1", dropout=dropout)
     with pytest.raises(ShapeError, match="dropout: expected a probability from 0 to 1"):
         ops.attention_dropout(torch.ones(5, 3), dropout)
 
@@ -330,9 +328,7 @@ def _corrupt(tensor, pick):
 
 def test_a_thousand_random_calls_give_one_sentence_or_a_right_answer():
     pick = torch.Generator().manual_seed(1009)
-    graphs = [
-        build(name) for name in ("homogeneous", "bipartite", "zero_in_degree", "empty", "no_nodes", "block")
-    ]
+    graphs = [build(name) for name in ("homogeneous", "bipartite", "zero_in_degree", "empty", "no_nodes", "block")]
     names = list(CALLS)
     refused = served = 0
     for trial in range(1000):
@@ -376,9 +372,7 @@ def test_the_path_without_dgl_is_the_same_definition(monkeypatch, operator, name
     graph = build(name, idtype)
     sizes = (graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges())
     arguments = {k: v.requires_grad_() for k, v in _calls(*sizes, dtype=torch.float64)[operator].items()}
-    options = (
-        {"dropout": 0.3, "seed": 7, "edge_weight": torch.rand(sizes[2])} if operator in ATTENTION else {}
-    )
+    options = {"dropout": 0.3, "seed": 7, "edge_weight": torch.rand(sizes[2])} if operator in ATTENTION else {}
 
     def run():
         with ops.use_backend("dgl"):

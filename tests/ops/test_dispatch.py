@@ -8,11 +8,11 @@ import threading
 
 import pytest
 import torch
-from zoo import build
 
 from hgat import ops
 from hgat.errors import BackendError
 from hgat.ops import dispatch
+from zoo import build
 
 
 @pytest.fixture
@@ -86,9 +86,7 @@ def test_named_backends_run_or_say_why_not(graph, name):
 
 @pytest.mark.parametrize("name", ["cuda", "", None, ["dgl"], "DGL"])
 def test_unknown_backends_are_one_sentence(name):
-    with pytest.raises(
-        BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl'\], got "
-    ):
+    with pytest.raises(BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl'\], got "):
         with ops.use_backend(name):
             raise AssertionError("the block must not run")
 
@@ -192,7 +190,5 @@ def test_without_the_compiled_core_one_warning_and_the_same_results(tmp_path):
     torch.manual_seed(5)
     graph = build("hub")
     value, scores = torch.randn(37, 3, 5), torch.randn(37, 3)
-    torch.testing.assert_close(
-        out, ops.additive_attention(graph, value, scores, scores, dropout=0.4, seed=11)
-    )
+    torch.testing.assert_close(out, ops.additive_attention(graph, value, scores, scores, dropout=0.4, seed=11))
     assert torch.equal(kept, ops.attention_dropout(torch.ones(211, 3), 0.4, 11))

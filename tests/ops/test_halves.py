@@ -3,14 +3,14 @@
 import dgl
 import pytest
 import torch
-from cases import HEADS, WIDTH, oracle_softmax, oracle_sum
 from torch.autograd import gradcheck, gradgradcheck
-from zoo import ZOO, build
 
+from cases import HEADS, WIDTH, oracle_softmax, oracle_sum
 from hgat import ops
 from hgat.kernels import cpu
 from hgat.ops import dropout as dropout_file
 from hgat.ops import typed
+from zoo import ZOO, build
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 EVERY = pytest.mark.parametrize("name", ZOO)
@@ -93,9 +93,7 @@ def test_dot_product_logits_equal_the_definition(name, dtype, scale):
     factor = WIDTH**-0.5 if scale is None else scale
 
     def expected():
-        products = [
-            (query[v] * key[u]).sum(-1) * factor for u, v in zip(src.tolist(), dst.tolist(), strict=True)
-        ]
+        products = [(query[v] * key[u]).sum(-1) * factor for u, v in zip(src.tolist(), dst.tolist(), strict=True)]
         return torch.stack(products) if products else query.new_zeros(0, HEADS)
 
     _compare(ops.dot_product_logits(graph, query, key, scale=scale), expected(), [query, key], dtype)
@@ -215,9 +213,7 @@ def test_typed_projection_of_two_types_strides_and_half(path):
 @pytest.mark.parametrize("sizes", [(0, 3), (5, 0), (0, 0)])
 def test_typed_projection_without_columns(path, sizes):
     width, out_width = sizes
-    got = ops.typed_projection(
-        torch.zeros(11, width), torch.zeros(4, width, out_width), torch.tensor([3, 0, 7, 1])
-    )
+    got = ops.typed_projection(torch.zeros(11, width), torch.zeros(4, width, out_width), torch.tensor([3, 0, 7, 1]))
     assert got.shape == (11, out_width) and (got == 0).all()
 
 

@@ -62,9 +62,7 @@ def test_what_is_saved_is_not_what_training_goes_on_with(tmp_path):
 def test_files_are_readable_for_others_as_any_file_is(tmp_path):
     (tmp_path / "plain").write_text("x")
     write_text(tmp_path / "ours", "x")
-    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE(
-        (tmp_path / "plain").stat().st_mode
-    )
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 def failing(number):
@@ -82,10 +80,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(step, number, t
     monkeypatch.setattr(files.os, step, failing(number))
     with pytest.raises(OutputError) as error:
         write_text(path, "new")
-    assert (
-        one_sentence(error)
-        == f"metrics.json: expected to write 3 bytes to {tmp_path}, got: {os.strerror(number)}"
-    )
+    assert one_sentence(error) == f"metrics.json: expected to write 3 bytes to {tmp_path}, got: {os.strerror(number)}"
     monkeypatch.undo()
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["metrics.json"]
 

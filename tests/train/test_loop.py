@@ -2,12 +2,12 @@ import dataclasses
 import json
 import types
 
-import citations
 import dgl
 import pytest
 import torch
 from torch import nn
 
+import citations
 from hgat import ops
 from hgat.data import Task
 from hgat.errors import GraphError, TrainingError
@@ -33,9 +33,7 @@ def a_task(multilabel=False, **changes):
     parts = {"train": order[:17], "val": order[17:30], "test": order[30:]}
     names = tuple("abc")
     fields = {"name": "t", "graph": graph, "feat": {"_N": feat}, "target": "_N", "label": label, **parts}
-    return Task(
-        **{**fields, "num_classes": CLASSES, "class_names": names, "multilabel": multilabel, **changes}
-    )
+    return Task(**{**fields, "num_classes": CLASSES, "class_names": names, "multilabel": multilabel, **changes})
 
 
 def settings(**changes):
@@ -157,9 +155,7 @@ def test_the_result_is_that_of_the_kept_weights():
 
 
 @pytest.mark.parametrize("at", [1, 4, 8])
-@pytest.mark.parametrize(
-    "changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}])
 def test_state_and_restore_change_no_bit(changes, at, tmp_path):
     changes = {"epochs": 11, "weight_decay": 0.01, **changes}
     whole = to_the_end(gat_fit(**changes))
@@ -215,9 +211,7 @@ def test_features_that_are_not_finite(value):
         cause = f"the features of 2 '_N' nodes are not finite, first node {first}$"
         with pytest.raises(TrainingError, match=f"expected a finite loss, got .* {where}: {cause}"):
             to_the_end(fit)
-        with pytest.raises(
-            TrainingError, match=f"expected a finite loss, got .* on the {part} nodes: {cause}"
-        ):
+        with pytest.raises(TrainingError, match=f"expected a finite loss, got .* on the {part} nodes: {cause}"):
             loop.evaluate(Alone(), fit.inputs, task, "accuracy", part)
 
 
@@ -238,9 +232,7 @@ def test_the_error_names_the_node_type():
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_a_step_that_is_too_long(metric, multilabel):
     """The metric is not asked about logits that are not finite."""
-    with pytest.raises(
-        TrainingError, match="expected a finite loss, got (nan|inf) .*; a smaller train.lr may help"
-    ):
+    with pytest.raises(TrainingError, match="expected a finite loss, got (nan|inf) .*; a smaller train.lr may help"):
         to_the_end(gat_fit(a_task(multilabel), lr=1e30, metric=metric))
 
 
@@ -266,9 +258,7 @@ def test_sets_of_labels_are_trained_too(metric):
 def test_weights_that_are_shared_are_saved_and_restored(tmp_path):
     """GATv2 gives both ends of an edge one weight."""
     task = a_task()
-    model = find("gatv2").for_graph(
-        task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True
-    )
+    model = find("gatv2").for_graph(task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True)
     fit = Fit(model, (task.graph, task.feat), task, settings())
     fit.step()
     checkpoint.save_tensors(tmp_path / "state", *fit.state())

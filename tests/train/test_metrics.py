@@ -48,13 +48,7 @@ def softmax(row):
 
 def area_roc(truth, rank):
     """The share of pairs of a positive and a negative in the right order, ties counted half."""
-    pairs = [
-        (a, b)
-        for a, t in zip(rank, truth, strict=True)
-        if t
-        for b, u in zip(rank, truth, strict=True)
-        if not u
-    ]
+    pairs = [(a, b) for a, t in zip(rank, truth, strict=True) if t for b, u in zip(rank, truth, strict=True) if not u]
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
 
 
@@ -77,23 +71,16 @@ def test_the_cases_are_what_they_are_meant_to_be():
     logits, label = multiclass()
     assert 3 in logits.argmax(1) and 2 not in logits.argmax(1) and 3 not in label
     logits, label = multilabel()
-    assert (
-        0 < score("accuracy", logits, label, True) < 100
-        and label[:, 3].sum() == 0
-        and (logits[:, 3] > 0).any()
-    )
+    assert 0 < score("accuracy", logits, label, True) < 100 and label[:, 3].sum() == 0 and (logits[:, 3] > 0).any()
 
 
 def test_accuracy():
     logits, label = multiclass()
-    right = [
-        max(range(CLASSES), key=row.__getitem__) == c for row, c in zip(logits.tolist(), LABEL, strict=True)
-    ]
+    right = [max(range(CLASSES), key=row.__getitem__) == c for row, c in zip(logits.tolist(), LABEL, strict=True)]
     assert score("accuracy", logits, label) == pytest.approx(100 * mean(right))
     logits, label = multilabel()
     right = [
-        [x > 0 for x in row] == [y > 0 for y in true]
-        for row, true in zip(logits.tolist(), label.tolist(), strict=True)
+        [x > 0 for x in row] == [y > 0 for y in true] for row, true in zip(logits.tolist(), label.tolist(), strict=True)
     ]
     assert score("accuracy", logits, label, True) == pytest.approx(100 * mean(right))
 
@@ -165,17 +152,13 @@ def test_a_perfect_and_a_permuted_prediction(metric):
     logits, label = multiclass()
     assert score(metric, logits[order], label[order]) == pytest.approx(score(metric, logits, label))
     logits, label = multilabel()
-    assert score(metric, logits.double(), label.tolist(), True) == pytest.approx(
-        score(metric, logits, label, True)
-    )
+    assert score(metric, logits.double(), label.tolist(), True) == pytest.approx(score(metric, logits, label, True))
 
 
 def test_areas_with_one_class_only():
     logits = torch.randn(5, 3)
     label = torch.ones(5, dtype=torch.int64)
-    with pytest.raises(
-        RecipeError, match="auc: expected a class that some nodes have and others do not, .* 5 nodes"
-    ):
+    with pytest.raises(RecipeError, match="auc: expected a class that some nodes have and others do not, .* 5 nodes"):
         score("auc", logits, label)
     assert score("average_precision", logits, label) == pytest.approx(100.0)
     for label in (torch.ones(5, 3), torch.zeros(5, 3)):

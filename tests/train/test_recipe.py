@@ -106,13 +106,9 @@ def test_overrides_nest_and_the_last_one_counts():
     assert read("han-acm3025").graph["paths"] == {"PAP": ["PAP"], "PSP": ["PLP"]}
 
 
-@pytest.mark.parametrize(
-    "override", ["", "train", "lr=1", "train.lr", "=1", ".=1", "train.=1", ".lr=1", "train..lr=1"]
-)
+@pytest.mark.parametrize("override", ["", "train", "lr=1", "train.lr", "=1", ".=1", "train.=1", ".lr=1", "train..lr=1"])
 def test_an_override_without_section_key_and_value(written, override):
-    refused(
-        r"--set: expected section.key=value, got " + re.escape(repr(override)), written(MINIMAL), [override]
-    )
+    refused(r"--set: expected section.key=value, got " + re.escape(repr(override)), written(MINIMAL), [override])
 
 
 @pytest.mark.parametrize(
@@ -176,9 +172,7 @@ def test_overrides_that_do_not_fit(written, override, sentence):
 @pytest.mark.parametrize("section", ["paper", "data", "graph", "model", "train", "expect"])
 def test_a_section_that_is_none(written, section):
     text = re.sub(rf"(?ms)^\[{section}\]\n.*?(?=^\[|\Z)", "", MINIMAL)
-    refused(
-        rf"recipe: {section}: expected a section \[{section}\], got 3", written(f"{section} = 3\n" + text)
-    )
+    refused(rf"recipe: {section}: expected a section \[{section}\], got 3", written(f"{section} = 3\n" + text))
 
 
 def test_a_title_that_is_none(written):

@@ -5,12 +5,12 @@ import os
 import random
 import time
 
-import citations
 import pytest
-from shell import Shell
 
+import citations
 from hgat.errors import DataError, OutputError, RecipeError
-from hgat.train import checkpoint, run, train
+from hgat.train import checkpoint, loop, run, train
+from shell import Shell
 
 BUDGET = ("train.refit=true", "train.epochs=15", "train.patience=10", "train.lr=0.05")
 SAVE_EVERY = 0.02
@@ -87,12 +87,8 @@ def seen(condition):
 
 
 MOMENTS = {
-    "before the first save": lambda first, total: (
-        lambda folder, chance, shell: time.sleep(chance.random() * first)
-    ),
-    "while an epoch is selected": lambda *_: seen(
-        lambda key: key["variant"] == "ours" and key["stage"] == "select"
-    ),
+    "before the first save": lambda first, total: lambda folder, chance, shell: time.sleep(chance.random() * first),
+    "while an epoch is selected": lambda *_: seen(lambda key: key["variant"] == "ours" and key["stage"] == "select"),
     "while refitting": lambda *_: seen(lambda key: key["variant"] == "ours" and key["stage"] == "refit"),
     "in a control": lambda *_: seen(lambda key: key["variant"] != "ours"),
     "anywhere": lambda first, total: lambda folder, chance, shell: time.sleep(chance.random() * total),
@@ -136,9 +132,7 @@ def test_killed_again_and_again(shell, place, whole):
 def test_a_finished_run_is_left_as_it_is(shell, place, whole):
     folder = place / "whole"
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
-    times = {
-        name: (folder / name).stat().st_mtime_ns for name in ("progress.safetensors", "model.safetensors")
-    }
+    times = {name: (folder / name).stat().st_mtime_ns for name in ("progress.safetensors", "model.safetensors")}
     done = shell(*arguments("whole", "--resume"))
     assert (done.status, done.err) == (0, "") and "control: no graph" in done.out
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
@@ -147,9 +141,7 @@ def test_a_finished_run_is_left_as_it_is(shell, place, whole):
 
 def train_here(place, out, *overrides, seeds=1, resume=False):
     overrides = ("train.epochs=3", *overrides)
-    return train(
-        str(place / "r.toml"), place, seeds=seeds, out=out, overrides=overrides, resume=resume, progress=False
-    )
+    return train(str(place / "r.toml"), place, seeds=seeds, out=out, overrides=overrides, resume=resume, progress=False)
 
 
 def test_more_seeds_train_only_the_new_ones(place, tmp_path):
@@ -165,9 +157,7 @@ def test_more_seeds_train_only_the_new_ones(place, tmp_path):
 
 def test_fewer_seeds_than_are_finished_are_refused(place, tmp_path):
     train_here(place, tmp_path, seeds=2)
-    with pytest.raises(
-        RecipeError, match="--resume: expected 2 seeds or more, as so many are finished, got 1"
-    ):
+    with pytest.raises(RecipeError, match="--resume: expected 2 seeds or more, as so many are finished, got 1"):
         train_here(place, tmp_path, seeds=1, resume=True)
 
 
@@ -198,9 +188,7 @@ def test_other_data_under_the_same_name_are_refused(place, tmp_path, monkeypatch
         train_here(place, tmp_path / "out", "train.epochs=9")
     assert running(tmp_path / "out")
     parts = citations.contents()
-    other = citations.write(
-        tmp_path / "data", allx=parts["allx"][:, :9], tx=parts["tx"][:, :9], x=parts["x"][:, :9]
-    )
+    other = citations.write(tmp_path / "data", allx=parts["allx"][:, :9], tx=parts["tx"][:, :9], x=parts["x"][:, :9])
     with pytest.raises(DataError, match="--resume: expected a state that fits the recipe's data"):
         train(
             str(place / "r.toml"),
@@ -219,6 +207,40 @@ def test_without_resume_a_run_starts_anew(place, tmp_path):
     again = train_here(place, tmp_path, "train.controls=[]")
     assert len(again.metrics["test"]["values"]) == 1 and again.metrics["controls"] == {}
     assert "attention.png" not in os.listdir(tmp_path)
+
+
+def test_an_earlier_run_leaves_nothing_beside_an_unfinished_one(place, tmp_path, monkeypatch):
+    """Its weights and its numbers would pass for those of the new recipe, or of more seeds."""
+    train_here(place, tmp_path)
+    (tmp_path / "attention.png").write_text("an earlier run's")
+    with interrupted_at_write(2, monkeypatch), pytest.raises(Killed):
+        train_here(place, tmp_path, seeds=2, resume=True)
+    left = ["model.safetensors", "progress.safetensors", "recipe.toml"]
+    assert sorted(os.listdir(tmp_path)) == left
+    with interrupted_at_write(0, monkeypatch, after=True), pytest.raises(Killed):
+        train_here(place, tmp_path, "train.lr=0.01")
+    assert os.listdir(tmp_path) == ["recipe.toml"]
+
+
+def test_nothing_that_is_finished_is_trained_again(place, tmp_path, monkeypatch):
+    """After the selection only the refit is left; after both, nothing."""
+    settings = ("train.refit=true", "train.controls=[]", "train.epochs=6")
+    steps, real = [], loop.Fit.step
+
+    def step(fit):
+        steps.append(len(fit.task.train))
+        return real(fit)
+
+    monkeypatch.setattr(loop.Fit, "step", step)
+    with interrupted_at_write(1, monkeypatch, after=True), pytest.raises(Killed):
+        train_here(place, tmp_path, *settings)
+    assert steps == [citations.TRAIN] * 6
+    steps.clear()
+    (best,) = train_here(place, tmp_path, *settings, resume=True).metrics["best_epoch"]
+    assert steps == [citations.TRAIN + 500] * best
+    steps.clear()
+    train_here(place, tmp_path, *settings, resume=True)
+    assert steps == []
 
 
 def test_nothing_to_resume_is_a_fresh_run(place, tmp_path):
@@ -319,9 +341,7 @@ def test_a_full_disk_stops_the_run_and_resume_goes_on(place, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            OutputError, match="expected to write .* bytes to .*, got: No space left on device"
-        ):
+        with pytest.raises(OutputError, match="expected to write .* bytes to .*, got: No space left on device"):
             train_here(place, tmp_path / "out")
     assert not any(name.startswith(".") for name in os.listdir(tmp_path / "out"))
     train_here(place, tmp_path / "out", resume=True)
