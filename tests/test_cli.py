@@ -454,6 +454,11 @@ def test_eval_of_what_is_no_run(shell, place, tmp_path):
     for damaged in (content[:-1], b"", b"\x80\x04.", (copy / "progress.safetensors").read_bytes()):
         weights.write_bytes(damaged)
         refused(shell("eval", copy, "--root", "."), "checkpoint: expected ")
+    weights.write_bytes(content)
+    checkpoint.save_tensors(weights, checkpoint.load_tensors(weights)[0], {"by": "another program of hgat's"})
+    refused(
+        shell("eval", copy, "--root", "."), "checkpoint: expected weights of the recipe beside it, got another file"
+    )
     weights.unlink()
     refused(shell("eval", copy, "--root", "."), "checkpoint: expected a file at .*, got none")
     weights.mkdir()

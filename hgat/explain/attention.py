@@ -26,7 +26,8 @@ class Shares:
 def shares(model, structure, feat):
     """Shares of every layer of a trained model, a list; empty for a model on one plain graph.
 
-    On joined relations: one entry per layer and destination type, heads averaged, over the nodes that have in-edges.
+    On joined relations: one entry per layer and destination type, heads averaged, over the nodes that have in-edges;
+    of the last layer the predicted type alone.
     On views: the semantic weights beta, averaged over nodes where they differ by node.
     """
     training = [module for module in model.modules() if module.training]
@@ -41,15 +42,18 @@ def shares(model, structure, feat):
 def _shares(model, structure, feat):
     if isinstance(structure, JoinedRelations):
         found = []
-        for depth, alpha in enumerate(model.attention(structure, feat), 1):
-            found += _by_relation(structure, alpha, f"layer {depth}")
+        layers = model.attention(structure, feat)
+        for depth, alpha in enumerate(layers, 1):
+            # Of the last layer only the predicted nodes are read: what the others attend to was never trained.
+            read = {model.target} if depth == len(layers) else set(structure.dsttypes)
+            found += _by_relation(structure, alpha, f"layer {depth}", read)
         return found
     if isinstance(structure, Views):
         return [_by_view(structure, beta, depth) for depth, (_, beta) in enumerate(model.attention(structure, feat), 1)]
     return []
 
 
-def _by_relation(joined, alpha, layer):
+def _by_relation(joined, alpha, layer, read):
     device = next(iter(alpha.values())).device
     mass = torch.cat([alpha[e].mean(1) for e in joined.etypes])
     _, dst = csr.edges(joined.across, device)
@@ -62,6 +66,8 @@ def _by_relation(joined, alpha, layer):
     even = mass.new_zeros(count).index_add(0, relation, 1 / degree[dst])
     found = []
     for ntype in joined.dsttypes:
+        if ntype not in read:
+            continue
         here = [k for k, etype in enumerate(joined.etypes) if etype[2] == ntype and joined.num_edges[k]]
         if here:
             found.append(

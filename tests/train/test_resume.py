@@ -155,6 +155,18 @@ def test_more_seeds_train_only_the_new_ones(place, tmp_path):
     assert whole["test"] == two["test"]
 
 
+def test_more_seeds_after_a_kill_in_a_control(place, tmp_path, monkeypatch):
+    """The state that was saved is not that of the fit that comes next."""
+    monkeypatch.setattr(run, "SAVE_EVERY", 0.0)
+    # Recipe; three epochs, weights and result of the one seed; an epoch of the first control.
+    with interrupted_at_write(6, monkeypatch, after=True), pytest.raises(Killed):
+        train_here(place, tmp_path / "a")
+    assert running(tmp_path / "a")["variant"] == "no_graph"
+    train_here(place, tmp_path / "a", seeds=2, resume=True)
+    train_here(place, tmp_path / "b", seeds=2)
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+
+
 def test_fewer_seeds_than_are_finished_are_refused(place, tmp_path):
     train_here(place, tmp_path, seeds=2)
     with pytest.raises(RecipeError, match="--resume: expected 2 seeds or more, as so many are finished, got 1"):
@@ -315,7 +327,8 @@ def test_killed_at_every_write(after, place, tmp_path, monkeypatch):
 
 def test_killed_after_every_epoch(place, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SAVE_EVERY", 0.0)
-    settings = ("train.epochs=4", "train.controls=[]")
+    # The last epoch's weights show every step, those of the best epoch might not.
+    settings = ("train.epochs=4", "train.controls=[]", "train.stop=last")
     with interrupted_at_write(10**9, monkeypatch) as writes:
         train_here(place, tmp_path / "whole", *settings)
     expected = outcome(tmp_path / "whole")
