@@ -12,7 +12,7 @@ from hgat.errors import DataError, OutputError, RecipeError
 from hgat.train import checkpoint, loop, run, train
 from shell import Shell
 
-BUDGET = ("train.refit=true", "train.epochs=15", "train.patience=10", "train.lr=0.05")
+BUDGET = ("train.refit=true", "train.epochs=10", "train.patience=10", "train.lr=0.05")
 SAVE_EVERY = 0.02
 # Training time is all that two equal runs may differ in.
 TIMES = ("seconds", "total_seconds")
