@@ -1,7 +1,7 @@
 """Imports only go down: every file is parsed, for what it imports at its top, in a function or by name.
 
-The house has layers, from the bottom up: errors, settings, files and compat; kernels; graph; ops; nn; models
-and data; train; explain; doctor and cli. A part may use what stands beside its name below and nothing else.
+The house has layers, from the bottom up: errors, settings, files and compat; kernels; graph; ops; nn; models,
+data and accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and nothing else.
 """
 
 import ast
@@ -21,17 +21,18 @@ MAY_USE = {
     "files": {"errors"},
     "compat": set(),
     "kernels": set(),  # not even the errors: kernels check nothing
-    "graph": GROUND,
+    "graph": GROUND | {"kernels"},  # the compiled core sorts the edges
     "ops": GROUND | {"kernels", "graph"},
     "nn": GROUND | {"graph", "ops"},
     "models": GROUND | {"graph", "nn"},
     "data": GROUND | {"graph"},
+    "accelerate": GROUND | {"nn"},
     "train": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", ""},
     "explain": GROUND | {"graph", "ops", "nn", ""},
     "doctor": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "train", "explain", ""},
     "cli": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "train", "explain", "doctor", ""},
     # The package itself, `import hgat`: it stands on the library, and training and the programs stand on it.
-    "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data"},
+    "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "accelerate"},
 }
 # Package -> the places that may import it.
 AT_HOME = {
@@ -123,6 +124,8 @@ PLANTED = [
     ("graph/csr.py", "late = lambda kind: __import__(f'hgat.ops.{kind}')"),
     ("ops/dispatch.py", "if False:\n    from hgat.nn import GATConv"),
     ("nn/gat.py", "from hgat.models import find"),
+    ("nn/gat.py", "from hgat.accelerate import accelerate"),
+    ("accelerate.py", "from hgat import ops"),
     ("models/gat.py", "from hgat.data import load"),
     ("models/gat.py", "from hgat import ops"),
     ("models/gat.py", "from hgat.train import metrics"),

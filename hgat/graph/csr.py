@@ -10,6 +10,7 @@ import dgl
 import torch
 
 from hgat.errors import GraphError, ShapeError
+from hgat.kernels import cpu
 
 __all__ = [
     "Rows",
@@ -22,6 +23,7 @@ __all__ = [
     "in_rows_by_relation",
     "out_rows",
     "single_relation",
+    "structure",
 ]
 
 
@@ -65,7 +67,9 @@ def cached(graph, key, build):
         return build()
     key = ("hgat", *key)
     if key not in store:
-        store[key] = build()
+        # Arrays made under inference mode could not be saved for a later backward.
+        with torch.inference_mode(False):
+            store[key] = build()
     return store[key]
 
 
@@ -113,6 +117,23 @@ def out_rows(graph, device=None):
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
     return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
+
+
+def structure(graph):
+    """The edges by destination and by source as the compiled core reads them: one int32 tensor on the CPU.
+
+    Raises GraphError for 2^31 edges or more.
+    """
+    single_relation(graph)
+
+    def build():
+        src, dst = in_order(graph)
+        try:
+            return cpu.build_structure(src.cpu(), dst.cpu(), graph.num_src_nodes(), graph.num_dst_nodes())
+        except ValueError as error:
+            raise GraphError(str(error)) from None
+
+    return cached(graph, ("structure",), build)
 
 
 def in_rows_by_relation(graph, relation, num_relations, device=None):

@@ -93,4 +93,5 @@ def seed_for(dropout, seed):
             raise ShapeError(f"seed: expected a whole number, got {seed!r}") from None
     if dropout == 0.0:
         return 0
-    return draw_seed() if seed is None else seed
+    # Any whole number is a seed; 64 bits of it count, read as PyTorch's operators read them.
+    return draw_seed() if seed is None else (seed + 2**63) % 2**64 - 2**63

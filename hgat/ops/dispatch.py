@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from hgat.errors import BackendError
-from hgat.kernels import cpu
-from hgat.ops import reference
+from hgat.ops import native, reference
 
 __all__ = ["backends", "is_uniform", "pick", "uniform_attention", "use_backend"]
 
@@ -27,6 +26,13 @@ class _Reference:
         return None
 
 
+class _Native:
+    """The compiled CPU core."""
+
+    kernels = native
+    why_not = staticmethod(native.why_not)
+
+
 class _Unbuilt:
     """A backend whose kernels this build of hgat does not contain."""
 
@@ -42,7 +48,7 @@ class _Unbuilt:
 # From the fastest to the one that always runs; "auto" takes the first that serves the call.
 _BACKENDS = {
     "triton": _Unbuilt(lambda: "this version of hgat contains no Triton kernels"),
-    "native": _Unbuilt(lambda: cpu.why_missing() or "the compiled core of this version holds no attention kernels"),
+    "native": _Native(),
     "dgl": _Reference(),
 }
 

@@ -11,7 +11,7 @@ import torch
 from hgat.errors import ShapeError
 from hgat.kernels import cpu
 
-__all__ = ["attention_dropout", "check_probability", "draw_seed", "dropout_scale"]
+__all__ = ["attention_dropout", "check_probability", "draw_seed", "dropout_numbers", "dropout_scale"]
 
 _LOW = 0xFFFFFFFF
 
@@ -44,11 +44,15 @@ def _composed(num_edges, num_heads, seed, threshold, device):
     return _mix(row[:, None] ^ head) >= threshold
 
 
+def dropout_numbers(dropout, seed):
+    """(64 bits of the seed, threshold of 2^32 below which an entry is dropped, scale of what is kept)."""
+    keep_scale = 0.0 if dropout == 1.0 else 1.0 / (1.0 - dropout)
+    return int(seed) & 0xFFFFFFFFFFFFFFFF, int(dropout * 2**32), keep_scale
+
+
 def dropout_scale(num_edges, num_heads, dropout, seed, like):
     """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
-    seed = int(seed) & 0xFFFFFFFFFFFFFFFF  # any whole number is a seed; 64 bits of it count
-    threshold = int(dropout * 2**32)
-    keep_scale = 0.0 if dropout == 1.0 else 1.0 / (1.0 - dropout)
+    seed, threshold, keep_scale = dropout_numbers(dropout, seed)
     if cpu.available() and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
         scale = torch.empty((num_edges, num_heads), dtype=like.dtype)
         cpu.dropout_scale(scale, seed, threshold, keep_scale, torch.get_num_threads())

@@ -1,7 +1,14 @@
-"""The compiled CPU core: loads it, says what it offers, and says once when it is missing."""
+"""The compiled CPU core: loads it, says what it offers, says once when it is missing, and hands tensors to it.
+
+Arithmetic only: arguments are checked by hgat.ops, and once more, by size, in the core. Every function writes into
+memory that its caller has made. `structure` is what `build_structure` gives.
+"""
 
 import importlib
+import os
 import warnings
+
+import torch
 
 try:
     _core = importlib.import_module("hgat.kernels.cpu._core")
@@ -9,12 +16,29 @@ except ImportError as error:
     _core = None
     _why_missing = str(error)
     warnings.warn(
-        "hgat runs without its compiled core, so attention dropout takes slower PyTorch code: "
+        "hgat runs without its compiled core, so attention takes DGL's slower operators: "
         f"{error}. Reinstall hgat with a C++17 compiler to build it.",
         stacklevel=2,
     )
 
-__all__ = ["available", "dropout_scale", "info", "why_missing"]
+__all__ = [
+    "additive",
+    "available",
+    "build_structure",
+    "dot",
+    "dropout_scale",
+    "edge_softmax",
+    "edge_sum",
+    "gatv2",
+    "info",
+    "softmax_backward",
+    "use_instruction_set",
+    "weighted_sum",
+    "weighted_sum_backward",
+    "why_missing",
+]
+
+VARIABLE = "HGAT_CPU"  # forces an instruction set: baseline, avx2, avx512
 
 
 def available():
@@ -27,6 +51,18 @@ def why_missing():
     return None if available() else f"the compiled core could not be loaded ({_why_missing})"
 
 
+def use_instruction_set(name):
+    """Take the kernels of one instruction set, or of the best one for "auto"; ValueError if it is not here."""
+    return _core.use_instruction_set(name)
+
+
+if available() and os.environ.get(VARIABLE):
+    try:
+        use_instruction_set(os.environ[VARIABLE])
+    except ValueError as error:
+        raise ImportError(f"{VARIABLE}: {error}") from None
+
+
 def info():
     """What the compiled core was built for, what this processor offers, and how many threads it may use."""
     if not available():
@@ -35,6 +71,7 @@ def info():
             "reason": why_missing(),
             "instruction_sets": [],
             "processor": [],
+            "in_use": None,
             "threads": 1,
             "path": None,
         }
@@ -43,11 +80,131 @@ def info():
         "reason": None,
         "instruction_sets": _core.built_for(),
         "processor": _core.cpu_instruction_sets(),
+        "in_use": _core.instruction_set(),
         "threads": _core.max_threads(),
         "path": _core.__file__,
     }
 
 
+def _array(tensor):
+    """The tensor's memory as a NumPy array; bfloat16 as the 16-bit numbers that it is stored in."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach().contiguous()
+    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _memory(tensor):
+    """The same for a result: never a copy."""
+    if tensor is not None and not tensor.is_contiguous():
+        raise ValueError(f"a result needs contiguous memory, got strides {tensor.stride()}")
+    return _array(tensor)
+
+
+def _name(tensor):
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _shape(tensor):
+    return tensor.shape[1], tensor.shape[2]
+
+
+NO_DROPOUT = (0, 0, 1.0)
+
+
 def dropout_scale(scale, seed, threshold, keep_scale, threads):
     """Fill `scale` [E, H] with 0 where (seed, edge, head) is dropped and `keep_scale` elsewhere."""
     _core.dropout_scale(scale.numpy(), seed, threshold, keep_scale, threads)
+
+
+def build_structure(src, dst, num_src, num_dst):
+    """The edges sorted by destination and by source, int32 [n]; ValueError for a node number out of range."""
+    return torch.from_numpy(_core.build_structure(_array(src), _array(dst), num_src, num_dst))
+
+
+def additive(
+    structure, slope, dropout, edge_weight, value, score_src, score_dst, score_edge, *,
+    out=None, alpha=None, logits=None, top=None, inverse=None, d_out=None, gradients=(None,) * 5,
+):  # fmt: skip
+    """GAT forward, or, given d_out, backward.
+
+    dropout: (seed, threshold, scale of what is kept) or None. gradients: of value, score_src, score_dst, score_edge,
+    edge_weight.
+    """
+    heads, width = _shape(value) if value is not None else (score_src.shape[1], 1)
+    _core.additive(
+        d_out is not None, _array(structure), _name(value if value is not None else score_src), heads, width,
+        torch.get_num_threads(), slope, *(dropout or NO_DROPOUT),
+        *map(_array, (edge_weight, value, score_src, score_dst, score_edge)),
+        *map(_memory, (out, alpha, logits, top, inverse)), _array(d_out), *map(_memory, gradients),
+    )  # fmt: skip
+
+
+def edge_softmax(structure, logits, alpha):
+    """Softmax over in-edges: GAT's forward with the logits as scores of the edges, and no values."""
+    _core.additive(
+        False, _array(structure), _name(logits), logits.shape[1], 1, torch.get_num_threads(), 1.0, *NO_DROPOUT,
+        None, None, None, None, _array(logits), None, _memory(alpha), *(None,) * 9,
+    )  # fmt: skip
+
+
+def gatv2(
+    structure, slope, dropout, edge_weight, feat_src, feat_dst, feat_edge, attn, *,
+    out=None, alpha=None, top=None, inverse=None, d_out=None, d_logits=None, gradients=(None,) * 5,
+):  # fmt: skip
+    """GATv2 forward, or, given d_out or d_logits, backward.
+
+    gradients: of feat_src, feat_dst, feat_edge, attn, edge_weight.
+    """
+    _core.gatv2(
+        d_out is not None or d_logits is not None, _array(structure), _name(feat_src), *_shape(feat_src),
+        torch.get_num_threads(), slope, *(dropout or NO_DROPOUT),
+        *map(_array, (edge_weight, feat_src, feat_dst, feat_edge, attn)), *map(_memory, (out, alpha, top, inverse)),
+        *map(_array, (d_out, d_logits)), *map(_memory, gradients),
+    )  # fmt: skip
+
+
+def dot(
+    structure, scale, dropout, edge_weight, query, key, value, bias, *,
+    out=None, alpha=None, logits=None, top=None, inverse=None, d_out=None, gradients=(None,) * 5,
+):  # fmt: skip
+    """Dot-product attention forward, or, given d_out, backward. gradients: of query, key, value, bias, edge_weight."""
+    _core.dot(
+        d_out is not None, _array(structure), _name(query), *_shape(query),
+        query.shape[2] if value is None else value.shape[2], torch.get_num_threads(), scale,
+        *(dropout or NO_DROPOUT),
+        *map(_array, (edge_weight, query, key, value, bias)), *map(_memory, (out, alpha, logits, top, inverse)),
+        _array(d_out), *map(_memory, gradients),
+    )  # fmt: skip
+
+
+def weighted_sum(structure, value, weight, factor, by_source, out):
+    """out_row = factor * sum over the row's edges of weight * value; rows are sources or destinations."""
+    _core.weighted_sum(
+        _array(structure), by_source, _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(), factor,
+        _array(value), _array(weight), _memory(out),
+    )  # fmt: skip
+
+
+def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
+    """Backward of `weighted_sum` by destination with factor 1."""
+    _core.weighted_sum_backward(
+        _array(structure), _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(),
+        *map(_array, (value, weight, d_out)), *map(_memory, (d_value, d_weight)),
+    )  # fmt: skip
+
+
+def softmax_backward(structure, alpha, d_alpha, d_logits):
+    """d_logit = alpha (d_alpha - sum over the in-edges of alpha d_alpha)."""
+    _core.softmax_backward(
+        _array(structure), _name(alpha), alpha.shape[1], torch.get_num_threads(),
+        _array(alpha), _array(d_alpha), _memory(d_logits),
+    )  # fmt: skip
+
+
+def edge_sum(structure, edge_value, by_source, out):
+    """out_row = sum over the row's edges of edge_value; rows are sources or destinations."""
+    _core.edge_sum(
+        _array(structure), by_source, _name(edge_value), edge_value.shape[1], torch.get_num_threads(),
+        _array(edge_value), _memory(out),
+    )  # fmt: skip

@@ -1,12 +1,17 @@
-// The compiled core's door to Python: what it was built with, and the arithmetic on plain arrays.
-// Shapes, types and devices are checked by hgat.ops before a call; nanobind refuses foreign arrays.
+// The compiled core's door to Python: what it was built with, and the kernels on plain arrays.
+//
+// hgat.ops checks a user's arguments. What is checked here once more, cheaply, is that every array has the size that
+// the kernel will read or write, so that no mistake in the layers above can reach memory that is not theirs.
 
 #include <cstdint>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -15,19 +20,58 @@
 #endif
 
 #include "dropout.h"
+#include "kernels.h"
+#include "structure.h"
 
 namespace nb = nanobind;
 
 namespace {
+
+using hgat::AlphaScale;
+using hgat::Graph;
+using hgat::Kernels;
+using hgat::Type;
+using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using MaybeArray = std::optional<Array>;
+
+// ---- instruction sets ----
 
 std::vector<std::string> cpu_instruction_sets() {
   std::vector<std::string> sets{"baseline"};
 #if defined(__x86_64__) && defined(__GNUC__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets.push_back("avx2");
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) sets.push_back("avx512");
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma"))
+    sets.push_back("avx512");
 #endif
   return sets;
+}
+
+std::vector<const Kernels*> built() {
+  std::vector<const Kernels*> tables{hgat::baseline::kernels()};
+#ifdef HGAT_X86
+  tables.push_back(hgat::avx2::kernels());
+  tables.push_back(hgat::avx512::kernels());
+#endif
+  return tables;
+}
+
+const Kernels* chosen = nullptr;
+
+// Takes the named set, or the best one for "auto". Raises ValueError for one that is not here.
+std::string use_instruction_set(const std::string& name) {
+  const std::vector<std::string> offered = cpu_instruction_sets();
+  std::string names;
+  const Kernels* best = nullptr;
+  for (const Kernels* table : built())
+    for (const std::string& set : offered)
+      if (set == table->name && (name == "auto" || name == set)) best = table;
+      else if (set == table->name) names += (names.empty() ? "" : ", ") + set;
+  if (best == nullptr)
+    throw nb::value_error(("instruction set: expected auto or one of " + names + ", got " + name).c_str());
+  chosen = best;
+  return best->name;
 }
 
 int max_threads() {
@@ -38,6 +82,62 @@ int max_threads() {
 #endif
 }
 
+// ---- arrays ----
+
+[[noreturn]] void refuse(const char* name, const std::string& expected, const Array& got) {
+  std::string shape;
+  for (size_t k = 0; k < got.ndim(); ++k) shape += (k ? ", " : "") + std::to_string(got.shape(k));
+  throw nb::value_error((std::string(name) + ": expected " + expected + ", got [" + shape + "] of " +
+                         std::to_string(got.dtype().bits) + " bits").c_str());
+}
+
+int bits_of(Type type) { return type == Type::f64 ? 64 : type == Type::f32 ? 32 : 16; }
+int sum_bits_of(Type type) { return type == Type::f64 ? 64 : 32; }
+
+void* checked(const char* name, const Array& array, int bits, int64_t count) {
+  if (array.dtype().bits != bits || static_cast<int64_t>(array.size()) != count)
+    refuse(name, std::to_string(count) + " elements of " + std::to_string(bits) + " bits", array);
+  return array.data();
+}
+
+void* checked(const char* name, MaybeArray array, int bits, int64_t count) {
+  return array ? checked(name, *array, bits, count) : nullptr;
+}
+
+Type type_of(const std::string& name) {
+  if (name == "float32") return Type::f32;
+  if (name == "float64") return Type::f64;
+  if (name == "bfloat16") return Type::bf16;
+  throw nb::value_error(("type: expected float32, float64 or bfloat16, got " + name).c_str());
+}
+
+Graph graph_of(const Array& structure) {
+  if (structure.dtype() != nb::dtype<int32_t>() || structure.ndim() != 1) refuse("structure", "[n] int32", structure);
+  return hgat::read_structure(static_cast<const int32_t*>(structure.data()), static_cast<int64_t>(structure.size()));
+}
+
+int positive(const char* name, int64_t value, int64_t least = 1) {
+  if (value < least || value > (1 << 24))
+    throw nb::value_error((std::string(name) + ": expected " + std::to_string(least) + " to 2^24, got " +
+                           std::to_string(value)).c_str());
+  return static_cast<int>(value);
+}
+
+// (edge weight or None, seed, threshold of 2^32, scale of what is kept)
+AlphaScale scale_of(MaybeArray weight, uint64_t seed, uint64_t threshold, double keep_scale, Type type,
+                    int64_t edges, int heads) {
+  AlphaScale scale{};
+  if (weight) {
+    scale.weight_heads = weight->ndim() == 2 && weight->shape(1) == 1 ? 1 : heads;
+    scale.weight = checked("edge_weight", *weight, sum_bits_of(type), edges * scale.weight_heads);
+  }
+  scale.drops = threshold > 0;
+  scale.key = hgat::baseline::dropout_key(seed);
+  scale.threshold = threshold;
+  scale.keep_scale = keep_scale;
+  return scale;
+}
+
 // scale [E, H]: 0 where (seed, edge, head) is dropped, else keep_scale.
 template <typename T>
 void dropout_scale(nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu> scale, uint64_t seed,
@@ -45,26 +145,253 @@ void dropout_scale(nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu> sc
   const int64_t edges = static_cast<int64_t>(scale.shape(0));
   const int64_t heads = static_cast<int64_t>(scale.shape(1));
   T* out = scale.data();
-  const uint32_t key = hgat::dropout_key(seed);
+  const uint32_t key = hgat::baseline::dropout_key(seed);
   nb::gil_scoped_release release;
+#ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(static)
+#endif
   for (int64_t edge = 0; edge < edges; ++edge) {
-    const uint32_t row = hgat::dropout_row(key, static_cast<uint64_t>(edge));
+    const uint32_t row = hgat::baseline::dropout_row(key, static_cast<uint64_t>(edge));
     for (int64_t head = 0; head < heads; ++head) {
-      const bool keep = hgat::dropout_bits(row, static_cast<uint32_t>(head)) >= threshold;
+      const bool keep = hgat::baseline::dropout_bits(row, static_cast<uint32_t>(head)) >= threshold;
       out[edge * heads + head] = keep ? keep_scale : T(0);
     }
   }
+}
+
+nb::object build_structure(const Array& src, const Array& dst, int64_t num_src, int64_t num_dst) {
+  const int64_t edges = static_cast<int64_t>(src.size());
+  const bool wide = src.dtype() == nb::dtype<int64_t>();
+  if ((!wide && src.dtype() != nb::dtype<int32_t>()) || dst.dtype() != src.dtype()) refuse("source", "[E] int32 or int64", src);
+  if (static_cast<int64_t>(dst.size()) != edges) refuse("destination", "as many as sources", dst);
+  auto* data = new std::vector<int32_t>();
+  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<int32_t>*>(p); });
+  {
+    nb::gil_scoped_release release;
+    *data = wide ? hgat::build_structure(static_cast<const int64_t*>(src.data()), static_cast<const int64_t*>(dst.data()),
+                                         edges, num_src, num_dst)
+                 : hgat::build_structure(static_cast<const int32_t*>(src.data()), static_cast<const int32_t*>(dst.data()),
+                                         edges, num_src, num_dst);
+  }
+  const size_t shape[1] = {data->size()};
+  return nb::cast(nb::ndarray<nb::numpy, int32_t>(data->data(), 1, shape, owner));
+}
+
+// ---- operators ----
+
+void additive(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
+              int threads, double slope, uint64_t seed, uint64_t threshold, double keep_scale,
+              MaybeArray edge_weight, MaybeArray value, MaybeArray score_src,
+              MaybeArray score_dst, MaybeArray score_edge, MaybeArray out, MaybeArray alpha,
+              MaybeArray logits, MaybeArray top, MaybeArray inverse, MaybeArray d_out, MaybeArray d_value,
+              MaybeArray d_score_src, MaybeArray d_score_dst, MaybeArray d_score_edge,
+              MaybeArray d_weight) {
+  hgat::Additive a{};
+  a.graph = graph_of(structure);
+  a.type = type_of(type_name);
+  a.heads = positive("heads", heads);
+  a.width = positive("width", width);
+  a.threads = positive("threads", threads);
+  a.slope = slope;
+  const int wide = sum_bits_of(a.type), narrow = bits_of(a.type);
+  const int64_t src = a.graph.out.rows, dst = a.graph.in.rows, edges = a.graph.edges, row = heads * width;
+  a.scale = scale_of(edge_weight, seed, threshold, keep_scale, a.type, edges, a.heads);
+  a.value = checked("value", value, narrow, src * row);
+  a.score_src = checked("score_src", score_src, wide, src * heads);
+  a.score_dst = checked("score_dst", score_dst, wide, dst * heads);
+  a.score_edge = checked("score_edge", score_edge, wide, edges * heads);
+  a.out = checked("out", out, narrow, dst * row);
+  a.alpha = checked("alpha", alpha, wide, edges * heads);
+  a.logits = checked("logits", logits, wide, edges * heads);
+  a.top = checked("top", top, wide, dst * heads);
+  a.inverse = checked("inverse", inverse, wide, dst * heads);
+  a.d_out = checked("d_out", d_out, narrow, dst * row);
+  a.d_value = checked("d_value", d_value, narrow, src * row);
+  a.d_score_src = checked("d_score_src", d_score_src, wide, src * heads);
+  a.d_score_dst = checked("d_score_dst", d_score_dst, wide, dst * heads);
+  a.d_score_edge = checked("d_score_edge", d_score_edge, wide, edges * heads);
+  a.d_weight = checked("d_weight", d_weight, wide, edges * heads);
+  if ((a.score_src == nullptr) != (a.score_dst == nullptr) || (a.out && !a.value) || ((a.top == nullptr) != (a.inverse == nullptr)) ||
+      (backward && !(a.value && a.score_src && a.out && a.top && a.d_out)))
+    throw nb::value_error("additive: arrays that belong together are missing");
+  nb::gil_scoped_release release;
+  backward ? chosen->additive_backward(a) : chosen->additive_forward(a);
+}
+
+void gatv2(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
+           int threads, double slope, uint64_t seed, uint64_t threshold, double keep_scale,
+           MaybeArray edge_weight, const Array& feat_src, const Array& feat_dst, MaybeArray feat_edge,
+           const Array& attn, MaybeArray out, MaybeArray alpha, MaybeArray top,
+           MaybeArray inverse, MaybeArray d_out, MaybeArray d_logits, MaybeArray d_feat_src,
+           MaybeArray d_feat_dst, MaybeArray d_feat_edge, MaybeArray d_attn,
+           MaybeArray d_weight) {
+  hgat::Gatv2 g{};
+  g.graph = graph_of(structure);
+  g.type = type_of(type_name);
+  g.heads = positive("heads", heads);
+  g.width = positive("width", width);
+  g.threads = positive("threads", threads);
+  g.slope = slope;
+  const int wide = sum_bits_of(g.type), narrow = bits_of(g.type);
+  const int64_t src = g.graph.out.rows, dst = g.graph.in.rows, edges = g.graph.edges, row = heads * width;
+  g.scale = scale_of(edge_weight, seed, threshold, keep_scale, g.type, edges, g.heads);
+  g.feat_src = checked("feat_src", feat_src, narrow, src * row);
+  g.feat_dst = checked("feat_dst", feat_dst, narrow, dst * row);
+  g.feat_edge = checked("feat_edge", feat_edge, narrow, edges * row);
+  g.attn = checked("attn", attn, wide, row);
+  g.out = checked("out", out, narrow, dst * row);
+  g.alpha = checked("alpha", alpha, wide, edges * heads);
+  g.top = checked("top", top, wide, dst * heads);
+  g.inverse = checked("inverse", inverse, wide, dst * heads);
+  g.d_out = checked("d_out", d_out, narrow, dst * row);
+  g.d_logits = checked("d_logits", d_logits, wide, edges * heads);
+  g.d_feat_src = checked("d_feat_src", d_feat_src, narrow, src * row);
+  g.d_feat_dst = checked("d_feat_dst", d_feat_dst, narrow, dst * row);
+  g.d_feat_edge = checked("d_feat_edge", d_feat_edge, narrow, edges * row);
+  g.d_attn = checked("d_attn", d_attn, wide, row);
+  g.d_weight = checked("d_weight", d_weight, wide, edges * heads);
+  if ((g.top == nullptr) != (g.inverse == nullptr) ||
+      (backward && !g.d_logits && !(g.out && g.top && g.d_out)))
+    throw nb::value_error("gatv2: arrays that belong together are missing");
+  nb::gil_scoped_release release;
+  backward ? chosen->gatv2_backward(g) : chosen->gatv2_forward(g);
+}
+
+void dot(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
+         int64_t value_width, int threads, double factor, uint64_t seed, uint64_t threshold, double keep_scale,
+         MaybeArray edge_weight, const Array& query, const Array& key, MaybeArray value,
+         MaybeArray bias, MaybeArray out, MaybeArray alpha, MaybeArray logits,
+         MaybeArray top, MaybeArray inverse, MaybeArray d_out, MaybeArray d_query,
+         MaybeArray d_key, MaybeArray d_value, MaybeArray d_bias, MaybeArray d_weight) {
+  hgat::Dot d{};
+  d.graph = graph_of(structure);
+  d.type = type_of(type_name);
+  d.heads = positive("heads", heads);
+  d.width = positive("width", width);
+  d.value_width = positive("value_width", value_width);
+  d.threads = positive("threads", threads);
+  d.factor = factor;
+  const int wide = sum_bits_of(d.type), narrow = bits_of(d.type);
+  const int64_t src = d.graph.out.rows, dst = d.graph.in.rows, edges = d.graph.edges;
+  const int64_t row = heads * width, value_row = heads * value_width;
+  d.scale = scale_of(edge_weight, seed, threshold, keep_scale, d.type, edges, d.heads);
+  d.query = checked("query", query, narrow, dst * row);
+  d.key = checked("key", key, narrow, src * row);
+  d.value = checked("value", value, narrow, src * value_row);
+  d.bias = checked("bias", bias, wide, edges * heads);
+  d.out = checked("out", out, narrow, dst * value_row);
+  d.alpha = checked("alpha", alpha, wide, edges * heads);
+  d.logits = checked("logits", logits, wide, edges * heads);
+  d.top = checked("top", top, wide, dst * heads);
+  d.inverse = checked("inverse", inverse, wide, dst * heads);
+  d.d_out = checked("d_out", d_out, narrow, dst * value_row);
+  d.d_query = checked("d_query", d_query, narrow, dst * row);
+  d.d_key = checked("d_key", d_key, narrow, src * row);
+  d.d_value = checked("d_value", d_value, narrow, src * value_row);
+  d.d_bias = checked("d_bias", d_bias, wide, edges * heads);
+  d.d_weight = checked("d_weight", d_weight, wide, edges * heads);
+  if ((d.out && !d.value) || ((d.top == nullptr) != (d.inverse == nullptr)) ||
+      (backward && !(d.value && d.out && d.top && d.d_out)))
+    throw nb::value_error("dot: arrays that belong together are missing");
+  nb::gil_scoped_release release;
+  backward ? chosen->dot_backward(d) : chosen->dot_forward(d);
+}
+
+// by_source: rows are the sources, and value belongs to the destinations.
+void weighted_sum(const Array& structure, bool by_source, const std::string& type_name, int64_t heads,
+                  int64_t value_heads, int64_t width, int threads, double factor, const Array& value,
+                  const Array& weight, const Array& out) {
+  const Graph graph = graph_of(structure);
+  hgat::WeightedSum s{};
+  s.rows = by_source ? graph.out : graph.in;
+  s.type = type_of(type_name);
+  s.heads = positive("heads", heads);
+  s.value_heads = positive("value_heads", value_heads);
+  s.width = positive("width", width);
+  s.threads = positive("threads", threads);
+  s.factor = factor;
+  if (value_heads != 1 && value_heads != heads) throw nb::value_error("value_heads: expected 1 or heads");
+  s.value = checked("value", value, bits_of(s.type), s.rows.others * value_heads * width);
+  s.weight = checked("weight", weight, sum_bits_of(s.type), graph.edges * heads);
+  s.out = checked("out", out, bits_of(s.type), s.rows.rows * heads * width);
+  nb::gil_scoped_release release;
+  chosen->weighted_sum(s);
+}
+
+void weighted_sum_backward(const Array& structure, const std::string& type_name, int64_t heads, int64_t value_heads,
+                           int64_t width, int threads, const Array& value, const Array& weight, const Array& d_out,
+                           MaybeArray d_value, MaybeArray d_weight) {
+  const Graph graph = graph_of(structure);
+  hgat::WeightedSumBackward s{};
+  s.rows = graph.out;
+  s.type = type_of(type_name);
+  s.heads = positive("heads", heads);
+  s.value_heads = positive("value_heads", value_heads);
+  s.width = positive("width", width);
+  s.threads = positive("threads", threads);
+  if (value_heads != 1 && value_heads != heads) throw nb::value_error("value_heads: expected 1 or heads");
+  const int narrow = bits_of(s.type), wide = sum_bits_of(s.type);
+  s.value = checked("value", value, narrow, graph.out.rows * value_heads * width);
+  s.weight = checked("weight", weight, wide, graph.edges * heads);
+  s.d_out = checked("d_out", d_out, narrow, graph.in.rows * heads * width);
+  s.d_value = checked("d_value", d_value, narrow, graph.out.rows * value_heads * width);
+  s.d_weight = checked("d_weight", d_weight, wide, graph.edges * heads);
+  nb::gil_scoped_release release;
+  chosen->weighted_sum_backward(s);
+}
+
+void softmax_backward(const Array& structure, const std::string& type_name, int64_t heads, int threads,
+                      const Array& alpha, const Array& d_alpha, const Array& d_logits) {
+  const Graph graph = graph_of(structure);
+  hgat::SoftmaxBackward s{};
+  s.rows = graph.in;
+  s.type = type_of(type_name);
+  s.heads = positive("heads", heads);
+  s.threads = positive("threads", threads);
+  const int wide = sum_bits_of(s.type);
+  s.alpha = checked("alpha", alpha, wide, graph.edges * heads);
+  s.d_alpha = checked("d_alpha", d_alpha, wide, graph.edges * heads);
+  s.d_logits = checked("d_logits", d_logits, wide, graph.edges * heads);
+  nb::gil_scoped_release release;
+  chosen->softmax_backward(s);
+}
+
+void edge_sum(const Array& structure, bool by_source, const std::string& type_name, int64_t heads, int threads,
+              const Array& edge_value, const Array& out) {
+  const Graph graph = graph_of(structure);
+  hgat::EdgeSum s{};
+  s.rows = by_source ? graph.out : graph.in;
+  s.type = type_of(type_name);
+  s.heads = positive("heads", heads);
+  s.threads = positive("threads", threads);
+  s.edge_value = checked("edge_value", edge_value, sum_bits_of(s.type), graph.edges * heads);
+  s.out = checked("out", out, sum_bits_of(s.type), s.rows.rows * heads);
+  nb::gil_scoped_release release;
+  chosen->edge_sum(s);
 }
 
 }  // namespace
 
 NB_MODULE(_core, module) {
   module.doc() = "Compiled core of hgat.";
+  use_instruction_set("auto");
   module.def("cpu_instruction_sets", &cpu_instruction_sets, "What this processor offers.");
-  module.def("built_for", [] { return std::vector<std::string>{"baseline"}; },
-             "The instruction sets that this core was compiled for.");
+  module.def("built_for", [] {
+    std::vector<std::string> names;
+    for (const Kernels* table : built()) names.emplace_back(table->name);
+    return names;
+  }, "The instruction sets that this core was compiled for.");
+  module.def("use_instruction_set", &use_instruction_set);
+  module.def("instruction_set", [] { return std::string(chosen->name); }, "The one in use.");
   module.def("max_threads", &max_threads, "Threads that OpenMP would start; 1 without OpenMP.");
   module.def("dropout_scale", &dropout_scale<float>);
   module.def("dropout_scale", &dropout_scale<double>);
+  module.def("build_structure", &build_structure);
+  module.def("additive", &additive);
+  module.def("gatv2", &gatv2);
+  module.def("dot", &dot);
+  module.def("weighted_sum", &weighted_sum);
+  module.def("weighted_sum_backward", &weighted_sum_backward);
+  module.def("softmax_backward", &softmax_backward);
+  module.def("edge_sum", &edge_sum);
 }

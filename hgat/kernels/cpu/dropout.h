@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
-namespace hgat {
+#include "simd.h"
+
+HGAT_OPEN
 
 // A 32-bit finaliser with low bias (constants: C. Wellons, "Prospecting for hash functions", 2018).
 inline uint32_t mix(uint32_t x) {
@@ -27,4 +29,4 @@ inline uint32_t dropout_row(uint32_t key, uint64_t edge) {
 
 inline uint32_t dropout_bits(uint32_t row, uint32_t head) { return mix(row ^ (head * 0x9e3779b9U)); }
 
-}  // namespace hgat
+HGAT_CLOSE

@@ -1,0 +1,189 @@
+// Dot-product attention: logit_uv = factor (query_v . key_u) + bias_uv.
+
+#include "attend.h"
+
+HGAT_OPEN
+namespace {
+
+// x[edge, h] = factor (own[h] . matrix[other][h]) + bias
+template <class T, int W>
+inline void logit_rows(const Layout<W>& layout, const Matrix<T>& matrix, const Rows& rows, int64_t first, int64_t end,
+                       const Sum<T>* own, const Sum<T>* bias, Sum<T> factor, Sum<T>* x) {
+  const int H = layout.heads;
+  dot_rows<T, W, false>(layout, matrix, rows.other, first, end, rows.indptr[rows.rows], own, x, nullptr, nullptr);
+  for (int64_t i = 0; i < (end - first) * H; ++i) x[i] *= factor;
+  if (bias)
+    for (int64_t i = 0; i < end - first; ++i)
+      for (int h = 0; h < H; ++h) x[i * H + h] += bias[static_cast<int64_t>(rows.edge[first + i]) * H + h];
+}
+
+template <class T, int W> void forward(const Dot& d) {
+  using A = Sum<T>;
+  const int H = d.heads;
+  const Rows& rows = d.graph.in;
+  const Layout<W> layout(H, d.width), value_layout(H, d.value_width);
+  const Matrix<T> query(d.query, H, d.width), key(d.key, H, d.width), value(d.value, H, d.value_width);
+  const A* bias = static_cast<const A*>(d.bias);
+  const A factor = static_cast<A>(d.factor);
+  if (A* logits = static_cast<A*>(d.logits)) {
+    const int64_t size_own = padded<A>(layout.lanes()), size = size_own + padded<A>(kSegment * H);
+    const Buffer scratch(size * d.threads * static_cast<int64_t>(sizeof(A)));
+    for_rows(rows, d.threads, [&](int64_t v, int64_t first, int64_t end, int64_t, int64_t, int thread) {
+      A* own = scratch.as<A>(size * thread);
+      A* x = own + size_own;
+      unpack<T, W>(layout, query[v], own);
+      logit_rows<T, W>(layout, key, rows, first, end, own, bias, factor, x);
+      for (int64_t i = 0; i < end - first; ++i)
+        memcpy(logits + static_cast<int64_t>(rows.edge[first + i]) * H, x + i * H, sizeof(A) * H);
+    });
+    return;
+  }
+  attend<T, W>(rows, d.scale, d.threads, value_layout, value, static_cast<T*>(d.out),
+               {static_cast<A*>(d.top), static_cast<A*>(d.inverse), static_cast<A*>(d.alpha)}, layout.lanes(),
+               [&](int64_t v, int64_t first, int64_t end, A* x, A* own) {
+                 unpack<T, W>(layout, query[v], own);
+                 logit_rows<T, W>(layout, key, rows, first, end, own, bias, factor, x);
+               });
+}
+
+// By source: alpha again from query rows, then d_value_u = sum_v alpha' d_out_v and d_key_u = factor sum_v d_logit
+// query_v; by destination: d_query_v = factor sum_u d_logit key_u.
+template <class T, int W> void backward(const Dot& d) {
+  using A = Sum<T>;
+  constexpr int L = kLanes<A>;
+  const int H = d.heads;
+  const Rows& rows = d.graph.out;
+  const Layout<W> layout(H, d.width), value_layout(H, d.value_width);
+  const Matrix<T> query(d.query, H, d.width), key(d.key, H, d.width);
+  const Matrix<T> value(d.value, H, d.value_width), d_out(d.d_out, H, d.value_width);
+  const A* bias = static_cast<const A*>(d.bias);
+  const A factor = static_cast<A>(d.factor);
+  const ByHeads<A> heads = by_heads<A>(H);
+  const bool scaled = changes(d.scale);
+  const int64_t edges = d.graph.edges;
+
+  const int64_t info_row = 3 * H;
+  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)));
+  A* info = info_memory.as<A>();
+  for_ranges(rows.others, 1024, d.threads, [&](int64_t first, int64_t end) {
+    for (int64_t v = first; v < end; ++v) {
+      A* to = info + v * info_row;
+      memcpy(to, static_cast<const A*>(d.top) + v * H, sizeof(A) * H);
+      memcpy(to + H, static_cast<const A*>(d.inverse) + v * H, sizeof(A) * H);
+      output_products<T, W>(value_layout, static_cast<const T*>(d.out), d_out.data, v, to + 2 * H);
+    }
+  });
+  const Buffer d_memory(d.d_query && !d.d_bias ? edges * H * static_cast<int64_t>(sizeof(A)) : 0);
+  A* d_place = d_memory.as<A>();
+  A* d_bias = static_cast<A*>(d.d_bias);
+  A* d_weight = static_cast<A*>(d.d_weight);
+  T* d_key = static_cast<T*>(d.d_key);
+  T* d_value = static_cast<T*>(d.d_value);
+
+  const int64_t size_x = padded<A>(kSegment * H), size_key = padded<A>(layout.lanes());
+  const int64_t size_value = padded<A>(value_layout.lanes());
+  const int64_t size = 5 * size_x + 2 * size_key + 2 * size_value;
+  const Buffer scratch(size * d.threads * static_cast<int64_t>(sizeof(A)));
+  const int64_t parts = segments(rows), size_part = size_key + size_value;
+  const Buffer part(parts * size_part * static_cast<int64_t>(sizeof(A)));
+  auto finish = [&](int64_t u, const A* total_key, const A* total_value) {
+    if (d_key) pack<T, W>(layout, total_key, nullptr, d_key + u * key.row);
+    if (d_value) pack<T, W>(value_layout, total_value, nullptr, d_value + u * value.row);
+  };
+  for_rows(rows, d.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+    A* x = scratch.as<A>(size * thread);
+    A* weight = x + size_x;
+    A* scale = weight + size_x;
+    A* dropped = scale + size_x;
+    A* dot = dropped + size_x;
+    A* own_key = dot + size_x;
+    A* own_value = own_key + size_key;
+    A* total_key = segment < 0 ? own_value + size_value : part.as<A>(segment * size_part);
+    A* total_value = total_key + size_key;
+    const int64_t n = end - first, count = n * H;
+    zero(total_key, layout.lanes());
+    zero(total_value, value_layout.lanes());
+    unpack<T, W>(layout, key[u], own_key);
+    unpack<T, W>(value_layout, value[u], own_value);
+    logit_rows<T, W>(layout, query, rows, first, end, own_key, bias, factor, x);
+    for (int64_t i = 0; i < n; ++i) {
+      const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row;
+      for (int h = 0; h < H; ++h) x[i * H + h] -= of[h];
+    }
+    exp_all(x, count);
+    for (int64_t i = 0; i < n; ++i) {
+      const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row + H;
+      for (int h = 0; h < H; ++h) x[i * H + h] *= of[h];
+    }
+    if (scaled) heads.scale(d.scale, rows.edge + first, n, H, scale, d_weight ? dropped : nullptr);
+    for (int64_t k = 0; k < count; k += L) {
+      const Vec<A, L> alpha = load<L>(x + k);
+      store<L>(weight + k, scaled ? alpha * load<L>(scale + k) : alpha);
+    }
+    dot_rows<T, W, true>(value_layout, d_out, rows.other, first, end, edges, own_value, dot, weight, total_value);
+    for (int64_t i = 0; i < n; ++i) {
+      const A* s = info + static_cast<int64_t>(rows.other[first + i]) * info_row + 2 * H;
+      const int64_t e = static_cast<int64_t>(rows.edge[first + i]) * H;
+      for (int h = 0; h < H; ++h) {
+        const int64_t k = i * H + h;
+        if (d_weight) d_weight[e + h] = x[k] * dropped[k] * dot[k];
+        x[k] *= (scaled ? dot[k] * scale[k] : dot[k]) - s[h];
+        if (d_bias) d_bias[e + h] = x[k];
+        x[k] *= factor;
+      }
+    }
+    if (d_place && count) memcpy(d_place + first * H, x, sizeof(A) * count);
+    if (d_key) add_rows<T, W>(layout, query, rows.other, first, end, edges, x, total_key);
+    if (segment < 0) finish(u, total_key, total_value);
+  });
+  for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
+    A* total = part.as<A>(from * size_part);
+    for (int64_t k = from + 1; k < to; ++k) add(total, part.as<A>(k * size_part), size_part);
+    finish(u, total, total + size_key);
+  });
+  if (d.d_query == nullptr) return;
+  const Rows& in = d.graph.in;
+  const A* d_logit = d_bias ? d_bias : d_place;
+  const A remaining = d_bias ? factor : A(1);
+  const int32_t* index = d_bias ? in.edge : d.graph.place;
+  T* d_query = static_cast<T*>(d.d_query);
+  const int64_t in_parts = segments(in);
+  const Buffer in_part(in_parts * size_key * static_cast<int64_t>(sizeof(A)));
+  for_rows(in, d.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+    A* x = scratch.as<A>(size * thread);
+    A* total = segment < 0 ? x + size_x : in_part.as<A>(segment * size_key);
+    zero(total, layout.lanes());
+    for (int64_t p = first; p < end; ++p) {
+      if (p + 16 < edges) prefetch_line(d_logit + static_cast<int64_t>(index[p + 16]) * H);
+      const A* from = d_logit + static_cast<int64_t>(index[p]) * H;
+      for (int h = 0; h < H; ++h) x[(p - first) * H + h] = from[h] * remaining;
+    }
+    add_rows<T, W>(layout, key, in.other, first, end, edges, x, total);
+    if (segment < 0) pack<T, W>(layout, total, nullptr, d_query + v * query.row);
+  });
+  for_long_rows(in, [&](int64_t v, int64_t from, int64_t to) {
+    A* total = in_part.as<A>(from * size_key);
+    for (int64_t k = from + 1; k < to; ++k) add(total, in_part.as<A>(k * size_key), layout.lanes());
+    pack<T, W>(layout, total, nullptr, d_query + v * query.row);
+  });
+}
+
+}  // namespace
+
+void dot_forward(const Dot& d) {
+  with_type(d.type, [&](auto* type) {
+    using T = typename Pointee<decltype(type)>::type;
+    const int narrow = d.out && d.value_width < d.width ? d.value_width : d.width;
+    with_vector<T>(narrow, [&](auto w) { forward<T, decltype(w)::value>(d); });
+  });
+}
+
+void dot_backward(const Dot& d) {
+  with_type(d.type, [&](auto* type) {
+    using T = typename Pointee<decltype(type)>::type;
+    with_vector<T>(d.value_width < d.width ? d.value_width : d.width,
+                   [&](auto w) { backward<T, decltype(w)::value>(d); });
+  });
+}
+
+HGAT_CLOSE

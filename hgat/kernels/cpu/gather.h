@@ -1,0 +1,154 @@
+// The loops that run at memory speed: rows of other nodes are read once, four edges at a time, while the next four
+// are on their way to the cache.
+
+#pragma once
+
+#include "rows.h"
+#include "simd.h"
+
+HGAT_OPEN
+
+constexpr int64_t kAhead = 4;
+
+// A matrix of storage type [N, heads or 1, width]. step: elements from head to head, 0 where heads share one row.
+template <class T> struct Matrix {
+  const T* data;
+  int64_t row;   // elements in a row
+  int64_t step;  // from head to head
+  Matrix(const void* data, int heads, int width, bool shared = false)
+      : data(static_cast<const T*>(data)), row(shared ? width : static_cast<int64_t>(heads) * width),
+        step(shared ? 0 : width) {}
+  const T* operator[](int64_t i) const { return data + i * row; }
+};
+
+// total += sum over the edges at positions [first, end) of weight[edge, h] * matrix[other].
+//
+// weight: [end - first, H]. total: scratch layout. limit: positions below it may be prefetched.
+template <class T, int W>
+inline void add_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int32_t* other, int64_t first, int64_t end,
+                     int64_t limit, const Sum<T>* weight, Sum<T>* total) {
+  using A = Sum<T>;
+  using V = Vec<A, W>;
+  const int H = layout.heads, C = layout.chunks;
+  int64_t p = first;
+  for (; p + 4 <= end; p += 4, weight += 4 * H) {
+    for (int64_t k = p + kAhead; k < p + kAhead + 4 && k < limit; ++k) prefetch_row(matrix[other[k]], matrix.row);
+    const T* r0 = matrix[other[p]];
+    const T* r1 = matrix[other[p + 1]];
+    const T* r2 = matrix[other[p + 2]];
+    const T* r3 = matrix[other[p + 3]];
+    A* to = total;
+    for (int h = 0; h < H; ++h) {
+      const V w0 = splat<A, W>(weight[h]), w1 = splat<A, W>(weight[H + h]);
+      const V w2 = splat<A, W>(weight[2 * H + h]), w3 = splat<A, W>(weight[3 * H + h]);
+      for (int c = 0; c < C; ++c, to += W) {
+        const int64_t at = h * matrix.step + layout.at(c);
+        V sum = load<W>(to) + w0 * load<W>(r0 + at);
+        sum += w1 * load<W>(r1 + at);
+        sum += w2 * load<W>(r2 + at);
+        sum += w3 * load<W>(r3 + at);
+        store<W>(to, sum);
+      }
+    }
+  }
+  for (; p < end; ++p, weight += H) {
+    if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], matrix.row);
+    const T* row = matrix[other[p]];
+    A* to = total;
+    for (int h = 0; h < H; ++h) {
+      const V w = splat<A, W>(weight[h]);
+      for (int c = 0; c < C; ++c, to += W)
+        store<W>(to, load<W>(to) + w * load<W>(row + h * matrix.step + layout.at(c)));
+    }
+  }
+}
+
+// dot[edge, h] = own[h] . matrix[other][h], and, if Adds, total += weight[edge, h] * matrix[other] in the same pass.
+//
+// own: scratch layout with repeated lanes zero.
+template <class T, int W, bool Adds>
+inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int32_t* other, int64_t first, int64_t end,
+                     int64_t limit, const Sum<T>* own, Sum<T>* dot, const Sum<T>* weight, Sum<T>* total) {
+  using A = Sum<T>;
+  using V = Vec<A, W>;
+  const int H = layout.heads, C = layout.chunks;
+  int64_t p = first;
+  for (; p + 4 <= end; p += 4, dot += 4 * H) {
+    for (int64_t k = p + kAhead; k < p + kAhead + 4 && k < limit; ++k) prefetch_row(matrix[other[k]], matrix.row);
+    const T* r0 = matrix[other[p]];
+    const T* r1 = matrix[other[p + 1]];
+    const T* r2 = matrix[other[p + 2]];
+    const T* r3 = matrix[other[p + 3]];
+    int64_t i = 0;
+    for (int h = 0; h < H; ++h) {
+      V w0{}, w1{}, w2{}, w3{};
+      if constexpr (Adds) {
+        w0 = splat<A, W>(weight[h]), w1 = splat<A, W>(weight[H + h]);
+        w2 = splat<A, W>(weight[2 * H + h]), w3 = splat<A, W>(weight[3 * H + h]);
+      }
+      V d0{}, d1{}, d2{}, d3{};
+      for (int c = 0; c < C; ++c, i += W) {
+        const int64_t at = h * matrix.step + layout.at(c);
+        const V mine = load<W>(own + i);
+        const V g0 = load<W>(r0 + at), g1 = load<W>(r1 + at), g2 = load<W>(r2 + at), g3 = load<W>(r3 + at);
+        d0 += mine * g0;
+        d1 += mine * g1;
+        d2 += mine * g2;
+        d3 += mine * g3;
+        if constexpr (Adds) {
+          V sum = load<W>(total + i) + w0 * g0;
+          sum += w1 * g1;
+          sum += w2 * g2;
+          sum += w3 * g3;
+          store<W>(total + i, sum);
+        }
+      }
+      dot[h] = sum_lanes<A, W>(d0);
+      dot[H + h] = sum_lanes<A, W>(d1);
+      dot[2 * H + h] = sum_lanes<A, W>(d2);
+      dot[3 * H + h] = sum_lanes<A, W>(d3);
+    }
+    if constexpr (Adds) weight += 4 * H;
+  }
+  for (; p < end; ++p, dot += H) {
+    if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], matrix.row);
+    const T* row = matrix[other[p]];
+    int64_t i = 0;
+    for (int h = 0; h < H; ++h) {
+      V w{};
+      if constexpr (Adds) w = splat<A, W>(weight[h]);
+      V d{};
+      for (int c = 0; c < C; ++c, i += W) {
+        const V g = load<W>(row + h * matrix.step + layout.at(c));
+        d += load<W>(own + i) * g;
+        if constexpr (Adds) store<W>(total + i, load<W>(total + i) + w * g);
+      }
+      dot[h] = sum_lanes<A, W>(d);
+    }
+    if constexpr (Adds) weight += H;
+  }
+}
+
+// Calls f with the widest vector that fits into a head of `width` numbers.
+template <class T, class F> inline void with_vector(int width, const F& f) {
+  constexpr int L = kLanes<Sum<T>>;
+  if (width >= L) return f(Constant<L>{});
+  if constexpr (L > 8) if (width >= 8) return f(Constant<8>{});
+  if constexpr (L > 4) if (width >= 4) return f(Constant<4>{});
+  if constexpr (L > 2) if (width >= 2) return f(Constant<2>{});
+  f(Constant<1>{});
+}
+
+template <class P> struct Pointee;
+template <class T> struct Pointee<T*> { using type = T; };
+
+// Calls f with a null pointer of the storage type.
+template <class F> inline void with_type(Type type, const F& f) {
+  switch (type) {
+    case Type::f32: return f(static_cast<float*>(nullptr));
+    case Type::f64: return f(static_cast<double*>(nullptr));
+    case Type::bf16: return f(static_cast<bf16*>(nullptr));
+  }
+}
+
+HGAT_CLOSE

@@ -1,0 +1,617 @@
+"""The `native` backend: the compiled CPU kernels as PyTorch operators `torch.ops.hgat.*`.
+
+Each operator has a CPU kernel, a shape rule for torch.compile, and an autograd rule whose backward is an operator,
+too, so that the profiler and the compiler see every step. Backward recomputes alpha and stores nothing of size E * H
+unless a gradient of that size is asked for. It cannot be differentiated again: the `dgl` backend can.
+
+structure, the first argument of all, is hgat.graph.csr.structure(graph). Scores, alpha and edge weights have the type
+of the sums: float64 for float64, else float32.
+"""
+
+import torch
+
+from hgat.errors import BackendError
+from hgat.graph import csr
+from hgat.kernels import cpu
+from hgat.ops.dropout import dropout_numbers
+
+__all__ = [
+    "additive_attention",
+    "additive_weights",
+    "dot_product_attention",
+    "dot_product_logits",
+    "dot_product_weights",
+    "edge_softmax",
+    "gatv2_attention",
+    "gatv2_weights",
+    "weighted_sum",
+    "why_not",
+]
+
+STORED = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def why_not(operator, tensors):
+    """None if the kernels serve these tensors, else one sentence that says why they do not."""
+    reason = cpu.why_missing()
+    if reason is not None:
+        return reason
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu":
+            return f"the compiled core runs on the CPU, and the tensors are on {tensor.device}"
+        if tensor.dtype not in STORED:
+            return f"the compiled core is built for float32, float64 and bfloat16, not for {tensor.dtype}"
+        if 0 in tensor.shape[1:]:
+            return "the compiled core needs at least one head and one column"
+    return None
+
+
+# ---- operators: schema, CPU kernel, shapes, autograd ----
+
+_library = torch.library.Library("hgat", "DEF")
+_register_fake = getattr(torch.library, "register_fake", None) or torch.library.impl_abstract
+
+
+def _below_autograd(operator, *arguments):
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+class _Once(torch.autograd.Function):
+    """Runs a backward operator; its results may not be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, operator, *arguments):
+        return _below_autograd(operator, *arguments)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise BackendError(
+            "the native kernels are differentiable once; for second derivatives run forward inside "
+            'hgat.ops.use_backend("dgl")'
+        )
+
+
+def _define(schema, kernel, shapes):
+    """Register one operator: its CPU kernel, and the function that gives its results' shapes."""
+    name = schema.split("(", 1)[0]
+    _library.define(schema)
+    _library.impl(name, kernel, "CPU")
+    _register_fake(f"hgat::{name}", shapes)
+    return getattr(torch.ops.hgat, name).default
+
+
+def _forward(schema, kernel, shapes, function):
+    """An operator with the autograd rule `function`."""
+    operator = _define(schema, kernel, shapes)
+    _library.impl(schema.split("(", 1)[0], function.apply, "Autograd")
+    return operator
+
+
+def _backward(schema, kernel, shapes):
+    """An operator that computes gradients, differentiable no further."""
+    operator = _define(schema, kernel, shapes)
+
+    def autograd(*arguments):
+        if torch.is_grad_enabled():
+            return _Once.apply(operator, *arguments)
+        return _below_autograd(operator, *arguments)
+
+    _library.impl(schema.split("(", 1)[0], autograd, "Autograd")
+    return operator
+
+
+def _sum_type(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _like(tensor, wanted=True, dtype=None):
+    """Memory for a result of the shape of `tensor`, or an empty tensor for a result that nobody wants."""
+    if tensor is None or not wanted:
+        return torch.empty(0)
+    return torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=tensor.device)
+
+
+def _per_row(tensor, heads):
+    """Memory for [rows of `tensor`, heads] in the type of its sums."""
+    return torch.empty((tensor.shape[0], heads), dtype=_sum_type(tensor.dtype), device=tensor.device)
+
+
+def _additive_kernel(structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed):
+    _, heads, width = value.shape
+    out = value.new_empty((score_dst.shape[0], heads, width))
+    top, inverse = _per_row(out, heads), _per_row(out, heads)
+    cpu.additive(
+        structure, slope, dropout_numbers(dropout, seed), edge_weight, value, score_src, score_dst, score_edge,
+        out=out, top=top, inverse=inverse,
+    )  # fmt: skip
+    return out, top, inverse
+
+
+def _additive_shapes(structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed):
+    _, heads, width = value.shape
+    out = value.new_empty((score_dst.shape[0], heads, width))
+    return out, _per_row(out, heads), _per_row(out, heads)
+
+
+def _additive_backward_shapes(
+    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
+):
+    inputs = (value, score_src, score_dst, score_edge)
+    weight = None if edge_weight is None else score_src.new_empty((edge_weight.shape[0], value.shape[1]))
+    return [_like(t, wanted) for t, wanted in zip((*inputs, weight), needs, strict=True)]
+
+
+def _additive_backward_kernel(
+    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
+):
+    d = _additive_backward_shapes(
+        structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
+        needs,
+    )  # fmt: skip
+    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+    cpu.additive(
+        structure, slope, dropout_numbers(dropout, seed), edge_weight, value, score_src, score_dst, score_edge,
+        out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
+    )  # fmt: skip
+    return d
+
+
+def _weight_gradient(edge_weight, gradient):
+    """The gradient [E, H] that the kernels give, as one of the weight: [E, H] or [E, 1]."""
+    if edge_weight is None or gradient is None:
+        return None
+    return gradient.sum(1, keepdim=True) if edge_weight.shape[1] != gradient.shape[1] else gradient
+
+
+class _Additive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed):
+        tensors = (structure, value, score_src, score_dst, score_edge, edge_weight)
+        out, top, inverse = _below_autograd(additive_op, *tensors, slope, dropout, seed)
+        ctx.save_for_backward(*tensors, out, top, inverse)
+        ctx.options = slope, dropout, seed
+        ctx.mark_non_differentiable(top, inverse)
+        return out, top, inverse
+
+    @staticmethod
+    def backward(ctx, d_out, *_):
+        *tensors, out, top, inverse = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:6])
+        d = additive_backward_op(*tensors, *ctx.options, out, top, inverse, d_out, needs)
+        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
+        return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
+
+
+def _gatv2_kernel(structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed):
+    out = feat_dst.new_empty(feat_dst.shape)
+    top, inverse = _per_row(out, out.shape[1]), _per_row(out, out.shape[1])
+    cpu.gatv2(
+        structure, slope, dropout_numbers(dropout, seed), edge_weight, feat_src, feat_dst, feat_edge, attn,
+        out=out, top=top, inverse=inverse,
+    )  # fmt: skip
+    return out, top, inverse
+
+
+def _gatv2_shapes(structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed):
+    heads = feat_dst.shape[1]
+    return feat_dst.new_empty(feat_dst.shape), _per_row(feat_dst, heads), _per_row(feat_dst, heads)
+
+
+def _gatv2_backward_shapes(
+    structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
+):
+    weight = None if edge_weight is None else attn.new_empty((edge_weight.shape[0], attn.shape[0]))
+    return [_like(t, wanted) for t, wanted in zip((feat_src, feat_dst, feat_edge, attn, weight), needs, strict=True)]
+
+
+def _gatv2_backward_kernel(
+    structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
+):
+    d = _gatv2_backward_shapes(
+        structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
+    )
+    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+    cpu.gatv2(
+        structure, slope, dropout_numbers(dropout, seed), edge_weight, feat_src, feat_dst, feat_edge, attn,
+        out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
+    )  # fmt: skip
+    return d
+
+
+class _Gatv2(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed):
+        tensors = (structure, feat_src, feat_dst, feat_edge, attn, edge_weight)
+        out, top, inverse = _below_autograd(gatv2_op, *tensors, slope, dropout, seed)
+        ctx.save_for_backward(*tensors, out, top, inverse)
+        ctx.options = slope, dropout, seed
+        ctx.mark_non_differentiable(top, inverse)
+        return out, top, inverse
+
+    @staticmethod
+    def backward(ctx, d_out, *_):
+        *tensors, out, top, inverse = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:6])
+        d = gatv2_backward_op(*tensors, *ctx.options, out, top, inverse, d_out, needs)
+        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
+        return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
+
+
+def _dot_kernel(structure, query, key, value, bias, edge_weight, scale, dropout, seed):
+    _, heads, width = value.shape
+    out = value.new_empty((query.shape[0], heads, width))
+    top, inverse = _per_row(out, heads), _per_row(out, heads)
+    cpu.dot(
+        structure, scale, dropout_numbers(dropout, seed), edge_weight, query, key, value, bias,
+        out=out, top=top, inverse=inverse,
+    )  # fmt: skip
+    return out, top, inverse
+
+
+def _dot_shapes(structure, query, key, value, bias, edge_weight, scale, dropout, seed):
+    _, heads, width = value.shape
+    out = value.new_empty((query.shape[0], heads, width))
+    return out, _per_row(out, heads), _per_row(out, heads)
+
+
+def _dot_backward_shapes(
+    structure, query, key, value, bias, edge_weight, scale, dropout, seed, out, top, inverse, d_out, needs
+):
+    weight = None if edge_weight is None else top.new_empty((edge_weight.shape[0], query.shape[1]))
+    return [_like(t, wanted) for t, wanted in zip((query, key, value, bias, weight), needs, strict=True)]
+
+
+def _dot_backward_kernel(
+    structure, query, key, value, bias, edge_weight, scale, dropout, seed, out, top, inverse, d_out, needs
+):
+    d = _dot_backward_shapes(
+        structure, query, key, value, bias, edge_weight, scale, dropout, seed, out, top, inverse, d_out, needs
+    )
+    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+    cpu.dot(
+        structure, scale, dropout_numbers(dropout, seed), edge_weight, query, key, value, bias,
+        out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
+    )  # fmt: skip
+    return d
+
+
+class _Dot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, query, key, value, bias, edge_weight, scale, dropout, seed):
+        tensors = (structure, query, key, value, bias, edge_weight)
+        out, top, inverse = _below_autograd(dot_op, *tensors, scale, dropout, seed)
+        ctx.save_for_backward(*tensors, out, top, inverse)
+        ctx.options = scale, dropout, seed
+        ctx.mark_non_differentiable(top, inverse)
+        return out, top, inverse
+
+    @staticmethod
+    def backward(ctx, d_out, *_):
+        *tensors, out, top, inverse = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:6])
+        d = dot_backward_op(*tensors, *ctx.options, out, top, inverse, d_out, needs)
+        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
+        return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
+
+
+def _additive_alpha_kernel(structure, score_src, score_dst, score_edge, slope, num_edges):
+    alpha = score_src.new_empty((num_edges, score_src.shape[1]))
+    cpu.additive(structure, slope, None, None, None, score_src, score_dst, score_edge, alpha=alpha)
+    return alpha
+
+
+def _additive_logits_kernel(structure, score_src, score_dst, score_edge, num_edges):
+    """score_src_u + score_dst_v + score_edge_uv, before the leaky ReLU."""
+    logits = score_src.new_empty((num_edges, score_src.shape[1]))
+    cpu.additive(structure, 1.0, None, None, None, score_src, score_dst, score_edge, logits=logits)
+    return logits
+
+
+class _AdditiveAlpha(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, score_src, score_dst, score_edge, slope, num_edges):
+        alpha = _below_autograd(additive_alpha_op, structure, score_src, score_dst, score_edge, slope, num_edges)
+        ctx.save_for_backward(structure, score_src, score_dst, score_edge, alpha)
+        ctx.slope = slope
+        return alpha
+
+    @staticmethod
+    def backward(ctx, d_alpha):
+        structure, score_src, score_dst, score_edge, alpha = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:4])
+        d_logits = softmax_backward_op(structure, alpha, d_alpha)
+        before = additive_logits_op(structure, score_src, score_dst, score_edge, alpha.shape[0])
+        d = torch.where(before > 0, d_logits, d_logits * ctx.slope)
+        d_src = edge_sum_op(structure, d, True, score_src.shape[0]) if needs[0] else None
+        d_dst = edge_sum_op(structure, d, False, score_dst.shape[0]) if needs[1] else None
+        return None, d_src, d_dst, d if needs[2] else None, None, None
+
+
+def _gatv2_alpha_kernel(structure, feat_src, feat_dst, feat_edge, attn, slope, num_edges):
+    alpha = attn.new_empty((num_edges, attn.shape[0]))
+    cpu.gatv2(structure, slope, None, None, feat_src, feat_dst, feat_edge, attn, alpha=alpha)
+    return alpha
+
+
+def _gatv2_logits_backward_shapes(structure, feat_src, feat_dst, feat_edge, attn, slope, d_logits, needs):
+    return [_like(t, wanted) for t, wanted in zip((feat_src, feat_dst, feat_edge, attn), needs, strict=True)]
+
+
+def _gatv2_logits_backward_kernel(structure, feat_src, feat_dst, feat_edge, attn, slope, d_logits, needs):
+    d = _gatv2_logits_backward_shapes(structure, feat_src, feat_dst, feat_edge, attn, slope, d_logits, needs)
+    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+    cpu.gatv2(
+        structure, slope, None, None, feat_src, feat_dst, feat_edge, attn, d_logits=d_logits, gradients=[*given, None]
+    )
+    return d
+
+
+class _Gatv2Alpha(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, feat_src, feat_dst, feat_edge, attn, slope, num_edges):
+        tensors = (structure, feat_src, feat_dst, feat_edge, attn)
+        alpha = _below_autograd(gatv2_alpha_op, *tensors, slope, num_edges)
+        ctx.save_for_backward(*tensors, alpha)
+        ctx.slope = slope
+        return alpha
+
+    @staticmethod
+    def backward(ctx, d_alpha):
+        *tensors, alpha = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:5])
+        d_logits = softmax_backward_op(tensors[0], alpha, d_alpha)
+        d = gatv2_logits_backward_op(*tensors, ctx.slope, d_logits, needs)
+        return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None, None
+
+
+def _dot_edges_kernel(structure, query, key, bias, scale, normalised, num_edges):
+    result = torch.empty((num_edges, query.shape[1]), dtype=_sum_type(query.dtype))
+    name = "alpha" if normalised else "logits"
+    cpu.dot(structure, scale, None, None, query, key, None, bias, **{name: result})
+    return result
+
+
+class _DotEdges(torch.autograd.Function):
+    """Logits of dot-product attention, or, normalised, their softmax."""
+
+    @staticmethod
+    def forward(ctx, structure, query, key, bias, scale, normalised, num_edges):
+        result = _below_autograd(dot_edges_op, structure, query, key, bias, scale, normalised, num_edges)
+        ctx.save_for_backward(structure, query, key, result if normalised else None)
+        ctx.scale = scale
+        return result
+
+    @staticmethod
+    def backward(ctx, d_result):
+        structure, query, key, alpha = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:4]
+        d = d_result if alpha is None else softmax_backward_op(structure, alpha, d_result)
+        d_query = sum_rows_op(structure, key, d, ctx.scale, False, query.shape[0]) if needs[0] else None
+        d_key = sum_rows_op(structure, query, d, ctx.scale, True, key.shape[0]) if needs[1] else None
+        return None, d_query, d_key, d if needs[2] else None, None, None, None
+
+
+def _softmax_kernel(structure, logits):
+    alpha = logits.new_empty(logits.shape)
+    cpu.edge_softmax(structure, logits, alpha)
+    return alpha
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, logits):
+        alpha = _below_autograd(softmax_op, structure, logits)
+        ctx.save_for_backward(structure, alpha)
+        return alpha
+
+    @staticmethod
+    def backward(ctx, d_alpha):
+        structure, alpha = ctx.saved_tensors
+        return None, softmax_backward_op(structure, alpha, d_alpha)
+
+
+def _softmax_backward_kernel(structure, alpha, d_alpha):
+    d_logits = alpha.new_empty(alpha.shape)
+    cpu.softmax_backward(structure, alpha, d_alpha, d_logits)
+    return d_logits
+
+
+def _edge_sum_kernel(structure, edge_value, by_source, num_rows):
+    out = edge_value.new_empty((num_rows, edge_value.shape[1]))
+    cpu.edge_sum(structure, edge_value, by_source, out)
+    return out
+
+
+def _sum_rows_kernel(structure, value, weight, factor, by_source, num_rows):
+    out = value.new_empty((num_rows, weight.shape[1], value.shape[2]))
+    cpu.weighted_sum(structure, value, weight, factor, by_source, out)
+    return out
+
+
+def _sum_rows_shapes(structure, value, weight, factor, by_source, num_rows):
+    return value.new_empty((num_rows, weight.shape[1], value.shape[2]))
+
+
+def _weighted_sum_backward_shapes(structure, value, weight, d_out, needs):
+    return [_like(value, needs[0]), _like(weight, needs[1])]
+
+
+def _weighted_sum_backward_kernel(structure, value, weight, d_out, needs):
+    d = _weighted_sum_backward_shapes(structure, value, weight, d_out, needs)
+    cpu.weighted_sum_backward(structure, value, weight, d_out, *[t if w else None for t, w in zip(d, needs, strict=True)])
+    return d
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, value, weight, num_rows):
+        ctx.save_for_backward(structure, value, weight)
+        return _below_autograd(weighted_sum_op, structure, value, weight, num_rows)
+
+    @staticmethod
+    def backward(ctx, d_out):
+        structure, value, weight = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:3])
+        d = weighted_sum_backward_op(structure, value, weight, d_out, needs)
+        return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None
+
+
+_OPTIONS = "float slope, float dropout, int seed"
+_FINISHED = "Tensor out, Tensor top, Tensor inverse, Tensor d_out, bool[] needs"
+_ADDITIVE = (
+    "Tensor structure, Tensor value, Tensor score_src, Tensor score_dst, Tensor? score_edge, Tensor? edge_weight, "
+    + _OPTIONS
+)
+_GATV2 = (
+    "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, Tensor? edge_weight, " + _OPTIONS
+)
+_DOT = (
+    "Tensor structure, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? edge_weight, float scale, "
+    "float dropout, int seed"
+)
+_ATTENDED = "(Tensor, Tensor, Tensor)"
+_GATV2_ALPHA = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, float slope"
+
+softmax_backward_op = _backward(
+    "edge_softmax_backward(Tensor structure, Tensor alpha, Tensor d_alpha) -> Tensor",
+    _softmax_backward_kernel,
+    lambda structure, alpha, d_alpha: alpha.new_empty(alpha.shape),
+)
+edge_sum_op = _backward(
+    "edge_sum(Tensor structure, Tensor edge_value, bool by_source, int num_rows) -> Tensor",
+    _edge_sum_kernel,
+    lambda structure, edge_value, by_source, num_rows: edge_value.new_empty((num_rows, edge_value.shape[1])),
+)
+sum_rows_op = _backward(
+    "sum_rows(Tensor structure, Tensor value, Tensor weight, float factor, bool by_source, int num_rows) -> Tensor",
+    _sum_rows_kernel,
+    _sum_rows_shapes,
+)
+additive_logits_op = _backward(
+    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) -> Tensor",
+    _additive_logits_kernel,
+    lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
+)
+additive_backward_op = _backward(
+    f"additive_backward({_ADDITIVE}, {_FINISHED}) -> Tensor[]", _additive_backward_kernel, _additive_backward_shapes
+)
+gatv2_backward_op = _backward(
+    f"gatv2_backward({_GATV2}, {_FINISHED}) -> Tensor[]", _gatv2_backward_kernel, _gatv2_backward_shapes
+)
+gatv2_logits_backward_op = _backward(
+    f"gatv2_logits_backward({_GATV2_ALPHA}, Tensor d_logits, bool[] needs) -> Tensor[]",
+    _gatv2_logits_backward_kernel,
+    _gatv2_logits_backward_shapes,
+)
+dot_backward_op = _backward(
+    f"dot_product_backward({_DOT}, {_FINISHED}) -> Tensor[]", _dot_backward_kernel, _dot_backward_shapes
+)
+weighted_sum_backward_op = _backward(
+    "weighted_sum_backward(Tensor structure, Tensor value, Tensor weight, Tensor d_out, bool[] needs) -> Tensor[]",
+    _weighted_sum_backward_kernel,
+    _weighted_sum_backward_shapes,
+)
+
+additive_op = _forward(f"additive({_ADDITIVE}) -> {_ATTENDED}", _additive_kernel, _additive_shapes, _Additive)
+gatv2_op = _forward(f"gatv2({_GATV2}) -> {_ATTENDED}", _gatv2_kernel, _gatv2_shapes, _Gatv2)
+dot_op = _forward(f"dot_product({_DOT}) -> {_ATTENDED}", _dot_kernel, _dot_shapes, _Dot)
+additive_alpha_op = _forward(
+    "additive_alpha(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, float slope, "
+    "int num_edges) -> Tensor",
+    _additive_alpha_kernel,
+    lambda structure, src, dst, edge, slope, num_edges: src.new_empty((num_edges, src.shape[1])),
+    _AdditiveAlpha,
+)
+gatv2_alpha_op = _forward(
+    f"gatv2_alpha({_GATV2_ALPHA}, int num_edges) -> Tensor",
+    _gatv2_alpha_kernel,
+    lambda structure, src, dst, edge, attn, slope, num_edges: attn.new_empty((num_edges, attn.shape[0])),
+    _Gatv2Alpha,
+)
+dot_edges_op = _forward(
+    "dot_product_edges(Tensor structure, Tensor query, Tensor key, Tensor? bias, float scale, bool normalised, "
+    "int num_edges) -> Tensor",
+    _dot_edges_kernel,
+    lambda structure, query, key, bias, scale, normalised, num_edges: query.new_empty(
+        (num_edges, query.shape[1]), dtype=_sum_type(query.dtype)
+    ),
+    _DotEdges,
+)
+softmax_op = _forward(
+    "edge_softmax(Tensor structure, Tensor logits) -> Tensor",
+    _softmax_kernel,
+    lambda structure, logits: logits.new_empty(logits.shape),
+    _Softmax,
+)
+weighted_sum_op = _forward(
+    "weighted_sum(Tensor structure, Tensor value, Tensor weight, int num_rows) -> Tensor",
+    lambda structure, value, weight, num_rows: _sum_rows_kernel(structure, value, weight, 1.0, False, num_rows),
+    lambda structure, value, weight, num_rows: _sum_rows_shapes(structure, value, weight, 1.0, False, num_rows),
+    _WeightedSum,
+)
+
+
+# ---- the backend: the operators' positional arguments, brought to one type ----
+
+
+def _types(rows, numbers):
+    """`rows` in one type of storage, wide enough for all, and `numbers` in the type of its sums."""
+    stored = rows[0].dtype
+    for tensor in (*rows, *numbers):
+        if tensor is not None and (tensor.dtype == torch.float64 or any(tensor is row for row in rows)):
+            stored = torch.promote_types(stored, tensor.dtype)
+    wide = _sum_type(stored)
+    return (
+        [None if t is None else t.to(stored) for t in rows],
+        [None if t is None else t.to(wide) for t in numbers],
+    )
+
+
+def additive_attention(graph, value, score_src, score_dst, score_edge, edge_weight, negative_slope, dropout, seed):
+    (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
+    out, _, _ = additive_op(csr.structure(graph), rows, *numbers, negative_slope, dropout, seed)
+    return out.to(value.dtype)
+
+
+def additive_weights(graph, score_src, score_dst, score_edge, negative_slope):
+    _, numbers = _types([score_src], [score_src, score_dst, score_edge])
+    return additive_alpha_op(csr.structure(graph), *numbers, negative_slope, graph.num_edges())
+
+
+def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, negative_slope, dropout, seed):
+    rows, (attn, edge_weight) = _types([feat_src, feat_dst, feat_edge], [attn, edge_weight])
+    out, _, _ = gatv2_op(csr.structure(graph), *rows, attn, edge_weight, negative_slope, dropout, seed)
+    return out.to(feat_src.dtype)
+
+
+def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
+    rows, (attn,) = _types([feat_src, feat_dst, feat_edge], [attn])
+    return gatv2_alpha_op(csr.structure(graph), *rows, attn, negative_slope, graph.num_edges())
+
+
+def dot_product_attention(graph, query, key, value, bias, edge_weight, scale, dropout, seed):
+    rows, numbers = _types([query, key, value], [bias, edge_weight])
+    out, _, _ = dot_op(csr.structure(graph), *rows, *numbers, scale, dropout, seed)
+    return out.to(value.dtype)
+
+
+def dot_product_weights(graph, query, key, bias, scale):
+    rows, (bias,) = _types([query, key], [bias])
+    return dot_edges_op(csr.structure(graph), *rows, bias, scale, True, graph.num_edges())
+
+
+def dot_product_logits(graph, query, key, bias, scale):
+    rows, (bias,) = _types([query, key], [bias])
+    return dot_edges_op(csr.structure(graph), *rows, bias, scale, False, graph.num_edges())
+
+
+def edge_softmax(graph, logits):
+    return softmax_op(csr.structure(graph), logits.to(_sum_type(logits.dtype)))
+
+
+def weighted_sum(graph, value, weight):
+    (rows,), (weight,) = _types([value], [weight])
+    return weighted_sum_op(csr.structure(graph), rows, weight, graph.num_dst_nodes()).to(value.dtype)
