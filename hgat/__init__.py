@@ -8,7 +8,8 @@ from hgat import compat
 compat.install()
 
 from hgat import data, graph, models, nn, ops  # noqa: E402  (DGL may be imported only after compat)
+from hgat.accelerate import accelerate  # noqa: E402
 from hgat.errors import HgatError  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["HgatError", "compat", "data", "graph", "models", "nn", "ops", "__version__"]
+__all__ = ["HgatError", "accelerate", "compat", "data", "graph", "models", "nn", "ops", "__version__"]

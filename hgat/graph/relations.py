@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 import dgl
 import torch
 
-from hgat.errors import GraphError
+from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 
-__all__ = ["JoinedRelations", "Pairs", "add_inverse", "join", "prepare"]
+__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join", "join_types", "prepare"]
 
 INVERSE = "^-1"
 SELF = "self"
+# Structures that a graph keeps for different tensors of types.
+KEPT = 4
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,129 @@ def _join(graph):
         within=_bipartite(source_of_edge, target_of_edge, len(source), len(target), graph.idtype),
         collect=_bipartite(torch.arange(len(target)), target.node, len(target), num_nodes, graph.idtype),
         is_block=graph.is_block,
+    )
+
+
+@dataclass(frozen=True)
+class JoinedTypes:
+    """A graph with one relation whose types stand in tensors, as dgl.to_homogeneous writes them, joined.
+
+    A pair is a node and the type of an edge that it sends; its relation is the combination of node type and edge type.
+    pairs: Pairs over the combinations that occur. source_type, edge_type: the two types of each combination.
+    target_order: [N_dst] the destination nodes sorted by type, target_row: [N_dst] where each of them went, both None
+    if they are sorted as they stand. target_type: [N_dst]. target_count: destinations of each node type, on the CPU.
+    across: DGLGraph, pairs -> destinations sorted by type, with the edges in the graph's order.
+    """
+
+    pairs: Pairs
+    source_type: torch.Tensor
+    edge_type: torch.Tensor
+    target_order: torch.Tensor
+    target_row: torch.Tensor
+    target_type: torch.Tensor
+    target_count: torch.Tensor
+    across: dgl.DGLGraph
+
+    def by_type(self, rows):
+        """Rows of the destinations, from the graph's order to the order of types."""
+        return rows if self.target_order is None else rows.index_select(0, self.target_order)
+
+    def by_node(self, rows):
+        """Rows of the destinations, from the order of types back to the graph's."""
+        return rows if self.target_row is None else rows.index_select(0, self.target_row)
+
+
+def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
+    """Join the types of a homogeneous graph, or of a block of one; built once for each pair of type tensors.
+
+    ntype: [N_src] whole numbers below num_ntypes, on a block with the destinations first. etype: [E] whole numbers
+    below num_etypes. device: where the index tensors of the result lie, the graph's if None. Other values, or the same
+    tensors after a change in place (by PyTorch; NumPy and `.data` leave no trace), get a structure of their own; the
+    last four are kept with the graph.
+    Raises GraphError for a graph of another kind or a type out of range, ShapeError for tensors unlike the graph.
+    """
+    csr.single_relation(graph)
+    num_src, num_dst = graph.num_src_nodes(), graph.num_dst_nodes()
+    if num_src != num_dst and not graph.is_block:
+        raise GraphError(f"graph: expected a homogeneous graph or a block, got {num_src} sources and {num_dst} targets")
+    _check_types("ntype", ntype, "N", num_src)
+    _check_types("etype", etype, "E", graph.num_edges())
+    device = torch.device(device) if device is not None else graph.device
+    kept = csr.cached(graph, ("types", num_ntypes, num_etypes, graph.is_block, str(device)), list)
+    for seen_ntype, seen_etype, joined in kept:
+        if seen_ntype.is_still(ntype) and seen_etype.is_still(etype):
+            return joined
+    # Also where evaluation comes first: indices that are inference tensors could not serve a backward pass later.
+    with torch.inference_mode(False):
+        joined = _join_types(graph, ntype, etype, num_ntypes, num_etypes, device)
+    kept.insert(0, (_Seen(ntype), _Seen(etype), joined))
+    del kept[KEPT:]
+    return joined
+
+
+class _Seen:
+    """A tensor of types as it was when a structure was built from it."""
+
+    def __init__(self, tensor):
+        self._values = tensor.clone()
+        self._remember(tensor)
+
+    def _remember(self, tensor):
+        # The tensor itself is held: an address alone could be taken by another tensor once it is freed.
+        self._tensor = tensor
+        self._version = None if tensor.is_inference() else tensor._version
+
+    def is_still(self, tensor):
+        """True if `tensor` is the one that was seen and unchanged since, or has the same values."""
+        if tensor is self._tensor and self._version is not None and tensor._version == self._version:
+            return True
+        alike = tensor.dtype == self._values.dtype and tensor.device == self._values.device
+        if not alike or not torch.equal(tensor, self._values):
+            return False
+        self._remember(tensor)
+        return True
+
+
+def _check_types(name, types, letter, size):
+    if not isinstance(types, torch.Tensor) or types.dtype not in WHOLE:
+        got = getattr(types, "dtype", type(types).__name__)
+        raise ShapeError(f"{name}: expected a tensor of whole numbers [{letter}], got {got}")
+    check_shape(name, types, (letter, size))
+
+
+def _in_range(name, types, limit):
+    """`types` as int64 on the CPU; GraphError unless every one is below `limit`."""
+    types = types.cpu().to(torch.int64, copy=True)
+    if types.numel() and (types.min() < 0 or types.max() >= limit):
+        raise GraphError(
+            f"{name}: expected numbers from 0 to {limit - 1}, got {int(types.min())} to {int(types.max())}"
+        )
+    return types
+
+
+def _join_types(graph, ntype, etype, num_ntypes, num_etypes, device):
+    ntype, etype = _in_range("ntype", ntype, num_ntypes), _in_range("etype", etype, num_etypes)
+    src, dst = (end.long().cpu() for end in csr.in_order(graph))
+    pairs, pair_of_edge = _pairs(src, etype * num_ntypes + ntype[src], len(ntype), num_ntypes * num_etypes)
+    # Weights are composed for each combination, so those without an edge are left out.
+    occurs, number = torch.unique(pairs.relation, return_inverse=True)
+    pairs = Pairs(pairs.node, number, pairs.count[occurs])
+    target_type = ntype[: graph.num_dst_nodes()]
+    order = row = None
+    if (torch.diff(target_type) < 0).any():
+        order = torch.argsort(target_type, stable=True)
+        row = torch.empty_like(order)
+        row[order] = torch.arange(len(order))
+        dst = row[dst]
+    return JoinedTypes(
+        pairs=pairs.to(device),
+        source_type=(occurs % max(num_ntypes, 1)).to(device),
+        edge_type=torch.div(occurs, max(num_ntypes, 1), rounding_mode="floor").to(device),
+        target_order=None if order is None else order.to(device),
+        target_row=None if row is None else row.to(device),
+        target_type=target_type.to(device),
+        target_count=torch.bincount(target_type, minlength=num_ntypes),
+        across=_bipartite(pair_of_edge, dst, len(pairs), graph.num_dst_nodes(), graph.idtype),
     )
 
 

@@ -6,6 +6,7 @@ from hgat.nn.fusion import SemanticAttention
 from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
 from hgat.nn.han import HANConv
+from hgat.nn.hgt import HGTConv
 from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "GATConv",
     "GATv2Conv",
     "HANConv",
+    "HGTConv",
     "RGATConv",
     "SemanticAttention",
 ]

@@ -100,7 +100,7 @@ class EdgeGATConv(nn.Module):
             score_edge.repeat(1, copies),
         )
         alpha = ops.additive_weights(graph, *scores, negative_slope=self._negative_slope)
-        dropped = attention_dropout(alpha, self.attn_drop.p) if self.training else alpha
+        dropped = attention_dropout(alpha, self.attn_drop.p) if self.attn_drop.training else alpha
         if edge_weight is not None:
             alpha, dropped = alpha * edge_weight.view(-1, 1), dropped * edge_weight.view(-1, 1)
         out = ops.weighted_sum(graph, with_extra_axes(value, prefix), dropped).reshape(*prefix, heads, width)

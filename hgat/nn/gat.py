@@ -109,7 +109,7 @@ class GATConv(nn.Module):
             score_dst,
             edge_weight=edge_weight,
             negative_slope=self._negative_slope,
-            dropout=self.attn_drop.p if self.training else 0.0,
+            dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
         ).reshape(*prefix, *shape)
         if self.res_fc is not None:
             out = out + self.res_fc(h_dst).unflatten(-1, (-1, self._out_feats))

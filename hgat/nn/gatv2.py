@@ -89,7 +89,7 @@ class GATv2Conv(nn.Module):
             attn,
             edge_weight=None if edge_weight is None else edge_weight.flatten(),
             negative_slope=self._negative_slope,
-            dropout=self.attn_drop.p if self.training else 0.0,
+            dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
         )
         if self.res_fc is not None:
             out = out + self.res_fc(h_dst).view(h_dst.shape[0], -1, self._out_feats)

@@ -129,7 +129,7 @@ class HANConv(nn.Module):
             score_src,
             score_dst,
             negative_slope=self._negative_slope,
-            dropout=self.attn_drop.p if self.training else 0.0,
+            dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
         )
         z = z.view(views.num_views, views.num_dst, -1)
         if self.bias is not None:

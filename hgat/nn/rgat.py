@@ -141,7 +141,7 @@ class RGATConv(nn.Module):
         joined = join(graph)
         value, key, query = self._project(joined, feat)
         run, scores, slope = self._scores(joined, query, key)
-        dropout = self.attn_drop.p if self.training else 0.0
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         out = ops.additive_attention(run, value, *scores, negative_slope=slope, dropout=dropout)
         if self.softmax == "within":
             out = ops.weighted_sum(joined.collect, out, out.new_ones((len(joined.target), self._num_heads)))

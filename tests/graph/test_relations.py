@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hgat import graph as hgraph
-from hgat.errors import GraphError
+from hgat.errors import GraphError, ShapeError
 from hgat.graph import relations
 from zoo import build, typed_graph
 
@@ -256,3 +256,99 @@ def test_plain_graphs_need_one_node_type_for_self_loops(graph):
     for wrong, sentence in (("graph", "got str"), (typed_graph(), "one relation, got 4")):
         with pytest.raises(GraphError, match=sentence):
             hgraph.homogeneous.prepare(wrong)
+
+
+def with_types(name, is_sorted=False, idtype=torch.int64):
+    graph = build(name, idtype)
+    ntype, etype = torch.randint(3, (graph.num_src_nodes(),)), torch.randint(4, (graph.num_edges(),))
+    return graph, *((ntype.sort()[0], etype.sort()[0]) if is_sorted else (ntype, etype))
+
+
+@pytest.mark.parametrize("idtype", [torch.int32, torch.int64], ids=["int32", "int64"])
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("name", ["homogeneous", "block", "zero_in_degree", "multi_edges", "empty", "no_nodes"])
+def test_join_types_equals_a_list_of_pairs(name, is_sorted, idtype):
+    graph, ntype, etype = with_types(name, is_sorted, idtype)
+    joined = hgraph.join_types(graph, ntype, etype, 3, 4)
+    src, dst = (end.tolist() for end in graph.edges(order="eid"))
+    num_dst = graph.num_dst_nodes()
+    # A pair as (edge type, node type, node), in that order.
+    expected = sorted({(r, int(ntype[u]), u) for r, u in zip(etype.tolist(), src, strict=True)})
+    combination = joined.pairs.relation
+    found = zip(joined.edge_type[combination], joined.source_type[combination], joined.pairs.node, strict=True)
+    assert [tuple(map(int, pair)) for pair in found] == expected
+    assert len(joined.edge_type) == len({pair[:2] for pair in expected})
+    assert joined.pairs.count.tolist() == torch.bincount(combination, minlength=len(joined.edge_type)).tolist()
+    # Every edge runs from its pair to the row of its destination, in the graph's order.
+    pair_of_edge, row_of_edge = joined.across.edges(order="eid")
+    assert [expected[k] for k in pair_of_edge] == [(int(etype[e]), int(ntype[u]), u) for e, u in enumerate(src)]
+    nodes = torch.arange(num_dst)
+    assert joined.by_type(nodes)[row_of_edge.long()].tolist() == dst
+    assert torch.equal(joined.by_node(joined.by_type(nodes)), nodes)
+    target_type = ntype[:num_dst]
+    assert torch.equal(joined.target_type, target_type)
+    assert joined.by_type(target_type).tolist() == sorted(target_type.tolist())
+    assert joined.target_count.tolist() == torch.bincount(target_type, minlength=3).tolist()
+    if is_sorted:
+        assert joined.target_order is None and joined.target_row is None
+    assert joined.across.idtype == idtype and joined.across.num_dst_nodes() == num_dst
+
+
+def test_join_types_is_kept_for_the_same_types_and_built_for_others():
+    graph, ntype, etype = with_types("homogeneous")
+
+    def join(*types):
+        return hgraph.join_types(graph, *types, 3, 4)
+
+    first = join(ntype, etype)
+    assert join(ntype, etype) is first and join(ntype.clone(), etype.clone()) is first
+    other = join(ntype, etype.flip(0))
+    assert other is not first and join(ntype, etype) is first  # both are kept
+    etype[0] = (etype[0] + 1) % 4
+    changed = join(ntype, etype)
+    assert changed is not first and changed is not other and join(ntype, etype) is changed
+    ntype.fill_(1)
+    assert join(ntype, etype) is not changed
+    last = join(ntype, etype)
+    for k in range(1, 7):
+        join(ntype, etype.roll(k))
+    assert join(ntype, etype) is not last  # no more than a few are kept
+    graph.add_edges(1, 2)
+    with pytest.raises(ShapeError, match=r"etype: expected \[E\] = \[121\], got \[120\]"):
+        join(ntype, etype)
+
+
+def test_types_that_were_compared_once_are_known_from_then_on(monkeypatch):
+    graph, ntype, etype = with_types("homogeneous")
+    first = hgraph.join_types(graph, ntype, etype, 3, 4)
+    same = ntype.clone(), etype.clone()
+    assert hgraph.join_types(graph, *same, 3, 4) is first
+    monkeypatch.setattr(torch, "equal", None)
+    assert hgraph.join_types(graph, *same, 3, 4) is first
+
+
+def test_join_types_made_in_inference_mode_serves_a_backward_pass():
+    graph, ntype, etype = with_types("homogeneous")
+    with torch.inference_mode():
+        ntype, etype = ntype.clone(), etype.clone()
+        joined = hgraph.join_types(graph, ntype, etype, 3, 4)
+        etype[0] = (etype[0] + 1) % 4  # inference tensors count no versions
+        assert hgraph.join_types(graph, ntype, etype, 3, 4) is not joined
+    for tensor in (joined.pairs.node, joined.source_type, joined.edge_type, joined.target_type, joined.target_row):
+        assert not tensor.is_inference()
+
+
+@pytest.mark.parametrize(("change", "error", "sentence"), [
+    (lambda g, n, e: (g, n[1:], e), ShapeError, r"ntype: expected \[N\] = \[23\], got \[22\]"),
+    (lambda g, n, e: (g, n, e.view(-1, 1)), ShapeError, r"etype: expected \[E\] = \[120\], got \[120, 1\]"),
+    (lambda g, n, e: (g, n.bool(), e), ShapeError, r"ntype: expected a tensor of whole numbers \[N\], got torch.bool"),
+    (lambda g, n, e: (g, n, e.tolist()), ShapeError, r"etype: expected a tensor of whole numbers \[E\], got list"),
+    (lambda g, n, e: (g, n + 1, e), GraphError, "ntype: expected numbers from 0 to 2, got 1 to 3"),
+    (lambda g, n, e: (g, n, e - 1), GraphError, "etype: expected numbers from 0 to 3, got -1 to 2"),
+    (lambda g, n, e: (build("bipartite"), n, e), GraphError, "expected a homogeneous graph or a block, got 19 sources"),
+    (lambda g, n, e: (typed_graph(), n, e), GraphError, "expected one relation, got 4"),
+    (lambda g, n, e: ("graph", n, e), GraphError, "expected a DGLGraph, got str"),
+])  # fmt: skip
+def test_join_types_refuses_types_unlike_the_graph(change, error, sentence):
+    with pytest.raises(error, match=sentence):
+        hgraph.join_types(*change(*with_types("homogeneous")), 3, 4)
