@@ -1,20 +1,25 @@
 # make run    train a relational attention network on real data and show what it learned
 # make test   run every test
+# make bench  compare with DGL and PyTorch Geometric in two minutes
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
 # 3.12, make and a C++17 compiler.
 
 PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
+BENCH  := $(VENV)/.bench
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
 
-.PHONY: run test lint clean
+.PHONY: run test bench lint clean
 
 run: $(READY)
 	$(VENV)/bin/hgat train rgat-movielens
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -q
+
+bench: $(BENCH)
+	$(VENV)/bin/python -m benchmarks quick
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -24,6 +29,11 @@ $(READY): $(SOURCES)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,plot,dev]"
 	touch $(READY)
+
+# PyTorch Geometric is only there to be compared with.
+$(BENCH): $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $(BENCH)
 
 clean:
 	rm -rf $(VENV) build

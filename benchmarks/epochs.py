@@ -1,0 +1,158 @@
+"""Whole training epochs on the full graph: forward, cross-entropy on the training nodes, backward, one step of Adam.
+
+All libraries train the same model from equal parameters on the same features, labels and training nodes: the stack
+around the layers is the same, only the layers differ. Outputs and parameter gradients are compared before the first
+step; for several layers also in float64 on a small graph (see `timing.Case`). Dropout and normalisation are off: they
+would draw other numbers in each library, and cost all of them the same.
+
+- GAT: ogbn-arxiv's shape: 3 layers, 3 heads x 250 and 40 classes at the end, 128 features, no residuals.
+- GATv2: 3 layers of 4 x 32.
+- RGAT: 2 layers of 4 x 16 across relations, then a linear map, on typed graphs; DGL and PyG as in `layers`.
+- HAN: one layer of 8 x 8 and a linear map on HAN's ACM; DGL in the way of its HAN example.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import hgat
+from benchmarks import graphs
+from benchmarks.layers import DGLHan, han_views, rgat_trio
+from benchmarks.memory import Spec
+from benchmarks.peers import HOMOGENEOUS
+from benchmarks.timing import Candidate, Case
+
+__all__ = ["han", "rgat", "specs", "stack"]
+
+CLASSES = 40
+SMALL = 20_000  # edges of the float64 proof, about
+
+
+def _candidate(name, logits, leaves, common, label, train):
+    """A candidate whose epoch is one optimiser step on cross-entropy."""
+    optimizer = torch.optim.Adam(list(leaves.values()), lr=0.001)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(logits()[train], label[train]).backward()
+        optimizer.step()
+
+    return Candidate(name, logits, leaves, common, step=step)
+
+
+def _labels(count, classes=CLASSES):
+    """Random labels, and a little more than half of the nodes to train on, as in ogbn-arxiv."""
+    generator = torch.Generator().manual_seed(2)
+    label = torch.randint(0, classes, (count,), generator=generator)
+    return label, torch.randperm(count, generator=generator)[: max(int(0.54 * count), 1)]
+
+
+def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32"):
+    """The case of `depth` layers of one kind on the power-law graph, ELU between them, one head at the end."""
+    structure = graphs.arxiv(scale)
+    dtype = getattr(torch, dtype)
+    feat = torch.randn((structure.num_src, in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
+    label, train = _labels(structure.num_dst)
+    widths = [(in_feats, width, heads)]
+    widths += [(heads * width, width, heads)] * (depth - 2) + [(heads * width, CLASSES, 1)]
+    peers = [HOMOGENEOUS[layer](*sizes) for sizes in widths]
+    candidates = []
+    for name in peers[0]:
+        layers = [peer[name] for peer in peers]
+        for peer in layers:
+            peer.layer.to(dtype)
+        leaves = {f"{number} {key}": p for number, peer in enumerate(layers) for key, p in peer.leaves.items()}
+
+        def logits(layers=layers):
+            h = feat
+            for peer in layers[:-1]:
+                h = F.elu(peer.apply(structure, h).flatten(1))
+            return layers[-1].apply(structure, h).mean(1)
+
+        candidates.append(_candidate(name, logits, leaves, None, label, train))
+
+    def proof():
+        return stack(layer, heads, width, min(scale, SMALL / graphs.ARXIV[1]), depth, in_feats, "float64")
+
+    title = f"{layer} {depth} layers, {heads} x {width}, arxiv"
+    return Case(title, candidates, ("epoch",), None if dtype is torch.float64 else proof)
+
+
+def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32"):
+    """The case of two relational layers and a linear map; all nodes that are papers have labels."""
+    graph = graphs.typed(share * scale)
+    dtype = getattr(torch, dtype)
+    feat = torch.randn((graph.num_nodes(), in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
+    label, train = _labels(graph.num_nodes("paper"))
+    before = sum(graph.num_nodes(ntype) for ntype in graph.ntypes[: graph.ntypes.index("paper")])
+    papers = slice(before, before + graph.num_nodes("paper"))
+    first, second = (rgat_trio(graph, size, width, heads) for size in (in_feats, heads * width))
+    start = nn.Linear(heads * width, CLASSES).state_dict()
+    candidates = []
+    for name in first:
+        layer_first, run_first, leaves_first, common = first[name]
+        layer_second, run_second, leaves_second, _ = second[name]
+        classify = nn.Linear(heads * width, CLASSES)
+        classify.load_state_dict(start)
+        for module in (layer_first, layer_second, classify):
+            module.to(dtype)
+        leaves = {f"0 {key}": p for key, p in leaves_first.items()}
+        leaves |= {f"1 {key}": p for key, p in leaves_second.items()}
+        leaves |= {f"classify {key}": p for key, p in classify.named_parameters()}
+
+        def logits(run_first=run_first, run_second=run_second, classify=classify):
+            return classify(F.relu(run_second(F.relu(run_first(feat))))[papers])
+
+        def both(grads, common=common):
+            found = {key: grad for key, grad in grads.items() if key.startswith("classify")}
+            for number in "01":
+                part = common({key[2:]: grad for key, grad in grads.items() if key.startswith(number)})
+                found |= {f"{number} {key}": grad for key, grad in part.items()}
+            return found
+
+        candidates.append(_candidate(name, logits, leaves, both, label, train))
+
+    def proof():
+        small = min(share * scale, SMALL / (2 * sum(graphs.MAG_EDGES.values())))
+        return rgat(small, heads, width, in_feats, dtype="float64")
+
+    title = f"RGATConv 2 layers, {heads} x {width}, mag / {round(1 / share)}"
+    return Case(title, candidates, ("epoch",), None if dtype is torch.float64 else proof)
+
+
+def han(heads=8, width=8, where="acm", scale=1.0, root=None):
+    """The case of HAN with a projection for each meta-path, on ACM's own labels and split."""
+    views, structures, feat, task = han_views(where, scale, root)
+    feat = feat.detach()
+    if task is None:
+        classes, (label, train) = CLASSES, _labels(views.num_dst)
+    else:
+        classes, label, train = task.num_classes, task.label, task.train
+    torch.manual_seed(0)
+    ours = hgat.nn.HANConv(feat.shape[1], width, heads, views.num_views, share_projection=False)
+    theirs = DGLHan(ours, feat.shape[1], width, heads, views.num_views)
+    start = nn.Linear(heads * width, classes).state_dict()
+    candidates = []
+    for name, layer, structure in (("hgat", ours, views), ("DGL", theirs, structures)):
+        classify = nn.Linear(heads * width, classes)
+        classify.load_state_dict(start)
+        leaves = {**dict(layer.named_parameters()), **{f"classify {k}": p for k, p in classify.named_parameters()}}
+
+        def logits(layer=layer, structure=structure, classify=classify):
+            return classify(layer(structure, feat))
+
+        common = theirs.common if name == "DGL" else None
+        candidates.append(_candidate(name, logits, leaves, common, label, train))
+    return Case(f"HANConv {heads} x {width}, {where}, as DGL's example", candidates, ("epoch",))
+
+
+def specs(scale=1.0, root=None):
+    """Every training run."""
+    edges = int(graphs.ARXIV[1] * scale)
+    here = "benchmarks.epochs:"
+    yield Spec(here + "stack", {"layer": "GATConv", "heads": 3, "width": 250, "scale": scale}, edges * 750 * 4 * 2)
+    yield Spec(here + "stack", {"layer": "GATv2Conv", "heads": 4, "width": 32, "scale": scale}, edges * 128 * 4 * 3)
+    for share in (0.1, 0.005):  # PyG copies [64, 64] numbers for every edge: the small graph is for it
+        links = int(2 * sum(graphs.MAG_EDGES.values()) * share * scale)
+        yield Spec(here + "rgat", {"share": share, "scale": scale}, links * (16 + 64) * 64 * 4)
+    yield Spec(here + "han", {"root": root})

@@ -1,0 +1,111 @@
+"""The same layer three times: hgat's, DGL's and PyG's, with equal parameters under equal names."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+import hgat
+import dgl
+
+__all__ = ["HOMOGENEOUS", "Peer", "dot", "gat", "gatv2", "pyg"]
+
+
+@lru_cache(maxsize=1)
+def pyg():
+    """PyTorch Geometric, or None where it is not installed."""
+    try:
+        import torch_geometric
+        import torch_geometric.nn  # noqa: F401
+    except ImportError:
+        return None
+    return torch_geometric
+
+
+@dataclass
+class Peer:
+    """A layer of one library. apply: (structure, feat) -> [N_dst, H, D]; leaves: its parameters by common name."""
+
+    layer: nn.Module
+    apply: Callable
+    leaves: dict[str, torch.Tensor]
+
+
+def _on_graph(layer):
+    return lambda structure, feat: layer(structure.graph, feat)
+
+
+def _on_edges(layer, heads, width):
+    """PyG's layer; on a block the destinations are the first sources, which PyG takes as a pair."""
+
+    def apply(structure, feat):
+        if structure.num_dst != structure.num_src:
+            feat = (feat, feat[: structure.num_dst])
+        return layer(feat, structure.edge_index).view(-1, heads, width)
+
+    return apply
+
+
+def _copy(targets, sources):
+    """Give every tensor of `targets` the values of the one of the same name in `sources`."""
+    with torch.no_grad():
+        for name, tensor in targets.items():
+            tensor.copy_(sources[name])
+
+
+def _peers(ours, theirs, heads, width, pyg_layer, pyg_leaves):
+    """{"hgat", "DGL", "PyG"} -> Peer. DGL's parameters have hgat's names: the state dict goes over as it is."""
+    theirs.load_state_dict(ours.state_dict())
+    found = {
+        "hgat": Peer(ours, _on_graph(ours), dict(ours.named_parameters())),
+        "DGL": Peer(theirs, _on_graph(theirs), dict(theirs.named_parameters())),
+    }
+    if pyg_layer is not None:
+        _copy(pyg_leaves, found["hgat"].leaves)
+        found["PyG"] = Peer(pyg_layer, _on_edges(pyg_layer, heads, width), pyg_leaves)
+    return found
+
+
+def gat(in_feats, width, heads):
+    """GATConv of all three, with a bias behind the sum; PyG adds no self-loops of its own, the graph has them."""
+    torch.manual_seed(0)
+    ours, theirs = hgat.nn.GATConv(in_feats, width, heads), dgl.nn.GATConv(in_feats, width, heads)
+    layer, leaves = None, None
+    if pyg() is not None:
+        layer = pyg().nn.GATConv(in_feats, width, heads, add_self_loops=False)
+        leaves = {"fc.weight": layer.lin.weight, "attn_l": layer.att_src, "attn_r": layer.att_dst, "bias": layer.bias}
+    return _peers(ours, theirs, heads, width, layer, leaves)
+
+
+def gatv2(in_feats, width, heads):
+    """GATv2Conv of all three, with a projection for each end; without biases, which stand in other places in PyG."""
+    torch.manual_seed(0)
+    ours = hgat.nn.GATv2Conv(in_feats, width, heads, bias=False)
+    theirs = dgl.nn.GATv2Conv(in_feats, width, heads, bias=False)
+    layer, leaves = None, None
+    if pyg() is not None:
+        layer = pyg().nn.GATv2Conv(in_feats, width, heads, add_self_loops=False, bias=False)
+        leaves = {"fc_src.weight": layer.lin_l.weight, "fc_dst.weight": layer.lin_r.weight, "attn": layer.att}
+    return _peers(ours, theirs, heads, width, layer, leaves)
+
+
+def dot(in_feats, width, heads):
+    """DotGatConv of hgat and DGL; PyG's TransformerConv with one matrix as query, key and value projection.
+
+    With that matrix the results are equal, but PyG's layer multiplies by it three times: its own design, and a small
+    part of its time. The operator rows have no projections.
+    """
+    torch.manual_seed(0)
+    ours, theirs = hgat.nn.DotGatConv(in_feats, width, heads), dgl.nn.DotGatConv(in_feats, width, heads)
+    layer, leaves = None, None
+    if pyg() is not None:
+        layer = pyg().nn.TransformerConv(in_feats, width, heads, bias=False, root_weight=False)
+        layer.lin_query = layer.lin_value = layer.lin_key
+        leaves = {"fc.weight": layer.lin_key.weight}
+    return _peers(ours, theirs, heads, width, layer, leaves)
+
+
+# Name in the table -> the function that makes the three.
+HOMOGENEOUS = {"GATConv": gat, "GATv2Conv": gatv2, "DotGatConv": dot}
