@@ -10,6 +10,19 @@ template <class A, int HT>
 void sums(const Rows& rows, int heads, const A* own, const A* other, const A* edge, int64_t first, int64_t end, A* x) {
   const int H = HT ? HT : heads;
   const int64_t edges = rows.indptr[rows.rows];
+  if constexpr (HT > 0) {
+    const Vec<A, HT> mine = own ? load<HT>(own) : Vec<A, HT>{};
+    for (int64_t p = first; p < end; ++p, x += H) {
+      Vec<A, HT> sum = mine;
+      if (other) {
+        if (p + 16 < edges) prefetch_line(other + static_cast<int64_t>(rows.other[p + 16]) * H);
+        sum += load<HT>(other + static_cast<int64_t>(rows.other[p]) * H);
+      }
+      if (edge) sum += load<HT>(edge + static_cast<int64_t>(rows.edge[p]) * H);
+      store<HT>(x, sum);
+    }
+    return;
+  }
   for (int64_t p = first; p < end; ++p, x += H) {
     if (other) {
       if (p + 16 < edges) prefetch_line(other + static_cast<int64_t>(rows.other[p + 16]) * H);
@@ -47,8 +60,7 @@ template <class T, int W> void forward(const Additive& a) {
     for_rows(rows, a.threads, [&](int64_t row, int64_t first, int64_t end, int64_t, int64_t, int thread) {
       A* x = scratch.as<A>(size * thread);
       sums_of(rows, H, dst ? dst + row * H : nullptr, src, edge, first, end, x);
-      for (int64_t p = first; p < end; ++p)
-        memcpy(logits + static_cast<int64_t>(rows.edge[p]) * H, x + (p - first) * H, sizeof(A) * H);
+      by_heads<A>(H).scatter(logits, x, rows.edge, first, end, H);
     });
     return;
   }
@@ -74,6 +86,7 @@ template <class T, int W> void backward(const Additive& a) {
   const Rows& rows = a.graph.out;
   const Layout<W> layout(H, a.width);
   const Matrix<T> d_out(a.d_out, H, a.width);
+  const RowLoops<T, W> loops(layout);
   const T* value = static_cast<const T*>(a.value);
   const A* src = static_cast<const A*>(a.score_src);
   const A* score_dst = static_cast<const A*>(a.score_dst);
@@ -90,10 +103,12 @@ template <class T, int W> void backward(const Additive& a) {
   for_ranges(rows.others, 1024, a.threads, [&](int64_t first, int64_t end) {
     for (int64_t v = first; v < end; ++v) {
       A* to = info + v * info_row;
-      memcpy(to, score_dst + v * H, sizeof(A) * H);
-      memcpy(to + H, static_cast<const A*>(a.top) + v * H, sizeof(A) * H);
-      memcpy(to + 2 * H, static_cast<const A*>(a.inverse) + v * H, sizeof(A) * H);
-      output_products<T, W>(layout, static_cast<const T*>(a.out), static_cast<const T*>(a.d_out), v, to + 3 * H);
+      for (int h = 0; h < H; ++h) {
+        to[h] = score_dst[v * H + h];
+        to[H + h] = static_cast<const A*>(a.top)[v * H + h];
+        to[2 * H + h] = static_cast<const A*>(a.inverse)[v * H + h];
+      }
+      loops.products(layout, static_cast<const T*>(a.out) + v * d_out.row, d_out[v], to + 3 * H);
     }
   });
 
@@ -136,6 +151,16 @@ template <class T, int W> void backward(const Additive& a) {
           if (info_row * sizeof(A) > 64) prefetch_line(next + 2 * heads_here);
         }
         const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row;
+        if constexpr (HT > 0) {
+          using VH = Vec<A, HT>;
+          VH pre = load<HT>(src + u * HT) + load<HT>(of);
+          if (edge) pre += load<HT>(edge + static_cast<int64_t>(rows.edge[first + i]) * HT);
+          store<HT>(before + i * HT, pre);
+          store<HT>(x + i * HT, VH(leaky<A, HT>(pre, slope) - load<HT>(of + HT)));
+          store<HT>(inverse + i * HT, load<HT>(of + 2 * HT));
+          store<HT>(s + i * HT, load<HT>(of + 3 * HT));
+          continue;
+        }
         for (int h = 0; h < heads_here; ++h) {
           const int64_t k = i * heads_here + h;
           A pre = src[u * heads_here + h] + of[h];
@@ -155,7 +180,7 @@ template <class T, int W> void backward(const Additive& a) {
         store<L>(weight + k, scaled ? alpha * load<L>(factor + k) : alpha);
       }
       unpack<T, W>(layout, value + u * static_cast<int64_t>(heads_here) * layout.width, own);
-      dot_rows<T, W, true>(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
+      loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
       if (d_weight)
         for (int64_t i = 0; i < n; ++i)
           for (int h = 0; h < heads_here; ++h) {
@@ -169,12 +194,16 @@ template <class T, int W> void backward(const Additive& a) {
         const V pre = load<L>(before + k);
         store<L>(x + k, pre > 0 ? d_logit : d_logit * slope);
       }
-      for (int64_t i = 0; i < n; ++i)
-        for (int h = 0; h < heads_here; ++h) d_score[h] += x[i * heads_here + h];
-      if (d_edge) {
+      if constexpr (HT > 0) {
+        Vec<A, HT> sum{};
+        for (int64_t i = 0; i < n; ++i) sum += load<HT>(x + i * HT);
+        store<HT>(d_score, sum);
+      } else {
         for (int64_t i = 0; i < n; ++i)
-          memcpy(d_edge + static_cast<int64_t>(rows.edge[first + i]) * heads_here, x + i * heads_here,
-                 sizeof(A) * heads_here);
+          for (int h = 0; h < heads_here; ++h) d_score[h] += x[i * heads_here + h];
+      }
+      if (d_edge) {
+        scatter_heads<A, HT>(d_edge, x, rows.edge, first, end, heads_here);
       } else if (d_place && count) {
         memcpy(d_place + first * heads_here, x, sizeof(A) * count);
       }

@@ -12,12 +12,15 @@ HGAT_OPEN
 template <class A> struct ByHeads {
   void (*softmax)(A*, int64_t, int, A*, A*);
   void (*scale)(const AlphaScale&, const int32_t*, int64_t, int, A*, A*);
+  void (*gather)(A*, const A*, const int32_t*, int64_t, int64_t, int64_t, int);
+  void (*scatter)(A*, const A*, const int32_t*, int64_t, int64_t, int);
 };
 
 template <class A> inline ByHeads<A> by_heads(int heads) {
   ByHeads<A> found;
   with_heads(heads, [&](auto h) {
-    found = {&softmax<A, decltype(h)::value>, &alpha_scale<A, decltype(h)::value>};
+    constexpr int HT = decltype(h)::value;
+    found = {&softmax<A, HT>, &alpha_scale<A, HT>, &gather_heads<A, HT>, &scatter_heads<A, HT>};
   });
   return found;
 }
@@ -34,6 +37,7 @@ inline void attend(const Rows& rows, const AlphaScale& scale, int threads, const
                    T* out, const Softmaxed<Sum<T>>& result, int64_t own, const Logits& logits) {
   using A = Sum<T>;
   const int H = layout.heads;
+  const RowLoops<T, W> loops(layout);
   const ByHeads<A> heads = by_heads<A>(H);
   const bool scaled = changes(scale);
   const int64_t edges = rows.indptr[rows.rows];
@@ -80,7 +84,7 @@ inline void attend(const Rows& rows, const AlphaScale& scale, int threads, const
     }
     A* to = segment < 0 ? total : part_total + segment * size_total;
     zero(to, layout.lanes());
-    add_rows<T, W>(layout, value, rows.other, first, end, edges, x, to);
+    loops.add(layout, value, rows.other, first, end, edges, x, to);
     if (segment < 0) pack<T, W>(layout, to, inverse, out + row * static_cast<int64_t>(H) * layout.width);
   });
   if (parts == 0) return;
@@ -124,23 +128,6 @@ inline void attend(const Rows& rows, const AlphaScale& scale, int threads, const
   });
 }
 
-// s[row, h] = sum over d of d_out * out: what the softmax subtracts from the gradient of alpha.
-// Written to info[row * stride + h].
-template <class T, int W>
-inline void output_products(const Layout<W>& layout, const T* out, const T* d_out, int64_t row, Sum<T>* s) {
-  using A = Sum<T>;
-  for (int h = 0; h < layout.heads; ++h) {
-    const int64_t at = (row * layout.heads + h) * layout.width;
-    Vec<A, W> sum{};
-    int c = 0;
-    for (; c + 1 < layout.chunks; ++c) sum += load<W>(out + at + c * W) * load<W>(d_out + at + c * W);
-    auto last = load<W>(out + at + layout.at(c)) * load<W>(d_out + at + layout.at(c));
-    if constexpr (W > 1)
-      for (int l = 0; l < layout.repeated(); ++l) last[l] = 0;
-    s[h] = sum_lanes<A, W>(sum + last);
-  }
-}
-
 // out[row, h] = sum over the row's edges of value[index[position], h].
 template <class A>
 inline void sum_edges(const Rows& rows, int heads, int threads, const A* value, const int32_t* index, A* out) {
@@ -151,11 +138,19 @@ inline void sum_edges(const Rows& rows, int heads, int threads, const A* value, 
     const int H = HT ? HT : heads;
     for_rows(rows, threads, [&](int64_t row, int64_t first, int64_t end, int64_t segment, int64_t, int) {
       A* to = segment < 0 ? out + row * H : part.as<A>(segment * H);
-      for (int h = 0; h < H; ++h) to[h] = 0;
-      for (int64_t p = first; p < end; ++p) {
-        if (p + 16 < edges) prefetch_line(value + static_cast<int64_t>(index[p + 16]) * H);
-        const A* from = value + static_cast<int64_t>(index[p]) * H;
-        for (int h = 0; h < H; ++h) to[h] += from[h];
+      auto each = [&](auto&& take) {
+        for (int64_t p = first; p < end; ++p) {
+          if (p + 16 < edges) prefetch_line(value + static_cast<int64_t>(index[p + 16]) * H);
+          take(value + static_cast<int64_t>(index[p]) * H);
+        }
+      };
+      if constexpr (HT > 0) {
+        Vec<A, HT> sum{};
+        each([&](const A* from) { sum += load<HT>(from); });
+        store<HT>(to, sum);
+      } else {
+        for (int h = 0; h < H; ++h) to[h] = 0;
+        each([&](const A* from) { for (int h = 0; h < H; ++h) to[h] += from[h]; });
       }
     });
     for_long_rows(rows, [&](int64_t row, int64_t from, int64_t to) {

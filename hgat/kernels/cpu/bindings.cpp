@@ -100,8 +100,15 @@ void* checked(const char* name, const Array& array, int bits, int64_t count) {
   return array.data();
 }
 
-void* checked(const char* name, MaybeArray array, int bits, int64_t count) {
+void* checked(const char* name, const MaybeArray& array, int bits, int64_t count) {
   return array ? checked(name, *array, bits, count) : nullptr;
+}
+
+// The same for memory that the kernel fills.
+void* filled(const char* name, const MaybeArray& array, int bits, int64_t count) {
+  void* memory = checked(name, array, bits, count);
+  hgat::advise_large_pages(memory, count * bits / 8);
+  return memory;
 }
 
 Type type_of(const std::string& name) {
@@ -200,17 +207,17 @@ void additive(bool backward, const Array& structure, const std::string& type_nam
   a.score_src = checked("score_src", score_src, wide, src * heads);
   a.score_dst = checked("score_dst", score_dst, wide, dst * heads);
   a.score_edge = checked("score_edge", score_edge, wide, edges * heads);
-  a.out = checked("out", out, narrow, dst * row);
-  a.alpha = checked("alpha", alpha, wide, edges * heads);
-  a.logits = checked("logits", logits, wide, edges * heads);
+  a.out = filled("out", out, narrow, dst * row);
+  a.alpha = filled("alpha", alpha, wide, edges * heads);
+  a.logits = filled("logits", logits, wide, edges * heads);
   a.top = checked("top", top, wide, dst * heads);
   a.inverse = checked("inverse", inverse, wide, dst * heads);
   a.d_out = checked("d_out", d_out, narrow, dst * row);
-  a.d_value = checked("d_value", d_value, narrow, src * row);
-  a.d_score_src = checked("d_score_src", d_score_src, wide, src * heads);
-  a.d_score_dst = checked("d_score_dst", d_score_dst, wide, dst * heads);
-  a.d_score_edge = checked("d_score_edge", d_score_edge, wide, edges * heads);
-  a.d_weight = checked("d_weight", d_weight, wide, edges * heads);
+  a.d_value = filled("d_value", d_value, narrow, src * row);
+  a.d_score_src = filled("d_score_src", d_score_src, wide, src * heads);
+  a.d_score_dst = filled("d_score_dst", d_score_dst, wide, dst * heads);
+  a.d_score_edge = filled("d_score_edge", d_score_edge, wide, edges * heads);
+  a.d_weight = filled("d_weight", d_weight, wide, edges * heads);
   if ((a.score_src == nullptr) != (a.score_dst == nullptr) || (a.out && !a.value) || ((a.top == nullptr) != (a.inverse == nullptr)) ||
       (backward && !(a.value && a.score_src && a.out && a.top && a.d_out)))
     throw nb::value_error("additive: arrays that belong together are missing");
@@ -239,17 +246,17 @@ void gatv2(bool backward, const Array& structure, const std::string& type_name, 
   g.feat_dst = checked("feat_dst", feat_dst, narrow, dst * row);
   g.feat_edge = checked("feat_edge", feat_edge, narrow, edges * row);
   g.attn = checked("attn", attn, wide, row);
-  g.out = checked("out", out, narrow, dst * row);
-  g.alpha = checked("alpha", alpha, wide, edges * heads);
+  g.out = filled("out", out, narrow, dst * row);
+  g.alpha = filled("alpha", alpha, wide, edges * heads);
   g.top = checked("top", top, wide, dst * heads);
   g.inverse = checked("inverse", inverse, wide, dst * heads);
   g.d_out = checked("d_out", d_out, narrow, dst * row);
   g.d_logits = checked("d_logits", d_logits, wide, edges * heads);
-  g.d_feat_src = checked("d_feat_src", d_feat_src, narrow, src * row);
-  g.d_feat_dst = checked("d_feat_dst", d_feat_dst, narrow, dst * row);
-  g.d_feat_edge = checked("d_feat_edge", d_feat_edge, narrow, edges * row);
-  g.d_attn = checked("d_attn", d_attn, wide, row);
-  g.d_weight = checked("d_weight", d_weight, wide, edges * heads);
+  g.d_feat_src = filled("d_feat_src", d_feat_src, narrow, src * row);
+  g.d_feat_dst = filled("d_feat_dst", d_feat_dst, narrow, dst * row);
+  g.d_feat_edge = filled("d_feat_edge", d_feat_edge, narrow, edges * row);
+  g.d_attn = filled("d_attn", d_attn, wide, row);
+  g.d_weight = filled("d_weight", d_weight, wide, edges * heads);
   if ((g.top == nullptr) != (g.inverse == nullptr) ||
       (backward && !g.d_logits && !(g.out && g.top && g.d_out)))
     throw nb::value_error("gatv2: arrays that belong together are missing");
@@ -279,17 +286,17 @@ void dot(bool backward, const Array& structure, const std::string& type_name, in
   d.key = checked("key", key, narrow, src * row);
   d.value = checked("value", value, narrow, src * value_row);
   d.bias = checked("bias", bias, wide, edges * heads);
-  d.out = checked("out", out, narrow, dst * value_row);
-  d.alpha = checked("alpha", alpha, wide, edges * heads);
-  d.logits = checked("logits", logits, wide, edges * heads);
+  d.out = filled("out", out, narrow, dst * value_row);
+  d.alpha = filled("alpha", alpha, wide, edges * heads);
+  d.logits = filled("logits", logits, wide, edges * heads);
   d.top = checked("top", top, wide, dst * heads);
   d.inverse = checked("inverse", inverse, wide, dst * heads);
   d.d_out = checked("d_out", d_out, narrow, dst * value_row);
-  d.d_query = checked("d_query", d_query, narrow, dst * row);
-  d.d_key = checked("d_key", d_key, narrow, src * row);
-  d.d_value = checked("d_value", d_value, narrow, src * value_row);
-  d.d_bias = checked("d_bias", d_bias, wide, edges * heads);
-  d.d_weight = checked("d_weight", d_weight, wide, edges * heads);
+  d.d_query = filled("d_query", d_query, narrow, dst * row);
+  d.d_key = filled("d_key", d_key, narrow, src * row);
+  d.d_value = filled("d_value", d_value, narrow, src * value_row);
+  d.d_bias = filled("d_bias", d_bias, wide, edges * heads);
+  d.d_weight = filled("d_weight", d_weight, wide, edges * heads);
   if ((d.out && !d.value) || ((d.top == nullptr) != (d.inverse == nullptr)) ||
       (backward && !(d.value && d.out && d.top && d.d_out)))
     throw nb::value_error("dot: arrays that belong together are missing");
@@ -313,7 +320,7 @@ void weighted_sum(const Array& structure, bool by_source, const std::string& typ
   if (value_heads != 1 && value_heads != heads) throw nb::value_error("value_heads: expected 1 or heads");
   s.value = checked("value", value, bits_of(s.type), s.rows.others * value_heads * width);
   s.weight = checked("weight", weight, sum_bits_of(s.type), graph.edges * heads);
-  s.out = checked("out", out, bits_of(s.type), s.rows.rows * heads * width);
+  s.out = filled("out", out, bits_of(s.type), s.rows.rows * heads * width);
   nb::gil_scoped_release release;
   chosen->weighted_sum(s);
 }
@@ -334,8 +341,8 @@ void weighted_sum_backward(const Array& structure, const std::string& type_name,
   s.value = checked("value", value, narrow, graph.out.rows * value_heads * width);
   s.weight = checked("weight", weight, wide, graph.edges * heads);
   s.d_out = checked("d_out", d_out, narrow, graph.in.rows * heads * width);
-  s.d_value = checked("d_value", d_value, narrow, graph.out.rows * value_heads * width);
-  s.d_weight = checked("d_weight", d_weight, wide, graph.edges * heads);
+  s.d_value = filled("d_value", d_value, narrow, graph.out.rows * value_heads * width);
+  s.d_weight = filled("d_weight", d_weight, wide, graph.edges * heads);
   nb::gil_scoped_release release;
   chosen->weighted_sum_backward(s);
 }
@@ -351,7 +358,7 @@ void softmax_backward(const Array& structure, const std::string& type_name, int6
   const int wide = sum_bits_of(s.type);
   s.alpha = checked("alpha", alpha, wide, graph.edges * heads);
   s.d_alpha = checked("d_alpha", d_alpha, wide, graph.edges * heads);
-  s.d_logits = checked("d_logits", d_logits, wide, graph.edges * heads);
+  s.d_logits = filled("d_logits", d_logits, wide, graph.edges * heads);
   nb::gil_scoped_release release;
   chosen->softmax_backward(s);
 }
@@ -365,7 +372,7 @@ void edge_sum(const Array& structure, bool by_source, const std::string& type_na
   s.heads = positive("heads", heads);
   s.threads = positive("threads", threads);
   s.edge_value = checked("edge_value", edge_value, sum_bits_of(s.type), graph.edges * heads);
-  s.out = checked("out", out, sum_bits_of(s.type), s.rows.rows * heads);
+  s.out = filled("out", out, sum_bits_of(s.type), s.rows.rows * heads);
   nb::gil_scoped_release release;
   chosen->edge_sum(s);
 }

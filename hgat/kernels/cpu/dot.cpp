@@ -33,8 +33,7 @@ template <class T, int W> void forward(const Dot& d) {
       A* x = own + size_own;
       unpack<T, W>(layout, query[v], own);
       logit_rows<T, W>(layout, key, rows, first, end, own, bias, factor, x);
-      for (int64_t i = 0; i < end - first; ++i)
-        memcpy(logits + static_cast<int64_t>(rows.edge[first + i]) * H, x + i * H, sizeof(A) * H);
+      by_heads<A>(H).scatter(logits, x, rows.edge, first, end, H);
     });
     return;
   }
@@ -54,6 +53,7 @@ template <class T, int W> void backward(const Dot& d) {
   const int H = d.heads;
   const Rows& rows = d.graph.out;
   const Layout<W> layout(H, d.width), value_layout(H, d.value_width);
+  const RowLoops<T, W> loops(layout), value_loops(value_layout);
   const Matrix<T> query(d.query, H, d.width), key(d.key, H, d.width);
   const Matrix<T> value(d.value, H, d.value_width), d_out(d.d_out, H, d.value_width);
   const A* bias = static_cast<const A*>(d.bias);
@@ -68,9 +68,11 @@ template <class T, int W> void backward(const Dot& d) {
   for_ranges(rows.others, 1024, d.threads, [&](int64_t first, int64_t end) {
     for (int64_t v = first; v < end; ++v) {
       A* to = info + v * info_row;
-      memcpy(to, static_cast<const A*>(d.top) + v * H, sizeof(A) * H);
-      memcpy(to + H, static_cast<const A*>(d.inverse) + v * H, sizeof(A) * H);
-      output_products<T, W>(value_layout, static_cast<const T*>(d.out), d_out.data, v, to + 2 * H);
+      for (int h = 0; h < H; ++h) {
+        to[h] = static_cast<const A*>(d.top)[v * H + h];
+        to[H + h] = static_cast<const A*>(d.inverse)[v * H + h];
+      }
+      value_loops.products(value_layout, static_cast<const T*>(d.out) + v * d_out.row, d_out[v], to + 2 * H);
     }
   });
   const Buffer d_memory(d.d_query && !d.d_bias ? edges * H * static_cast<int64_t>(sizeof(A)) : 0);
@@ -120,7 +122,7 @@ template <class T, int W> void backward(const Dot& d) {
       const Vec<A, L> alpha = load<L>(x + k);
       store<L>(weight + k, scaled ? alpha * load<L>(scale + k) : alpha);
     }
-    dot_rows<T, W, true>(value_layout, d_out, rows.other, first, end, edges, own_value, dot, weight, total_value);
+    value_loops.dot_add(value_layout, d_out, rows.other, first, end, edges, own_value, dot, weight, total_value);
     for (int64_t i = 0; i < n; ++i) {
       const A* s = info + static_cast<int64_t>(rows.other[first + i]) * info_row + 2 * H;
       const int64_t e = static_cast<int64_t>(rows.edge[first + i]) * H;
@@ -133,7 +135,7 @@ template <class T, int W> void backward(const Dot& d) {
       }
     }
     if (d_place && count) memcpy(d_place + first * H, x, sizeof(A) * count);
-    if (d_key) add_rows<T, W>(layout, query, rows.other, first, end, edges, x, total_key);
+    if (d_key) loops.add(layout, query, rows.other, first, end, edges, x, total_key);
     if (segment < 0) finish(u, total_key, total_value);
   });
   for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
@@ -153,12 +155,10 @@ template <class T, int W> void backward(const Dot& d) {
     A* x = scratch.as<A>(size * thread);
     A* total = segment < 0 ? x + size_x : in_part.as<A>(segment * size_key);
     zero(total, layout.lanes());
-    for (int64_t p = first; p < end; ++p) {
-      if (p + 16 < edges) prefetch_line(d_logit + static_cast<int64_t>(index[p + 16]) * H);
-      const A* from = d_logit + static_cast<int64_t>(index[p]) * H;
-      for (int h = 0; h < H; ++h) x[(p - first) * H + h] = from[h] * remaining;
-    }
-    add_rows<T, W>(layout, key, in.other, first, end, edges, x, total);
+    heads.gather(x, d_logit, index, first, end, edges, H);
+    if (remaining != A(1))
+      for (int64_t k = 0; k < (end - first) * H; ++k) x[k] *= remaining;
+    loops.add(layout, key, in.other, first, end, edges, x, total);
     if (segment < 0) pack<T, W>(layout, total, nullptr, d_query + v * query.row);
   });
   for_long_rows(in, [&](int64_t v, int64_t from, int64_t to) {

@@ -129,6 +129,102 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   }
 }
 
+// The same two loops where heads and chunks are few and known when compiled: all sums stay in registers.
+template <class T, int W, int H, int C>
+void add_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int32_t* other, int64_t first, int64_t end,
+                    int64_t limit, const Sum<T>* weight, Sum<T>* total) {
+  using V = Vec<Sum<T>, W>;
+  const int64_t last = layout.at(C - 1);
+  V sum[H * C];
+  for (int k = 0; k < H * C; ++k) sum[k] = load<W>(total + k * W);
+  for (int64_t p = first; p < end; ++p, weight += H) {
+    if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], H * C * W);
+    const T* row = matrix[other[p]];
+    for (int h = 0; h < H; ++h, row += matrix.step) {
+      const V w = splat<Sum<T>, W>(weight[h]);
+      for (int c = 0; c < C; ++c) sum[h * C + c] += w * load<W>(row + (c + 1 < C ? c * W : last));
+    }
+  }
+  for (int k = 0; k < H * C; ++k) store<W>(total + k * W, sum[k]);
+}
+
+template <class T, int W, int H, int C>
+void dot_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int32_t* other, int64_t first, int64_t end,
+                    int64_t limit, const Sum<T>* own, Sum<T>* dot, const Sum<T>* weight, Sum<T>* total) {
+  using V = Vec<Sum<T>, W>;
+  const int64_t last = layout.at(C - 1);
+  V sum[H * C];
+  for (int k = 0; k < H * C; ++k) sum[k] = load<W>(total + k * W);
+  for (int64_t p = first; p < end; ++p, weight += H, dot += H) {
+    if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], H * C * W);
+    const T* row = matrix[other[p]];
+    V product[H];
+    for (int h = 0; h < H; ++h, row += matrix.step) {
+      const V w = splat<Sum<T>, W>(weight[h]);
+      for (int c = 0; c < C; ++c) {
+        const int k = h * C + c;
+        const V g = load<W>(row + (c + 1 < C ? c * W : last));
+        const V mine = load<W>(own + k * W);
+        product[h] = c == 0 ? mine * g : product[h] + mine * g;
+        sum[k] += w * g;
+      }
+    }
+    sum_lanes_of<Sum<T>, W, H>(product, dot);
+  }
+  for (int k = 0; k < H * C; ++k) store<W>(total + k * W, sum[k]);
+}
+
+// s[h] = a[h] . b[h] for two rows of storage.
+template <class T, int W> void products(const Layout<W>& layout, const T* a, const T* b, Sum<T>* s) {
+  using A = Sum<T>;
+  for (int h = 0; h < layout.heads; ++h, a += layout.width, b += layout.width) {
+    Vec<A, W> sum{};
+    int c = 0;
+    for (; c + 1 < layout.chunks; ++c) sum += load<W>(a + c * W) * load<W>(b + c * W);
+    Vec<A, W> last = load<W>(a + layout.at(c)) * load<W>(b + layout.at(c));
+    if constexpr (W > 1)
+      for (int l = 0; l < layout.repeated(); ++l) last[l] = 0;
+    s[h] = sum_lanes<A, W>(sum + last);
+  }
+}
+
+template <class T, int W, int H, int C> void products_fixed(const Layout<W>& layout, const T* a, const T* b, Sum<T>* s) {
+  if (layout.repeated()) return products<T, W>(layout, a, b, s);
+  Vec<Sum<T>, W> product[H];
+  for (int h = 0; h < H; ++h)
+    for (int c = 0; c < C; ++c) {
+      const Vec<Sum<T>, W> here = load<W>(a + (h * C + c) * W) * load<W>(b + (h * C + c) * W);
+      product[h] = c == 0 ? here : product[h] + here;
+    }
+  sum_lanes_of<Sum<T>, W, H>(product, s);
+}
+
+// The loops for one layout.
+template <class T, int W> struct RowLoops {
+  void (*add)(const Layout<W>&, const Matrix<T>&, const int32_t*, int64_t, int64_t, int64_t, const Sum<T>*, Sum<T>*);
+  void (*dot_add)(const Layout<W>&, const Matrix<T>&, const int32_t*, int64_t, int64_t, int64_t, const Sum<T>*, Sum<T>*,
+                  const Sum<T>*, Sum<T>*);
+
+  void (*products)(const Layout<W>&, const T*, const T*, Sum<T>*);
+
+  explicit RowLoops(const Layout<W>& layout)
+      : add(&add_rows<T, W>), dot_add(&dot_rows<T, W, true>), products(&HGAT_ISA::products<T, W>) {
+    if constexpr (W >= 4) {
+      try_fixed<1, 1>(layout), try_fixed<1, 2>(layout), try_fixed<1, 4>(layout), try_fixed<1, 8>(layout);
+      try_fixed<2, 1>(layout), try_fixed<2, 2>(layout), try_fixed<2, 4>(layout);
+      try_fixed<4, 1>(layout), try_fixed<4, 2>(layout), try_fixed<8, 1>(layout);
+    }
+  }
+
+ private:
+  template <int H, int C> void try_fixed(const Layout<W>& layout) {
+    if (layout.heads != H || layout.chunks != C) return;
+    add = &add_rows_fixed<T, W, H, C>;
+    dot_add = &dot_rows_fixed<T, W, H, C>;
+    products = &products_fixed<T, W, H, C>;
+  }
+};
+
 // Calls f with the widest vector that fits into a head of `width` numbers.
 template <class T, class F> inline void with_vector(int width, const F& f) {
   constexpr int L = kLanes<Sum<T>>;

@@ -150,6 +150,7 @@ template <class T, int W> void backward(const Gatv2& g) {
   using V = Vec<A, L>;
   const int H = g.heads;
   const Layout<W> layout(H, g.width);
+  const RowLoops<T, W> loops(layout);
   const Matrix<T> src(g.feat_src, H, g.width), dst(g.feat_dst, H, g.width), d_out(g.d_out, H, g.width);
   const A slope = static_cast<A>(g.slope);
   const ByHeads<A> heads = by_heads<A>(H);
@@ -167,9 +168,11 @@ template <class T, int W> void backward(const Gatv2& g) {
     for_ranges(g.graph.in.rows, 1024, g.threads, [&](int64_t first, int64_t end) {
       for (int64_t v = first; v < end; ++v) {
         A* to = info + v * info_row;
-        memcpy(to, static_cast<const A*>(g.top) + v * H, sizeof(A) * H);
-        memcpy(to + H, static_cast<const A*>(g.inverse) + v * H, sizeof(A) * H);
-        output_products<T, W>(layout, static_cast<const T*>(g.out), d_out.data, v, to + 2 * H);
+        for (int h = 0; h < H; ++h) {
+          to[h] = static_cast<const A*>(g.top)[v * H + h];
+          to[H + h] = static_cast<const A*>(g.inverse)[v * H + h];
+        }
+        loops.products(layout, static_cast<const T*>(g.out) + v * d_out.row, d_out[v], to + 2 * H);
       }
     });
   const bool by_destination = g.d_feat_dst || g.d_attn;
@@ -205,8 +208,7 @@ template <class T, int W> void backward(const Gatv2& g) {
       zero(d_hidden, lanes);
       unpack<T, W>(layout, src[u], own);
       if (given) {
-        for (int64_t i = 0; i < n; ++i)
-          memcpy(x + i * H, given + static_cast<int64_t>(rows.edge[first + i]) * H, sizeof(A) * H);
+        heads.gather(x, given, rows.edge, first, end, edges, H);
       } else {
         logit_rows<T, W>(layout, dst, on_edge, rows.other, first, end, edges, own, attn, slope, x);
         for (int64_t i = 0; i < n; ++i) {
@@ -223,7 +225,7 @@ template <class T, int W> void backward(const Gatv2& g) {
           const V alpha = load<L>(x + k);
           store<L>(weight + k, scaled ? alpha * load<L>(factor + k) : alpha);
         }
-        dot_rows<T, W, true>(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
+        loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
         for (int64_t i = 0; i < n; ++i) {
           const A* s = info + static_cast<int64_t>(rows.other[first + i]) * info_row + 2 * H;
           const int64_t e = static_cast<int64_t>(rows.edge[first + i]) * H;
@@ -265,10 +267,7 @@ template <class T, int W> void backward(const Gatv2& g) {
     A* total = segment < 0 ? own + size_total : part.as<A>(segment * size_total);
     zero(total, lanes);
     unpack<T, W>(layout, dst[v], own);
-    for (int64_t p = first; p < end; ++p) {
-      if (p + 16 < edges) prefetch_line(d_logit + static_cast<int64_t>(index[p + 16]) * H);
-      memcpy(x + (p - first) * H, d_logit + static_cast<int64_t>(index[p]) * H, sizeof(A) * H);
-    }
+    heads.gather(x, d_logit, index, first, end, edges, H);
     slope_rows<T, W, true>(layout, src, on_edge, rows.other, first, end, edges, own, attn, slope, x, total,
                            attn_part.as<A>(item * size_total), nullptr);
     if (segment < 0) finish(v, total);

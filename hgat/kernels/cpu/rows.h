@@ -35,6 +35,7 @@ class Buffer {
     if (bytes <= 0) return;
     memory_ = std::aligned_alloc(64, (static_cast<size_t>(bytes) + 63) / 64 * 64);
     if (memory_ == nullptr) throw std::bad_alloc();
+    advise_large_pages(memory_, bytes);
   }
   ~Buffer() { std::free(memory_); }
   Buffer(const Buffer&) = delete;
@@ -130,6 +131,43 @@ inline void pack(const Layout<W>& layout, const Sum<T>* scratch, const Sum<T>* f
       if (factor) v = v * factor[h];
       store<W>(row + static_cast<int64_t>(h) * layout.width + layout.at(c), v);
     }
+}
+
+// Calls f with the number of heads as a constant where it is one of the common ones, else with 0.
+template <class F> inline void with_heads(int heads, const F& f) {
+  switch (heads) {
+    case 1: f(Constant<1>{}); break;
+    case 2: f(Constant<2>{}); break;
+    case 4: f(Constant<4>{}); break;
+    case 8: f(Constant<8>{}); break;
+    default: f(Constant<0>{});
+  }
+}
+
+// to[h] = from[h] for the heads of one edge; a vector where their number is known.
+template <class A, int HT> inline void copy_heads(A* to, const A* from, int heads) {
+  if constexpr (HT > 0) {
+    store<HT>(to, load<HT>(from));
+  } else {
+    for (int h = 0; h < heads; ++h) to[h] = from[h];
+  }
+}
+
+// to[i] = from[index[i]] for rows of H numbers.
+template <class A, int HT>
+inline void gather_heads(A* to, const A* from, const int32_t* index, int64_t first, int64_t end, int64_t limit, int heads) {
+  const int H = HT ? HT : heads;
+  for (int64_t p = first; p < end; ++p, to += H) {
+    if (p + 16 < limit) prefetch_line(from + static_cast<int64_t>(index[p + 16]) * H);
+    copy_heads<A, HT>(to, from + static_cast<int64_t>(index[p]) * H, H);
+  }
+}
+
+// to[index[i]] = from[i]
+template <class A, int HT>
+inline void scatter_heads(A* to, const A* from, const int32_t* index, int64_t first, int64_t end, int heads) {
+  const int H = HT ? HT : heads;
+  for (int64_t p = first; p < end; ++p, from += H) copy_heads<A, HT>(to + static_cast<int64_t>(index[p]) * H, from, H);
 }
 
 template <class A> inline void zero(A* x, int64_t n) {

@@ -11,6 +11,8 @@ template <class T, int W> void sum_forward(const WeightedSum& s) {
   const int H = s.heads;
   const Rows& rows = s.rows;
   const Layout<W> layout(H, s.width);
+  const RowLoops<T, W> loops(layout);
+  const ByHeads<A> heads = by_heads<A>(H);
   const Matrix<T> value(s.value, H, s.width, s.value_heads == 1);
   const A* weight = static_cast<const A*>(s.weight);
   const A factor = static_cast<A>(s.factor);
@@ -24,12 +26,10 @@ template <class T, int W> void sum_forward(const WeightedSum& s) {
     A* w = scratch.as<A>(size * thread);
     A* total = segment < 0 ? w + size_w : part.as<A>(segment * size_total);
     zero(total, layout.lanes());
-    for (int64_t p = first; p < end; ++p) {
-      if (p + 16 < edges) prefetch_line(weight + static_cast<int64_t>(rows.edge[p + 16]) * H);
-      const A* from = weight + static_cast<int64_t>(rows.edge[p]) * H;
-      for (int h = 0; h < H; ++h) w[(p - first) * H + h] = from[h] * factor;
-    }
-    add_rows<T, W>(layout, value, rows.other, first, end, edges, w, total);
+    heads.gather(w, weight, rows.edge, first, end, edges, H);
+    if (factor != A(1))
+      for (int64_t k = 0; k < (end - first) * H; ++k) w[k] *= factor;
+    loops.add(layout, value, rows.other, first, end, edges, w, total);
     if (segment < 0) pack<T, W>(layout, total, nullptr, out + row * out_row);
   });
   for_long_rows(rows, [&](int64_t row, int64_t from, int64_t to) {
@@ -46,6 +46,8 @@ template <class T, int W> void sum_backward(const WeightedSumBackward& s) {
   const int H = s.heads;
   const Rows& rows = s.rows;
   const Layout<W> layout(H, s.width);
+  const RowLoops<T, W> loops(layout);
+  const ByHeads<A> heads = by_heads<A>(H);
   const Layout<W> one(s.value_heads, s.width);
   const Matrix<T> d_out(s.d_out, H, s.width);
   const T* value = static_cast<const T*>(s.value);
@@ -72,16 +74,12 @@ template <class T, int W> void sum_backward(const WeightedSumBackward& s) {
     unpack<T, W>(one, value + u * value_row, own);
     if (s.value_heads == 1)
       for (int h = 1; h < H; ++h) memcpy(own + h * one.lanes(), own, sizeof(A) * one.lanes());
-    for (int64_t p = first; p < end; ++p) {
-      if (p + 16 < edges) prefetch_line(weight + static_cast<int64_t>(rows.edge[p + 16]) * H);
-      memcpy(w + (p - first) * H, weight + static_cast<int64_t>(rows.edge[p]) * H, sizeof(A) * H);
-    }
+    heads.gather(w, weight, rows.edge, first, end, edges, H);
     if (d_weight) {
-      dot_rows<T, W, true>(layout, d_out, rows.other, first, end, edges, own, dot, w, total);
-      for (int64_t p = first; p < end; ++p)
-        memcpy(d_weight + static_cast<int64_t>(rows.edge[p]) * H, dot + (p - first) * H, sizeof(A) * H);
+      loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, w, total);
+      heads.scatter(d_weight, dot, rows.edge, first, end, H);
     } else {
-      add_rows<T, W>(layout, d_out, rows.other, first, end, edges, w, total);
+      loops.add(layout, d_out, rows.other, first, end, edges, w, total);
     }
     if (segment < 0) finish(u, total);
   });

@@ -79,14 +79,51 @@ template <int W> inline void store(bf16* p, Vec<float, W> v) {
   }
 }
 
+// Both halves of a vector, added.
+template <class A> inline Vec<A, 8> fold(Vec<A, 16> v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+         __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <class A> inline Vec<A, 4> fold(Vec<A, 8> v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
+
 template <class A, int W> inline A sum_lanes(Vec<A, W> v) {
   if constexpr (W == 1) {
     return v;
+  } else if constexpr (W == 2) {
+    return v[0] + v[1];
+  } else if constexpr (W == 4) {
+    v += __builtin_shufflevector(v, v, 2, 3, 0, 1);
+    return v[0] + v[1];
   } else {
-    Vec<A, W / 2> low, high;
-    memcpy(&low, &v, sizeof low);
-    memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
-    return sum_lanes<A, W / 2>(low + high);
+    return sum_lanes<A, W / 2>(fold<A>(v));
+  }
+}
+
+// out[k] = sum of the lanes of v[k], for N vectors at once; N a power of two. Halves are folded until there are as many
+// lanes as vectors, and then neighbouring lanes of two vectors are added into one vector, so that every addition fills
+// its lanes.
+template <class A, int W, int N> inline void sum_lanes_of(const Vec<A, W>* v, A* out) {
+  if constexpr (N == 1 || W < N) {
+    for (int k = 0; k < N; ++k) out[k] = sum_lanes<A, W>(v[k]);
+  } else if constexpr (W > N && W > 4) {
+    Vec<A, W / 2> half[N];
+    for (int k = 0; k < N; ++k) half[k] = fold<A>(v[k]);
+    sum_lanes_of<A, W / 2, N>(half, out);
+  } else if constexpr (W > N) {
+    for (int k = 0; k < N; ++k) out[k] = sum_lanes<A, W>(v[k]);
+  } else {
+    using U = Vec<typename BitsOf<A>::type, W>;
+    U even, odd;
+    for (int l = 0; l < W; ++l) even[l] = static_cast<typename BitsOf<A>::type>(2 * l), odd[l] = even[l] + 1;
+    Vec<A, W> level[N];
+    for (int k = 0; k < N; ++k) level[k] = v[k];
+    for (int n = N / 2; n >= 1; n /= 2)
+      for (int k = 0; k < n; ++k)
+        level[k] = __builtin_shuffle(level[2 * k], level[2 * k + 1], even) +
+                   __builtin_shuffle(level[2 * k], level[2 * k + 1], odd);
+    memcpy(out, &level[0], sizeof level[0]);
   }
 }
 

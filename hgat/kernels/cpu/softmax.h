@@ -9,17 +9,6 @@
 
 HGAT_OPEN
 
-// Calls f with the number of heads as a constant where it is one of the common ones, else with 0.
-template <class F> inline void with_heads(int heads, const F& f) {
-  switch (heads) {
-    case 1: f(Constant<1>{}); break;
-    case 2: f(Constant<2>{}); break;
-    case 4: f(Constant<4>{}); break;
-    case 8: f(Constant<8>{}); break;
-    default: f(Constant<0>{});
-  }
-}
-
 // x[i, h] becomes exp(x[i, h] - top[h]); top[h] = max over i; total[h] = sum over i. n >= 1.
 //
 // Where H divides the lanes of a vector, lane l belongs to head l mod H throughout, whatever the number of edges, and
