@@ -184,7 +184,7 @@ def _compiled_core():
     if not core["available"]:
         return Fact("compiled core", f"no: {core['reason']}")
     sets = ", ".join(core["instruction_sets"])
-    return Fact("compiled core", f"yes: {sets}; {core['threads']} threads; {core['path']}")
+    return Fact("compiled core", f"yes: {core['in_use']} in use of {sets}; {core['threads']} threads; {core['path']}")
 
 
 def _gpu():

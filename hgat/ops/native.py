@@ -64,7 +64,8 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, operator, *arguments):
-        return _below_autograd(operator, *arguments)
+        results = _below_autograd(operator, *arguments)
+        return tuple(results) if isinstance(results, list) else results  # autograd does not look into lists
 
     @staticmethod
     def backward(ctx, *_):
@@ -96,7 +97,8 @@ def _backward(schema, kernel, shapes):
 
     def autograd(*arguments):
         if torch.is_grad_enabled():
-            return _Once.apply(operator, *arguments)
+            results = _Once.apply(operator, *arguments)
+            return list(results) if isinstance(results, tuple) else results
         return _below_autograd(operator, *arguments)
 
     _library.impl(schema.split("(", 1)[0], autograd, "Autograd")
@@ -137,16 +139,18 @@ def _additive_shapes(structure, value, score_src, score_dst, score_edge, edge_we
 
 
 def _additive_backward_shapes(
-    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
-):
+    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
+    needs,
+):  # fmt: skip
     inputs = (value, score_src, score_dst, score_edge)
     weight = None if edge_weight is None else score_src.new_empty((edge_weight.shape[0], value.shape[1]))
     return [_like(t, wanted) for t, wanted in zip((*inputs, weight), needs, strict=True)]
 
 
 def _additive_backward_kernel(
-    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
-):
+    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
+    needs,
+):  # fmt: skip
     d = _additive_backward_shapes(
         structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
         needs,
@@ -211,8 +215,9 @@ def _gatv2_backward_kernel(
     structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
 ):
     d = _gatv2_backward_shapes(
-        structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
-    )
+        structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
+        needs,
+    )  # fmt: skip
     given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
     cpu.gatv2(
         structure, slope, dropout_numbers(dropout, seed), edge_weight, feat_src, feat_dst, feat_edge, attn,
@@ -441,7 +446,8 @@ def _weighted_sum_backward_shapes(structure, value, weight, d_out, needs):
 
 def _weighted_sum_backward_kernel(structure, value, weight, d_out, needs):
     d = _weighted_sum_backward_shapes(structure, value, weight, d_out, needs)
-    cpu.weighted_sum_backward(structure, value, weight, d_out, *[t if w else None for t, w in zip(d, needs, strict=True)])
+    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+    cpu.weighted_sum_backward(structure, value, weight, d_out, *given)
     return d
 
 
@@ -466,7 +472,8 @@ _ADDITIVE = (
     + _OPTIONS
 )
 _GATV2 = (
-    "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, Tensor? edge_weight, " + _OPTIONS
+    "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, Tensor? edge_weight, "
+    + _OPTIONS
 )
 _DOT = (
     "Tensor structure, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? edge_weight, float scale, "
@@ -491,7 +498,8 @@ sum_rows_op = _backward(
     _sum_rows_shapes,
 )
 additive_logits_op = _backward(
-    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) -> Tensor",
+    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) "
+    "-> Tensor",
     _additive_logits_kernel,
     lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
 )
