@@ -32,7 +32,7 @@ class HGTConv(nn.Module):
     Raises ShapeError for x, ntype or etype unlike the graph; GraphError for a graph with several relations, another
     bipartite graph than a block, or a type out of range.
 
-    Paper: Hu et al. 2020, arXiv:2003.01332, eq. 3-5. Differs as DGL does: no activation before O, the gate g on the
+    Paper: Hu et al. 2020, arXiv:2003.01332. Differs as DGL does: no activation before O, the gate g on the
     skip, mu for each edge type instead of each (node type, edge type, node type), no relative time. Differs from DGL:
     K A and V M are multiplied first and applied once to each distinct (node, edge type), never to each edge.
     """
