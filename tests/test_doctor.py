@@ -103,13 +103,20 @@ def test_ogb_without_its_dgl_loaders_is_broken(report, monkeypatch):
 
 def test_backends_and_core(report, monkeypatch):
     reasons = {"fast": "no such device", "slow": None}
-    core = {"available": True, "reason": None, "instruction_sets": ["one", "two"], "threads": 3, "path": "/p"}
+    core = {
+        "available": True,
+        "reason": None,
+        "instruction_sets": ["one", "two"],
+        "in_use": "two",
+        "threads": 3,
+        "path": "/p",
+    }
     monkeypatch.setattr("hgat.ops.backends", lambda: reasons)
     monkeypatch.setattr("hgat.kernels.cpu.info", lambda: core)
     status, lines = report()
     assert status == 0
     assert lines["backend fast"] == "no: no such device" and lines["backend slow"] == "yes"
-    assert lines["compiled core"] == "yes: one, two; 3 threads; /p"
+    assert lines["compiled core"] == "yes: two in use of one, two; 3 threads; /p"
     reasons["slow"] = "none at all"
     core.update(available=False, reason="not built")
     status, lines = report()

@@ -104,7 +104,7 @@ def edge_softmax(graph, logits):
     """exp(logit_uv) / sum over the edges w -> v of exp(logit_wv), [E, H]."""
     (wide,) = _wide(logits)
     if _dgl_runs(graph, wide):
-        return _EdgeSoftmax.apply(graph, wide)
+        return _EdgeSoftmax.apply(graph, wide.contiguous())  # DGL writes a result with the strides of its input
     _, dst = csr.edges(graph, wide.device)
     rows = (graph.num_dst_nodes(), *wide.shape[1:])
     index = dst.view(-1, *[1] * (wide.dim() - 1)).expand_as(wide)
