@@ -47,9 +47,7 @@ def _draw(operator, graph, dtype, heads, width):
         "additive": lambda: dict(
             value=draw(n, *row), score_src=draw(n, heads), score_dst=draw(n, heads), score_edge=draw(e, heads)
         ),
-        "gatv2": lambda: dict(
-            feat_src=draw(n, *row), feat_dst=draw(n, *row), attn=draw(*row), feat_edge=draw(e, *row)
-        ),
+        "gatv2": lambda: dict(feat_src=draw(n, *row), feat_dst=draw(n, *row), attn=draw(*row), feat_edge=draw(e, *row)),
         "dot_product": lambda: dict(query=draw(n, *row), key=draw(n, *row), value=draw(n, *row), bias=draw(e, heads)),
     }[operator]()
 
