@@ -144,6 +144,7 @@ template <class T, int W> void backward(const Additive& a) {
       const int64_t n = end - first, count = n * heads_here;
       zero(total, layout.lanes());
       zero(d_score, heads_here);
+      if (u + 2 < rows.rows) prefetch_row(value + (u + 2) * layout.heads * static_cast<int64_t>(layout.width), layout.heads * layout.width);
       for (int64_t i = 0; i < n; ++i) {
         if (first + i + 16 < edges) {
           const A* next = info + static_cast<int64_t>(rows.other[first + i + 16]) * info_row;

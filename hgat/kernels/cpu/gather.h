@@ -8,7 +8,7 @@
 
 HGAT_OPEN
 
-constexpr int64_t kAhead = 4;
+constexpr int64_t kAhead = 12;
 
 // A matrix of storage type [N, heads or 1, width]. step: elements from head to head, 0 where heads share one row.
 template <class T> struct Matrix {
@@ -32,17 +32,21 @@ inline void add_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   const int H = layout.heads, C = layout.chunks;
   int64_t p = first;
   for (; p + 4 <= end; p += 4, weight += 4 * H) {
-    for (int64_t k = p + kAhead; k < p + kAhead + 4 && k < limit; ++k) prefetch_row(matrix[other[k]], matrix.row);
     const T* r0 = matrix[other[p]];
     const T* r1 = matrix[other[p + 1]];
     const T* r2 = matrix[other[p + 2]];
     const T* r3 = matrix[other[p + 3]];
+    const T* n0 = matrix[other[p + 4 < limit ? p + 4 : p]];
+    const T* n1 = matrix[other[p + 5 < limit ? p + 5 : p]];
+    const T* n2 = matrix[other[p + 6 < limit ? p + 6 : p]];
+    const T* n3 = matrix[other[p + 7 < limit ? p + 7 : p]];
     A* to = total;
     for (int h = 0; h < H; ++h) {
       const V w0 = splat<A, W>(weight[h]), w1 = splat<A, W>(weight[H + h]);
       const V w2 = splat<A, W>(weight[2 * H + h]), w3 = splat<A, W>(weight[3 * H + h]);
       for (int c = 0; c < C; ++c, to += W) {
         const int64_t at = h * matrix.step + layout.at(c);
+        prefetch_line(n0 + at), prefetch_line(n1 + at), prefetch_line(n2 + at), prefetch_line(n3 + at);
         V sum = load<W>(to) + w0 * load<W>(r0 + at);
         sum += w1 * load<W>(r1 + at);
         sum += w2 * load<W>(r2 + at);
@@ -74,11 +78,14 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   const int H = layout.heads, C = layout.chunks;
   int64_t p = first;
   for (; p + 4 <= end; p += 4, dot += 4 * H) {
-    for (int64_t k = p + kAhead; k < p + kAhead + 4 && k < limit; ++k) prefetch_row(matrix[other[k]], matrix.row);
     const T* r0 = matrix[other[p]];
     const T* r1 = matrix[other[p + 1]];
     const T* r2 = matrix[other[p + 2]];
     const T* r3 = matrix[other[p + 3]];
+    const T* n0 = matrix[other[p + 4 < limit ? p + 4 : p]];
+    const T* n1 = matrix[other[p + 5 < limit ? p + 5 : p]];
+    const T* n2 = matrix[other[p + 6 < limit ? p + 6 : p]];
+    const T* n3 = matrix[other[p + 7 < limit ? p + 7 : p]];
     int64_t i = 0;
     for (int h = 0; h < H; ++h) {
       V w0{}, w1{}, w2{}, w3{};
@@ -89,6 +96,7 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
       V d0{}, d1{}, d2{}, d3{};
       for (int c = 0; c < C; ++c, i += W) {
         const int64_t at = h * matrix.step + layout.at(c);
+        prefetch_line(n0 + at), prefetch_line(n1 + at), prefetch_line(n2 + at), prefetch_line(n3 + at);
         const V mine = load<W>(own + i);
         const V g0 = load<W>(r0 + at), g1 = load<W>(r1 + at), g2 = load<W>(r2 + at), g3 = load<W>(r3 + at);
         d0 += mine * g0;
@@ -212,7 +220,7 @@ template <class T, int W> struct RowLoops {
     if constexpr (W >= 4) {
       try_fixed<1, 1>(layout), try_fixed<1, 2>(layout), try_fixed<1, 4>(layout), try_fixed<1, 8>(layout);
       try_fixed<2, 1>(layout), try_fixed<2, 2>(layout), try_fixed<2, 4>(layout);
-      try_fixed<4, 1>(layout), try_fixed<4, 2>(layout), try_fixed<8, 1>(layout);
+      try_fixed<4, 1>(layout), try_fixed<4, 2>(layout), try_fixed<4, 4>(layout), try_fixed<8, 1>(layout), try_fixed<8, 2>(layout);
     }
   }
 
@@ -220,7 +228,7 @@ template <class T, int W> struct RowLoops {
   template <int H, int C> void try_fixed(const Layout<W>& layout) {
     if (layout.heads != H || layout.chunks != C) return;
     add = &add_rows_fixed<T, W, H, C>;
-    dot_add = &dot_rows_fixed<T, W, H, C>;
+    if constexpr (H * C <= 8) dot_add = &dot_rows_fixed<T, W, H, C>;
     products = &products_fixed<T, W, H, C>;
   }
 };
