@@ -98,7 +98,7 @@ template <class T, int W> void backward(const Additive& a) {
 
   // What the source's pass needs of a destination, on neighbouring addresses: score, highest logit, inverse sum, s.
   const int64_t info_row = 4 * H;
-  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)));
+  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)), a.threads);
   A* info = info_memory.as<A>();
   for_ranges(rows.others, 1024, a.threads, [&](int64_t first, int64_t end) {
     for (int64_t v = first; v < end; ++v) {
@@ -115,7 +115,7 @@ template <class T, int W> void backward(const Additive& a) {
   // The gradient of the logits before the leaky ReLU: in the graph's order where it is asked for, else in the order
   // in which it is computed.
   A* d_edge = static_cast<A*>(a.d_score_edge);
-  const Buffer d_memory(d_edge || a.d_score_dst == nullptr ? 0 : edges * H * static_cast<int64_t>(sizeof(A)));
+  const Buffer d_memory(d_edge || a.d_score_dst == nullptr ? 0 : edges * H * static_cast<int64_t>(sizeof(A)), a.threads);
   A* d_place = d_memory.as<A>();
   T* d_value = static_cast<T*>(a.d_value);
   A* d_src = static_cast<A*>(a.d_score_src);

@@ -104,11 +104,17 @@ void* checked(const char* name, const MaybeArray& array, int bits, int64_t count
   return array ? checked(name, *array, bits, count) : nullptr;
 }
 
-// The same for memory that the kernel fills.
-void* filled(const char* name, const MaybeArray& array, int bits, int64_t count) {
+// The same for memory that the kernel fills: what it holds is lost.
+void* filled(const char* name, const MaybeArray& array, int bits, int64_t count, int threads) {
   void* memory = checked(name, array, bits, count);
-  hgat::advise_large_pages(memory, count * bits / 8);
+  nb::gil_scoped_release release;
+  hgat::prepare_memory(memory, count * bits / 8, threads);
   return memory;
+}
+
+// What forward fills and backward reads.
+void* forwards(bool backward, const char* name, const MaybeArray& array, int bits, int64_t count, int threads) {
+  return backward ? checked(name, array, bits, count) : filled(name, array, bits, count, threads);
 }
 
 Type type_of(const std::string& name) {
@@ -207,17 +213,17 @@ void additive(bool backward, const Array& structure, const std::string& type_nam
   a.score_src = checked("score_src", score_src, wide, src * heads);
   a.score_dst = checked("score_dst", score_dst, wide, dst * heads);
   a.score_edge = checked("score_edge", score_edge, wide, edges * heads);
-  a.out = filled("out", out, narrow, dst * row);
-  a.alpha = filled("alpha", alpha, wide, edges * heads);
-  a.logits = filled("logits", logits, wide, edges * heads);
-  a.top = checked("top", top, wide, dst * heads);
-  a.inverse = checked("inverse", inverse, wide, dst * heads);
+  a.out = forwards(backward, "out", out, narrow, dst * row, a.threads);
+  a.alpha = forwards(backward, "alpha", alpha, wide, edges * heads, a.threads);
+  a.logits = forwards(backward, "logits", logits, wide, edges * heads, a.threads);
+  a.top = forwards(backward, "top", top, wide, dst * heads, a.threads);
+  a.inverse = forwards(backward, "inverse", inverse, wide, dst * heads, a.threads);
   a.d_out = checked("d_out", d_out, narrow, dst * row);
-  a.d_value = filled("d_value", d_value, narrow, src * row);
-  a.d_score_src = filled("d_score_src", d_score_src, wide, src * heads);
-  a.d_score_dst = filled("d_score_dst", d_score_dst, wide, dst * heads);
-  a.d_score_edge = filled("d_score_edge", d_score_edge, wide, edges * heads);
-  a.d_weight = filled("d_weight", d_weight, wide, edges * heads);
+  a.d_value = filled("d_value", d_value, narrow, src * row, a.threads);
+  a.d_score_src = filled("d_score_src", d_score_src, wide, src * heads, a.threads);
+  a.d_score_dst = filled("d_score_dst", d_score_dst, wide, dst * heads, a.threads);
+  a.d_score_edge = filled("d_score_edge", d_score_edge, wide, edges * heads, a.threads);
+  a.d_weight = filled("d_weight", d_weight, wide, edges * heads, a.threads);
   if ((a.score_src == nullptr) != (a.score_dst == nullptr) || (a.out && !a.value) || ((a.top == nullptr) != (a.inverse == nullptr)) ||
       (backward && !(a.value && a.score_src && a.out && a.top && a.d_out)))
     throw nb::value_error("additive: arrays that belong together are missing");
@@ -246,17 +252,17 @@ void gatv2(bool backward, const Array& structure, const std::string& type_name, 
   g.feat_dst = checked("feat_dst", feat_dst, narrow, dst * row);
   g.feat_edge = checked("feat_edge", feat_edge, narrow, edges * row);
   g.attn = checked("attn", attn, wide, row);
-  g.out = filled("out", out, narrow, dst * row);
-  g.alpha = filled("alpha", alpha, wide, edges * heads);
-  g.top = checked("top", top, wide, dst * heads);
-  g.inverse = checked("inverse", inverse, wide, dst * heads);
+  g.out = forwards(backward, "out", out, narrow, dst * row, g.threads);
+  g.alpha = forwards(backward, "alpha", alpha, wide, edges * heads, g.threads);
+  g.top = forwards(backward, "top", top, wide, dst * heads, g.threads);
+  g.inverse = forwards(backward, "inverse", inverse, wide, dst * heads, g.threads);
   g.d_out = checked("d_out", d_out, narrow, dst * row);
   g.d_logits = checked("d_logits", d_logits, wide, edges * heads);
-  g.d_feat_src = filled("d_feat_src", d_feat_src, narrow, src * row);
-  g.d_feat_dst = filled("d_feat_dst", d_feat_dst, narrow, dst * row);
-  g.d_feat_edge = filled("d_feat_edge", d_feat_edge, narrow, edges * row);
-  g.d_attn = filled("d_attn", d_attn, wide, row);
-  g.d_weight = filled("d_weight", d_weight, wide, edges * heads);
+  g.d_feat_src = filled("d_feat_src", d_feat_src, narrow, src * row, g.threads);
+  g.d_feat_dst = filled("d_feat_dst", d_feat_dst, narrow, dst * row, g.threads);
+  g.d_feat_edge = filled("d_feat_edge", d_feat_edge, narrow, edges * row, g.threads);
+  g.d_attn = filled("d_attn", d_attn, wide, row, g.threads);
+  g.d_weight = filled("d_weight", d_weight, wide, edges * heads, g.threads);
   if ((g.top == nullptr) != (g.inverse == nullptr) ||
       (backward && !g.d_logits && !(g.out && g.top && g.d_out)))
     throw nb::value_error("gatv2: arrays that belong together are missing");
@@ -286,17 +292,17 @@ void dot(bool backward, const Array& structure, const std::string& type_name, in
   d.key = checked("key", key, narrow, src * row);
   d.value = checked("value", value, narrow, src * value_row);
   d.bias = checked("bias", bias, wide, edges * heads);
-  d.out = filled("out", out, narrow, dst * value_row);
-  d.alpha = filled("alpha", alpha, wide, edges * heads);
-  d.logits = filled("logits", logits, wide, edges * heads);
-  d.top = checked("top", top, wide, dst * heads);
-  d.inverse = checked("inverse", inverse, wide, dst * heads);
+  d.out = forwards(backward, "out", out, narrow, dst * value_row, d.threads);
+  d.alpha = forwards(backward, "alpha", alpha, wide, edges * heads, d.threads);
+  d.logits = forwards(backward, "logits", logits, wide, edges * heads, d.threads);
+  d.top = forwards(backward, "top", top, wide, dst * heads, d.threads);
+  d.inverse = forwards(backward, "inverse", inverse, wide, dst * heads, d.threads);
   d.d_out = checked("d_out", d_out, narrow, dst * value_row);
-  d.d_query = filled("d_query", d_query, narrow, dst * row);
-  d.d_key = filled("d_key", d_key, narrow, src * row);
-  d.d_value = filled("d_value", d_value, narrow, src * value_row);
-  d.d_bias = filled("d_bias", d_bias, wide, edges * heads);
-  d.d_weight = filled("d_weight", d_weight, wide, edges * heads);
+  d.d_query = filled("d_query", d_query, narrow, dst * row, d.threads);
+  d.d_key = filled("d_key", d_key, narrow, src * row, d.threads);
+  d.d_value = filled("d_value", d_value, narrow, src * value_row, d.threads);
+  d.d_bias = filled("d_bias", d_bias, wide, edges * heads, d.threads);
+  d.d_weight = filled("d_weight", d_weight, wide, edges * heads, d.threads);
   if ((d.out && !d.value) || ((d.top == nullptr) != (d.inverse == nullptr)) ||
       (backward && !(d.value && d.out && d.top && d.d_out)))
     throw nb::value_error("dot: arrays that belong together are missing");
@@ -320,7 +326,7 @@ void weighted_sum(const Array& structure, bool by_source, const std::string& typ
   if (value_heads != 1 && value_heads != heads) throw nb::value_error("value_heads: expected 1 or heads");
   s.value = checked("value", value, bits_of(s.type), s.rows.others * value_heads * width);
   s.weight = checked("weight", weight, sum_bits_of(s.type), graph.edges * heads);
-  s.out = filled("out", out, bits_of(s.type), s.rows.rows * heads * width);
+  s.out = filled("out", out, bits_of(s.type), s.rows.rows * heads * width, s.threads);
   nb::gil_scoped_release release;
   chosen->weighted_sum(s);
 }
@@ -341,8 +347,8 @@ void weighted_sum_backward(const Array& structure, const std::string& type_name,
   s.value = checked("value", value, narrow, graph.out.rows * value_heads * width);
   s.weight = checked("weight", weight, wide, graph.edges * heads);
   s.d_out = checked("d_out", d_out, narrow, graph.in.rows * heads * width);
-  s.d_value = filled("d_value", d_value, narrow, graph.out.rows * value_heads * width);
-  s.d_weight = filled("d_weight", d_weight, wide, graph.edges * heads);
+  s.d_value = filled("d_value", d_value, narrow, graph.out.rows * value_heads * width, s.threads);
+  s.d_weight = filled("d_weight", d_weight, wide, graph.edges * heads, s.threads);
   nb::gil_scoped_release release;
   chosen->weighted_sum_backward(s);
 }
@@ -358,7 +364,7 @@ void softmax_backward(const Array& structure, const std::string& type_name, int6
   const int wide = sum_bits_of(s.type);
   s.alpha = checked("alpha", alpha, wide, graph.edges * heads);
   s.d_alpha = checked("d_alpha", d_alpha, wide, graph.edges * heads);
-  s.d_logits = filled("d_logits", d_logits, wide, graph.edges * heads);
+  s.d_logits = filled("d_logits", d_logits, wide, graph.edges * heads, s.threads);
   nb::gil_scoped_release release;
   chosen->softmax_backward(s);
 }
@@ -372,7 +378,7 @@ void edge_sum(const Array& structure, bool by_source, const std::string& type_na
   s.heads = positive("heads", heads);
   s.threads = positive("threads", threads);
   s.edge_value = checked("edge_value", edge_value, sum_bits_of(s.type), graph.edges * heads);
-  s.out = filled("out", out, sum_bits_of(s.type), s.rows.rows * heads);
+  s.out = filled("out", out, sum_bits_of(s.type), s.rows.rows * heads, s.threads);
   nb::gil_scoped_release release;
   chosen->edge_sum(s);
 }

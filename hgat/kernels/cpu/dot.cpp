@@ -63,7 +63,7 @@ template <class T, int W> void backward(const Dot& d) {
   const int64_t edges = d.graph.edges;
 
   const int64_t info_row = 3 * H;
-  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)));
+  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)), d.threads);
   A* info = info_memory.as<A>();
   for_ranges(rows.others, 1024, d.threads, [&](int64_t first, int64_t end) {
     for (int64_t v = first; v < end; ++v) {
@@ -75,7 +75,7 @@ template <class T, int W> void backward(const Dot& d) {
       value_loops.products(value_layout, static_cast<const T*>(d.out) + v * d_out.row, d_out[v], to + 2 * H);
     }
   });
-  const Buffer d_memory(d.d_query && !d.d_bias ? edges * H * static_cast<int64_t>(sizeof(A)) : 0);
+  const Buffer d_memory(d.d_query && !d.d_bias ? edges * H * static_cast<int64_t>(sizeof(A)) : 0, d.threads);
   A* d_place = d_memory.as<A>();
   A* d_bias = static_cast<A*>(d.d_bias);
   A* d_weight = static_cast<A*>(d.d_weight);

@@ -162,7 +162,7 @@ template <class T, int W> void backward(const Gatv2& g) {
   unpack<A, W>(layout, static_cast<const A*>(g.attn), attn);
 
   const int64_t info_row = 3 * H;
-  const Buffer info_memory(given ? 0 : g.graph.in.rows * info_row * static_cast<int64_t>(sizeof(A)));
+  const Buffer info_memory(given ? 0 : g.graph.in.rows * info_row * static_cast<int64_t>(sizeof(A)), g.threads);
   A* info = info_memory.as<A>();
   if (!given)
     for_ranges(g.graph.in.rows, 1024, g.threads, [&](int64_t first, int64_t end) {
@@ -176,7 +176,7 @@ template <class T, int W> void backward(const Gatv2& g) {
       }
     });
   const bool by_destination = g.d_feat_dst || g.d_attn;
-  const Buffer d_memory(given || !by_destination ? 0 : edges * H * static_cast<int64_t>(sizeof(A)));
+  const Buffer d_memory(given || !by_destination ? 0 : edges * H * static_cast<int64_t>(sizeof(A)), g.threads);
   A* d_place = d_memory.as<A>();
   A* d_weight = static_cast<A*>(g.d_weight);
   T* d_src = static_cast<T*>(g.d_feat_src);

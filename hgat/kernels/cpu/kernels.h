@@ -137,9 +137,9 @@ struct Kernels {
   void (*edge_sum)(const EdgeSum&);
 };
 
-// Asks for large pages behind memory that a kernel is about to fill: at 4 KiB a page, the first touch of fresh memory
-// takes longer than the arithmetic. Memory below 4 MiB, and other systems than Linux, are left alone.
-void advise_large_pages(void* memory, int64_t bytes);
+// Puts large pages behind memory that a kernel is about to fill, whatever it holds: at 4 KiB a page, the first touch of
+// fresh memory takes longer than the arithmetic. Memory below 4 MiB, and other systems than Linux, are left alone.
+void prepare_memory(void* memory, int64_t bytes, int threads);
 
 // One table per instruction set that was built; table.cpp is compiled once for each.
 namespace baseline { const Kernels* kernels(); }

@@ -31,11 +31,11 @@ inline int thread_number() {
 // Zeroed only where said; aligned to cache lines; throws std::bad_alloc, which the bindings turn into MemoryError.
 class Buffer {
  public:
-  explicit Buffer(int64_t bytes) : memory_(nullptr) {
+  explicit Buffer(int64_t bytes, int threads = 1) : memory_(nullptr) {
     if (bytes <= 0) return;
     memory_ = std::aligned_alloc(64, (static_cast<size_t>(bytes) + 63) / 64 * 64);
     if (memory_ == nullptr) throw std::bad_alloc();
-    advise_large_pages(memory_, bytes);
+    prepare_memory(memory_, bytes, threads);
   }
   ~Buffer() { std::free(memory_); }
   Buffer(const Buffer&) = delete;
