@@ -1,6 +1,6 @@
 // GAT: logit_uv = leaky_relu(score_src_u + score_dst_v + score_edge_uv).
 
-#include "attend.h"
+#include "backward.h"
 
 HGAT_OPEN
 namespace {
@@ -89,28 +89,14 @@ template <class T, int W> void backward(const Additive& a) {
   const RowLoops<T, W> loops(layout);
   const T* value = static_cast<const T*>(a.value);
   const A* src = static_cast<const A*>(a.score_src);
-  const A* score_dst = static_cast<const A*>(a.score_dst);
   const A* edge = static_cast<const A*>(a.score_edge);
   const A slope = static_cast<A>(a.slope);
   const ByHeads<A> heads = by_heads<A>(H);
   const bool scaled = changes(a.scale);
   const int64_t edges = a.graph.edges;
 
-  // What the source's pass needs of a destination, on neighbouring addresses: score, highest logit, inverse sum, s.
-  const int64_t info_row = 4 * H;
-  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)), a.threads);
-  A* info = info_memory.as<A>();
-  for_ranges(rows.others, 1024, a.threads, [&](int64_t first, int64_t end) {
-    for (int64_t v = first; v < end; ++v) {
-      A* to = info + v * info_row;
-      for (int h = 0; h < H; ++h) {
-        to[h] = score_dst[v * H + h];
-        to[H + h] = static_cast<const A*>(a.top)[v * H + h];
-        to[2 * H + h] = static_cast<const A*>(a.inverse)[v * H + h];
-      }
-      loops.products(layout, static_cast<const T*>(a.out) + v * d_out.row, d_out[v], to + 3 * H);
-    }
-  });
+  const Destinations<A> info(rows.others, H, true, a.threads);
+  fill<T, W>(info, rows.others, a.threads, layout, loops, a.score_dst, a.top, a.inverse, a.out, d_out);
 
   // The gradient of the logits before the leaky ReLU: in the graph's order where it is asked for, else in the order
   // in which it is computed.
@@ -146,12 +132,8 @@ template <class T, int W> void backward(const Additive& a) {
       zero(d_score, heads_here);
       if (u + 2 < rows.rows) prefetch_row(value + (u + 2) * layout.heads * static_cast<int64_t>(layout.width), layout.heads * layout.width);
       for (int64_t i = 0; i < n; ++i) {
-        if (first + i + 16 < edges) {
-          const A* next = info + static_cast<int64_t>(rows.other[first + i + 16]) * info_row;
-          prefetch_line(next);
-          if (info_row * sizeof(A) > 64) prefetch_line(next + 2 * heads_here);
-        }
-        const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row;
+        prefetch_destination(info, rows.other, first + i, edges);
+        const A* of = info[rows.other[first + i]];
         if constexpr (HT > 0) {
           using VH = Vec<A, HT>;
           VH pre = load<HT>(src + u * HT) + load<HT>(of);
@@ -173,21 +155,11 @@ template <class T, int W> void backward(const Additive& a) {
         }
       }
       if (scaled) heads.scale(a.scale, rows.edge + first, n, heads_here, factor, d_weight ? dropped : nullptr);
-      // x: alpha; dot: alpha' until the pass over the rows replaces it.
-      A* weight = inverse;  // alpha', in place of what is read for the last time here
-      for (int64_t k = 0; k < count; k += L) {
-        const V alpha = exp_negative<L>(load<L>(x + k)) * load<L>(inverse + k);
-        store<L>(x + k, alpha);
-        store<L>(weight + k, scaled ? alpha * load<L>(factor + k) : alpha);
-      }
+      A* weight = inverse;
+      alphas(x, inverse, scaled ? factor : nullptr, weight, count);
       unpack<T, W>(layout, value + u * static_cast<int64_t>(heads_here) * layout.width, own);
       loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
-      if (d_weight)
-        for (int64_t i = 0; i < n; ++i)
-          for (int h = 0; h < heads_here; ++h) {
-            const int64_t k = i * heads_here + h;
-            d_weight[static_cast<int64_t>(rows.edge[first + i]) * heads_here + h] = x[k] * dropped[k] * dot[k];
-          }
+      if (d_weight) weight_gradients(d_weight, rows.edge + first, n, heads_here, x, dropped, dot);
       for (int64_t k = 0; k < count; k += L) {
         V product = load<L>(dot + k);
         if (scaled) product = product * load<L>(factor + k);

@@ -1,16 +1,16 @@
 // Dot-product attention: logit_uv = factor (query_v . key_u) + bias_uv.
 
-#include "attend.h"
+#include "backward.h"
 
 HGAT_OPEN
 namespace {
 
 // x[edge, h] = factor (own[h] . matrix[other][h]) + bias
 template <class T, int W>
-inline void logit_rows(const Layout<W>& layout, const Matrix<T>& matrix, const Rows& rows, int64_t first, int64_t end,
-                       const Sum<T>* own, const Sum<T>* bias, Sum<T> factor, Sum<T>* x) {
+inline void logit_rows(const Layout<W>& layout, const RowLoops<T, W>& loops, const Matrix<T>& matrix, const Rows& rows,
+                       int64_t first, int64_t end, const Sum<T>* own, const Sum<T>* bias, Sum<T> factor, Sum<T>* x) {
   const int H = layout.heads;
-  dot_rows<T, W, false>(layout, matrix, rows.other, first, end, rows.indptr[rows.rows], own, x, nullptr, nullptr);
+  loops.dot(layout, matrix, rows.other, first, end, rows.indptr[rows.rows], own, x, nullptr, nullptr);
   for (int64_t i = 0; i < (end - first) * H; ++i) x[i] *= factor;
   if (bias)
     for (int64_t i = 0; i < end - first; ++i)
@@ -25,6 +25,7 @@ template <class T, int W> void forward(const Dot& d) {
   const Matrix<T> query(d.query, H, d.width), key(d.key, H, d.width), value(d.value, H, d.value_width);
   const A* bias = static_cast<const A*>(d.bias);
   const A factor = static_cast<A>(d.factor);
+  const RowLoops<T, W> loops(layout);
   if (A* logits = static_cast<A*>(d.logits)) {
     const int64_t size_own = padded<A>(layout.lanes()), size = size_own + padded<A>(kSegment * H);
     const Buffer scratch(size * d.threads * static_cast<int64_t>(sizeof(A)));
@@ -32,7 +33,7 @@ template <class T, int W> void forward(const Dot& d) {
       A* own = scratch.as<A>(size * thread);
       A* x = own + size_own;
       unpack<T, W>(layout, query[v], own);
-      logit_rows<T, W>(layout, key, rows, first, end, own, bias, factor, x);
+      logit_rows<T, W>(layout, loops, key, rows, first, end, own, bias, factor, x);
       by_heads<A>(H).scatter(logits, x, rows.edge, first, end, H);
     });
     return;
@@ -40,8 +41,9 @@ template <class T, int W> void forward(const Dot& d) {
   attend<T, W>(rows, d.scale, d.threads, value_layout, value, static_cast<T*>(d.out),
                {static_cast<A*>(d.top), static_cast<A*>(d.inverse), static_cast<A*>(d.alpha)}, layout.lanes(),
                [&](int64_t v, int64_t first, int64_t end, A* x, A* own) {
+                 if (v + 2 < rows.rows) prefetch_row(query[v + 2], query.row);
                  unpack<T, W>(layout, query[v], own);
-                 logit_rows<T, W>(layout, key, rows, first, end, own, bias, factor, x);
+                 logit_rows<T, W>(layout, loops, key, rows, first, end, own, bias, factor, x);
                });
 }
 
@@ -59,22 +61,12 @@ template <class T, int W> void backward(const Dot& d) {
   const A* bias = static_cast<const A*>(d.bias);
   const A factor = static_cast<A>(d.factor);
   const ByHeads<A> heads = by_heads<A>(H);
+  auto* const recall_info = recall_by_heads<A>(H);
   const bool scaled = changes(d.scale);
   const int64_t edges = d.graph.edges;
 
-  const int64_t info_row = 3 * H;
-  const Buffer info_memory(rows.others * info_row * static_cast<int64_t>(sizeof(A)), d.threads);
-  A* info = info_memory.as<A>();
-  for_ranges(rows.others, 1024, d.threads, [&](int64_t first, int64_t end) {
-    for (int64_t v = first; v < end; ++v) {
-      A* to = info + v * info_row;
-      for (int h = 0; h < H; ++h) {
-        to[h] = static_cast<const A*>(d.top)[v * H + h];
-        to[H + h] = static_cast<const A*>(d.inverse)[v * H + h];
-      }
-      value_loops.products(value_layout, static_cast<const T*>(d.out) + v * d_out.row, d_out[v], to + 2 * H);
-    }
-  });
+  const Destinations<A> info(rows.others, H, false, d.threads);
+  fill<T, W>(info, rows.others, d.threads, value_layout, value_loops, nullptr, d.top, d.inverse, d.out, d_out);
   const Buffer d_memory(d.d_query && !d.d_bias ? edges * H * static_cast<int64_t>(sizeof(A)) : 0, d.threads);
   A* d_place = d_memory.as<A>();
   A* d_bias = static_cast<A*>(d.d_bias);
@@ -84,7 +76,7 @@ template <class T, int W> void backward(const Dot& d) {
 
   const int64_t size_x = padded<A>(kSegment * H), size_key = padded<A>(layout.lanes());
   const int64_t size_value = padded<A>(value_layout.lanes());
-  const int64_t size = 5 * size_x + 2 * size_key + 2 * size_value;
+  const int64_t size = 6 * size_x + 2 * size_key + 2 * size_value;
   const Buffer scratch(size * d.threads * static_cast<int64_t>(sizeof(A)));
   const int64_t parts = segments(rows), size_part = size_key + size_value;
   const Buffer part(parts * size_part * static_cast<int64_t>(sizeof(A)));
@@ -98,42 +90,26 @@ template <class T, int W> void backward(const Dot& d) {
     A* scale = weight + size_x;
     A* dropped = scale + size_x;
     A* dot = dropped + size_x;
-    A* own_key = dot + size_x;
+    A* s = dot + size_x;
+    A* own_key = s + size_x;
     A* own_value = own_key + size_key;
     A* total_key = segment < 0 ? own_value + size_value : part.as<A>(segment * size_part);
     A* total_value = total_key + size_key;
     const int64_t n = end - first, count = n * H;
     zero(total_key, layout.lanes());
     zero(total_value, value_layout.lanes());
+    if (u + 2 < rows.rows) prefetch_row(key[u + 2], key.row), prefetch_row(value[u + 2], value.row);
     unpack<T, W>(layout, key[u], own_key);
     unpack<T, W>(value_layout, value[u], own_value);
-    logit_rows<T, W>(layout, query, rows, first, end, own_key, bias, factor, x);
-    for (int64_t i = 0; i < n; ++i) {
-      const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row;
-      for (int h = 0; h < H; ++h) x[i * H + h] -= of[h];
-    }
-    exp_all(x, count);
-    for (int64_t i = 0; i < n; ++i) {
-      const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row + H;
-      for (int h = 0; h < H; ++h) x[i * H + h] *= of[h];
-    }
+    logit_rows<T, W>(layout, loops, query, rows, first, end, own_key, bias, factor, x);
+    recall_info(info, rows.other, first, n, edges, H, x, weight, s);
     if (scaled) heads.scale(d.scale, rows.edge + first, n, H, scale, d_weight ? dropped : nullptr);
-    for (int64_t k = 0; k < count; k += L) {
-      const Vec<A, L> alpha = load<L>(x + k);
-      store<L>(weight + k, scaled ? alpha * load<L>(scale + k) : alpha);
-    }
+    alphas(x, weight, scaled ? scale : nullptr, weight, count);
     value_loops.dot_add(value_layout, d_out, rows.other, first, end, edges, own_value, dot, weight, total_value);
-    for (int64_t i = 0; i < n; ++i) {
-      const A* s = info + static_cast<int64_t>(rows.other[first + i]) * info_row + 2 * H;
-      const int64_t e = static_cast<int64_t>(rows.edge[first + i]) * H;
-      for (int h = 0; h < H; ++h) {
-        const int64_t k = i * H + h;
-        if (d_weight) d_weight[e + h] = x[k] * dropped[k] * dot[k];
-        x[k] *= (scaled ? dot[k] * scale[k] : dot[k]) - s[h];
-        if (d_bias) d_bias[e + h] = x[k];
-        x[k] *= factor;
-      }
-    }
+    if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
+    logit_gradients(x, dot, scaled ? scale : nullptr, s, count);
+    if (d_bias) heads.scatter(d_bias, x, rows.edge, first, end, H);
+    for (int64_t k = 0; k < count; k += L) store<L>(x + k, load<L>(x + k) * factor);
     if (d_place && count) memcpy(d_place + first * H, x, sizeof(A) * count);
     if (d_key) loops.add(layout, query, rows.other, first, end, edges, x, total_key);
     if (segment < 0) finish(u, total_key, total_value);

@@ -1,5 +1,5 @@
-// The loops that run at memory speed: rows of other nodes are read once, four edges at a time, while the next four
-// are on their way to the cache.
+// The loops that run at memory speed: rows of other nodes are read once, while the next ones are on
+// their way to the cache.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 
 HGAT_OPEN
 
-constexpr int64_t kAhead = 12;
+constexpr int64_t kAhead = 12;  // edges; measured: 4 is too few, 16 no better
 
 // A matrix of storage type [N, heads or 1, width]. step: elements from head to head, 0 where heads share one row.
 template <class T> struct Matrix {
@@ -19,6 +19,18 @@ template <class T> struct Matrix {
       : data(static_cast<const T*>(data)), row(shared ? width : static_cast<int64_t>(heads) * width),
         step(shared ? 0 : width) {}
   const T* operator[](int64_t i) const { return data + i * row; }
+};
+
+// The rows of four edges from position p on; behind the limit the last edge's again. Wide rows are prefetched piece by
+// piece, while the piece at the same place of the four rows before is read: all at once they would queue.
+template <class T> struct Four {
+  const T* row[4];
+  Four(const Matrix<T>& matrix, const int32_t* other, int64_t p, int64_t limit) {
+    for (int k = 0; k < 4; ++k) row[k] = matrix[other[p + k < limit ? p + k : limit - 1]];
+  }
+  HGAT_PREFETCHES void prefetch(int64_t at) const {
+    for (int k = 0; k < 4; ++k) prefetch_line(row[k] + at);
+  }
 };
 
 // total += sum over the edges at positions [first, end) of weight[edge, h] * matrix[other].
@@ -32,25 +44,18 @@ inline void add_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   const int H = layout.heads, C = layout.chunks;
   int64_t p = first;
   for (; p + 4 <= end; p += 4, weight += 4 * H) {
-    const T* r0 = matrix[other[p]];
-    const T* r1 = matrix[other[p + 1]];
-    const T* r2 = matrix[other[p + 2]];
-    const T* r3 = matrix[other[p + 3]];
-    const T* n0 = matrix[other[p + 4 < limit ? p + 4 : p]];
-    const T* n1 = matrix[other[p + 5 < limit ? p + 5 : p]];
-    const T* n2 = matrix[other[p + 6 < limit ? p + 6 : p]];
-    const T* n3 = matrix[other[p + 7 < limit ? p + 7 : p]];
+    const Four<T> now(matrix, other, p, limit), next(matrix, other, p + 4, limit);
     A* to = total;
     for (int h = 0; h < H; ++h) {
       const V w0 = splat<A, W>(weight[h]), w1 = splat<A, W>(weight[H + h]);
       const V w2 = splat<A, W>(weight[2 * H + h]), w3 = splat<A, W>(weight[3 * H + h]);
       for (int c = 0; c < C; ++c, to += W) {
         const int64_t at = h * matrix.step + layout.at(c);
-        prefetch_line(n0 + at), prefetch_line(n1 + at), prefetch_line(n2 + at), prefetch_line(n3 + at);
-        V sum = load<W>(to) + w0 * load<W>(r0 + at);
-        sum += w1 * load<W>(r1 + at);
-        sum += w2 * load<W>(r2 + at);
-        sum += w3 * load<W>(r3 + at);
+        next.prefetch(at);
+        V sum = load<W>(to) + w0 * load<W>(now.row[0] + at);
+        sum += w1 * load<W>(now.row[1] + at);
+        sum += w2 * load<W>(now.row[2] + at);
+        sum += w3 * load<W>(now.row[3] + at);
         store<W>(to, sum);
       }
     }
@@ -78,14 +83,7 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   const int H = layout.heads, C = layout.chunks;
   int64_t p = first;
   for (; p + 4 <= end; p += 4, dot += 4 * H) {
-    const T* r0 = matrix[other[p]];
-    const T* r1 = matrix[other[p + 1]];
-    const T* r2 = matrix[other[p + 2]];
-    const T* r3 = matrix[other[p + 3]];
-    const T* n0 = matrix[other[p + 4 < limit ? p + 4 : p]];
-    const T* n1 = matrix[other[p + 5 < limit ? p + 5 : p]];
-    const T* n2 = matrix[other[p + 6 < limit ? p + 6 : p]];
-    const T* n3 = matrix[other[p + 7 < limit ? p + 7 : p]];
+    const Four<T> now(matrix, other, p, limit), next(matrix, other, p + 4, limit);
     int64_t i = 0;
     for (int h = 0; h < H; ++h) {
       V w0{}, w1{}, w2{}, w3{};
@@ -96,9 +94,9 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
       V d0{}, d1{}, d2{}, d3{};
       for (int c = 0; c < C; ++c, i += W) {
         const int64_t at = h * matrix.step + layout.at(c);
-        prefetch_line(n0 + at), prefetch_line(n1 + at), prefetch_line(n2 + at), prefetch_line(n3 + at);
+        next.prefetch(at);
         const V mine = load<W>(own + i);
-        const V g0 = load<W>(r0 + at), g1 = load<W>(r1 + at), g2 = load<W>(r2 + at), g3 = load<W>(r3 + at);
+        const V g0 = load<W>(now.row[0] + at), g1 = load<W>(now.row[1] + at), g2 = load<W>(now.row[2] + at), g3 = load<W>(now.row[3] + at);
         d0 += mine * g0;
         d1 += mine * g1;
         d2 += mine * g2;
@@ -137,6 +135,19 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   }
 }
 
+// Calls f with heads and chunks as constants if they are few enough for sums to stay in registers.
+template <int W, class F> inline void with_fixed(const Layout<W>& layout, const F& f) {
+  auto is = [&](auto heads, auto chunks) {
+    if (layout.heads == heads.value && layout.chunks == chunks.value) f(heads, chunks);
+  };
+  if constexpr (W >= 4) {
+    is(Constant<1>{}, Constant<1>{}), is(Constant<1>{}, Constant<2>{}), is(Constant<1>{}, Constant<4>{});
+    is(Constant<1>{}, Constant<8>{}), is(Constant<2>{}, Constant<1>{}), is(Constant<2>{}, Constant<2>{});
+    is(Constant<2>{}, Constant<4>{}), is(Constant<4>{}, Constant<1>{}), is(Constant<4>{}, Constant<2>{});
+    is(Constant<4>{}, Constant<4>{}), is(Constant<8>{}, Constant<1>{}), is(Constant<8>{}, Constant<2>{});
+  }
+}
+
 // The same two loops where heads and chunks are few and known when compiled: all sums stay in registers.
 template <class T, int W, int H, int C>
 void add_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int32_t* other, int64_t first, int64_t end,
@@ -156,30 +167,34 @@ void add_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int3
   for (int k = 0; k < H * C; ++k) store<W>(total + k * W, sum[k]);
 }
 
-template <class T, int W, int H, int C>
+template <class T, int W, int H, int C, bool Adds>
 void dot_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int32_t* other, int64_t first, int64_t end,
                     int64_t limit, const Sum<T>* own, Sum<T>* dot, const Sum<T>* weight, Sum<T>* total) {
   using V = Vec<Sum<T>, W>;
   const int64_t last = layout.at(C - 1);
   V sum[H * C];
-  for (int k = 0; k < H * C; ++k) sum[k] = load<W>(total + k * W);
-  for (int64_t p = first; p < end; ++p, weight += H, dot += H) {
+  if constexpr (Adds)
+    for (int k = 0; k < H * C; ++k) sum[k] = load<W>(total + k * W);
+  for (int64_t p = first; p < end; ++p, dot += H) {
     if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], H * C * W);
     const T* row = matrix[other[p]];
     V product[H];
     for (int h = 0; h < H; ++h, row += matrix.step) {
-      const V w = splat<Sum<T>, W>(weight[h]);
+      V w{};
+      if constexpr (Adds) w = splat<Sum<T>, W>(weight[h]);
       for (int c = 0; c < C; ++c) {
         const int k = h * C + c;
         const V g = load<W>(row + (c + 1 < C ? c * W : last));
         const V mine = load<W>(own + k * W);
         product[h] = c == 0 ? mine * g : product[h] + mine * g;
-        sum[k] += w * g;
+        if constexpr (Adds) sum[k] += w * g;
       }
     }
     sum_lanes_of<Sum<T>, W, H>(product, dot);
+    if constexpr (Adds) weight += H;
   }
-  for (int k = 0; k < H * C; ++k) store<W>(total + k * W, sum[k]);
+  if constexpr (Adds)
+    for (int k = 0; k < H * C; ++k) store<W>(total + k * W, sum[k]);
 }
 
 // s[h] = a[h] . b[h] for two rows of storage.
@@ -209,27 +224,24 @@ template <class T, int W, int H, int C> void products_fixed(const Layout<W>& lay
 
 // The loops for one layout.
 template <class T, int W> struct RowLoops {
-  void (*add)(const Layout<W>&, const Matrix<T>&, const int32_t*, int64_t, int64_t, int64_t, const Sum<T>*, Sum<T>*);
-  void (*dot_add)(const Layout<W>&, const Matrix<T>&, const int32_t*, int64_t, int64_t, int64_t, const Sum<T>*, Sum<T>*,
-                  const Sum<T>*, Sum<T>*);
+  using A = Sum<T>;
+  using Add = void(const Layout<W>&, const Matrix<T>&, const int32_t*, int64_t, int64_t, int64_t, const A*, A*);
+  using Dot = void(const Layout<W>&, const Matrix<T>&, const int32_t*, int64_t, int64_t, int64_t, const A*, A*, const A*,
+                   A*);
+  Add* add = &add_rows<T, W>;
+  Dot* dot = &dot_rows<T, W, false>;
+  Dot* dot_add = &dot_rows<T, W, true>;
+  void (*products)(const Layout<W>&, const T*, const T*, A*) = &HGAT_ISA::products<T, W>;
 
-  void (*products)(const Layout<W>&, const T*, const T*, Sum<T>*);
-
-  explicit RowLoops(const Layout<W>& layout)
-      : add(&add_rows<T, W>), dot_add(&dot_rows<T, W, true>), products(&HGAT_ISA::products<T, W>) {
-    if constexpr (W >= 4) {
-      try_fixed<1, 1>(layout), try_fixed<1, 2>(layout), try_fixed<1, 4>(layout), try_fixed<1, 8>(layout);
-      try_fixed<2, 1>(layout), try_fixed<2, 2>(layout), try_fixed<2, 4>(layout);
-      try_fixed<4, 1>(layout), try_fixed<4, 2>(layout), try_fixed<4, 4>(layout), try_fixed<8, 1>(layout), try_fixed<8, 2>(layout);
-    }
-  }
-
- private:
-  template <int H, int C> void try_fixed(const Layout<W>& layout) {
-    if (layout.heads != H || layout.chunks != C) return;
-    add = &add_rows_fixed<T, W, H, C>;
-    if constexpr (H * C <= 8) dot_add = &dot_rows_fixed<T, W, H, C>;
-    products = &products_fixed<T, W, H, C>;
+  explicit RowLoops(const Layout<W>& layout) {
+    with_fixed<W>(layout, [&](auto heads, auto chunks) {
+      constexpr int H = decltype(heads)::value, C = decltype(chunks)::value;
+      add = &add_rows_fixed<T, W, H, C>;
+      if constexpr (H * C > 8) return;  // products and sums together do not fit into the registers
+      dot = &dot_rows_fixed<T, W, H, C, false>;
+      dot_add = &dot_rows_fixed<T, W, H, C, true>;
+      products = &products_fixed<T, W, H, C>;
+    });
   }
 };
 

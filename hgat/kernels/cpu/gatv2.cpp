@@ -2,7 +2,7 @@
 //
 // The sum z_uv inside the leaky ReLU is never stored: every pass forms it again from rows that are in the cache.
 
-#include "attend.h"
+#include "backward.h"
 
 HGAT_OPEN
 namespace {
@@ -22,49 +22,53 @@ inline Vec<Sum<T>, W> hidden(const Sum<T>* own, const T* other, const T* edge, i
   return z;
 }
 
-// x[edge, h] = attn[h] . leaky_relu(z). attn: scratch layout with repeated lanes zero.
-template <class T, int W>
-inline void logit_rows(const Layout<W>& layout, const Matrix<T>& matrix, const EdgeRows<T>& on_edge, const int32_t* other,
-                       int64_t first, int64_t end, int64_t limit, const Sum<T>* own, const Sum<T>* attn, Sum<T> slope,
-                       Sum<T>* x) {
+// What the loops over a row's edges need: `own`, the row's node, and `attn`, both in scratch layout, the latter with
+// repeated lanes zero; limit: positions below it may be prefetched.
+template <class T, int W> struct Hidden {
+  const Layout<W>& layout;
+  const Matrix<T>& matrix;
+  const EdgeRows<T>& on_edge;
+  const int32_t* other;
+  int64_t first, end, limit;
+  const Sum<T>*own, *attn;
+  Sum<T> slope;
+};
+
+// x[edge, h] = attn[h] . leaky_relu(z).
+template <class T, int W> void logit_rows(const Hidden<T, W>& of, Sum<T>* x) {
   using A = Sum<T>;
   using V = Vec<A, W>;
+  const Layout<W>& layout = of.layout;
+  const Matrix<T>& matrix = of.matrix;
   const int H = layout.heads, C = layout.chunks;
-  int64_t p = first;
-  if (on_edge.data == nullptr) {
-    for (; p + 4 <= end; p += 4, x += 4 * H) {
-      for (int64_t k = p + kAhead; k < p + kAhead + 4 && k < limit; ++k) prefetch_row(matrix[other[k]], matrix.row);
-      const T* r0 = matrix[other[p]];
-      const T* r1 = matrix[other[p + 1]];
-      const T* r2 = matrix[other[p + 2]];
-      const T* r3 = matrix[other[p + 3]];
+  const A slope = of.slope;
+  int64_t p = of.first;
+  if (of.on_edge.data == nullptr) {
+    for (; p + 4 <= of.end; p += 4, x += 4 * H) {
+      const Four<T> now(matrix, of.other, p, of.limit), next(matrix, of.other, p + 4, of.limit);
       int64_t i = 0;
       for (int h = 0; h < H; ++h) {
-        V d0{}, d1{}, d2{}, d3{};
+        V d[4]{};
         for (int c = 0; c < C; ++c, i += W) {
           const int64_t at = h * matrix.step + layout.at(c);
-          const V mine = load<W>(own + i), a = load<W>(attn + i);
-          d0 += a * leaky<A, W>(mine + load<W>(r0 + at), slope);
-          d1 += a * leaky<A, W>(mine + load<W>(r1 + at), slope);
-          d2 += a * leaky<A, W>(mine + load<W>(r2 + at), slope);
-          d3 += a * leaky<A, W>(mine + load<W>(r3 + at), slope);
+          next.prefetch(at);
+          const V mine = load<W>(of.own + i), a = load<W>(of.attn + i);
+          for (int k = 0; k < 4; ++k) d[k] += a * leaky<A, W>(mine + load<W>(now.row[k] + at), slope);
         }
-        x[h] = sum_lanes<A, W>(d0);
-        x[H + h] = sum_lanes<A, W>(d1);
-        x[2 * H + h] = sum_lanes<A, W>(d2);
-        x[3 * H + h] = sum_lanes<A, W>(d3);
+        for (int k = 0; k < 4; ++k) x[k * H + h] = sum_lanes<A, W>(d[k]);
       }
     }
   }
-  for (; p < end; ++p, x += H) {
-    if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], matrix.row);
-    const T* row = matrix[other[p]];
-    const T* edge = on_edge.data ? on_edge[p] : nullptr;
+  for (; p < of.end; ++p, x += H) {
+    if (p + kAhead < of.limit) prefetch_row(matrix[of.other[p + kAhead]], matrix.row);
+    const T* row = matrix[of.other[p]];
+    const T* edge = of.on_edge.data ? of.on_edge[p] : nullptr;
     int64_t i = 0;
     for (int h = 0; h < H; ++h) {
       V d{};
       for (int c = 0; c < C; ++c, i += W)
-        d += load<W>(attn + i) * leaky<A, W>(hidden<T, W>(own, row, edge, i, h * matrix.step + layout.at(c)), slope);
+        d += load<W>(of.attn + i) *
+             leaky<A, W>(hidden<T, W>(of.own, row, edge, i, h * matrix.step + layout.at(c)), slope);
       x[h] = sum_lanes<A, W>(d);
     }
   }
@@ -73,44 +77,50 @@ inline void logit_rows(const Layout<W>& layout, const Matrix<T>& matrix, const E
 // With g = d_logit[edge, h] * (1 or slope): d_hidden += g, to be multiplied by attn by the caller, and, if Attn,
 // d_attn += g * z. d_edge, if not null, gets g * attn for every edge.
 template <class T, int W, bool Attn>
-inline void slope_rows(const Layout<W>& layout, const Matrix<T>& matrix, const EdgeRows<T>& on_edge, const int32_t* other,
-                       int64_t first, int64_t end, int64_t limit, const Sum<T>* own, const Sum<T>* attn, Sum<T> slope,
-                       const Sum<T>* d_logit, Sum<T>* d_hidden, Sum<T>* d_attn, T* d_edge) {
+void slope_rows(const Hidden<T, W>& of, const Sum<T>* d_logit, Sum<T>* d_hidden, Sum<T>* d_attn, T* d_edge) {
   using A = Sum<T>;
   using V = Vec<A, W>;
+  const Layout<W>& layout = of.layout;
+  const Matrix<T>& matrix = of.matrix;
   const int H = layout.heads, C = layout.chunks;
-  int64_t p = first;
-  if (on_edge.data == nullptr && d_edge == nullptr) {
-    for (; p + 2 <= end; p += 2, d_logit += 2 * H) {
-      for (int64_t k = p + kAhead; k < p + kAhead + 2 && k < limit; ++k) prefetch_row(matrix[other[k]], matrix.row);
-      const T* r0 = matrix[other[p]];
-      const T* r1 = matrix[other[p + 1]];
+  const A slope = of.slope;
+  int64_t p = of.first;
+  if (of.on_edge.data == nullptr && d_edge == nullptr) {
+    for (; p + 4 <= of.end; p += 4, d_logit += 4 * H) {
+      const Four<T> now(matrix, of.other, p, of.limit), next(matrix, of.other, p + 4, of.limit);
       int64_t i = 0;
       for (int h = 0; h < H; ++h) {
-        const V g0 = splat<A, W>(d_logit[h]), g1 = splat<A, W>(d_logit[H + h]);
-        const V s0 = splat<A, W>(d_logit[h] * slope), s1 = splat<A, W>(d_logit[H + h] * slope);
+        V g[4], s[4];
+        for (int k = 0; k < 4; ++k) g[k] = splat<A, W>(d_logit[k * H + h]), s[k] = g[k] * slope;
         for (int c = 0; c < C; ++c, i += W) {
           const int64_t at = h * matrix.step + layout.at(c);
-          const V mine = load<W>(own + i);
-          const V z0 = mine + load<W>(r0 + at), z1 = mine + load<W>(r1 + at);
-          const V d0 = z0 > 0 ? g0 : s0, d1 = z1 > 0 ? g1 : s1;
-          store<W>(d_hidden + i, load<W>(d_hidden + i) + d0 + d1);
-          if constexpr (Attn) store<W>(d_attn + i, load<W>(d_attn + i) + d0 * z0 + d1 * z1);
+          next.prefetch(at);
+          const V mine = load<W>(of.own + i);
+          V sum = load<W>(d_hidden + i), along{};
+          if constexpr (Attn) along = load<W>(d_attn + i);
+          for (int k = 0; k < 4; ++k) {
+            const V z = mine + load<W>(now.row[k] + at);
+            const V d = z > 0 ? g[k] : s[k];
+            sum += d;
+            if constexpr (Attn) along += d * z;
+          }
+          store<W>(d_hidden + i, sum);
+          if constexpr (Attn) store<W>(d_attn + i, along);
         }
       }
     }
   }
-  for (; p < end; ++p, d_logit += H) {
-    if (p + kAhead < limit) prefetch_row(matrix[other[p + kAhead]], matrix.row);
-    const T* row = matrix[other[p]];
-    const T* edge = on_edge.data ? on_edge[p] : nullptr;
-    T* to_edge = d_edge ? d_edge + static_cast<int64_t>(on_edge.edge[p]) * on_edge.row : nullptr;
+  for (; p < of.end; ++p, d_logit += H) {
+    if (p + kAhead < of.limit) prefetch_row(matrix[of.other[p + kAhead]], matrix.row);
+    const T* row = matrix[of.other[p]];
+    const T* edge = of.on_edge.data ? of.on_edge[p] : nullptr;
+    T* to_edge = d_edge ? d_edge + static_cast<int64_t>(of.on_edge.edge[p]) * of.on_edge.row : nullptr;
     int64_t i = 0;
     for (int h = 0; h < H; ++h) {
       const V g = splat<A, W>(d_logit[h]), s = splat<A, W>(d_logit[h] * slope);
       for (int c = 0; c < C; ++c, i += W) {
         const int64_t at = h * matrix.step + layout.at(c);
-        const V z = hidden<T, W>(own, row, edge, i, at);
+        const V z = hidden<T, W>(of.own, row, edge, i, at);
         const V d = z > 0 ? g : s;
         store<W>(d_hidden + i, load<W>(d_hidden + i) + d);
         if constexpr (Attn) store<W>(d_attn + i, load<W>(d_attn + i) + d * z);
@@ -118,12 +128,79 @@ inline void slope_rows(const Layout<W>& layout, const Matrix<T>& matrix, const E
       if (to_edge)  // backwards, for the reason that pack gives
         for (int c = C - 1; c >= 0; --c) {
           const int64_t at = h * matrix.step + layout.at(c), k = (static_cast<int64_t>(h) * C + c) * W;
-          const V z = hidden<T, W>(own, row, edge, k, at);
-          store<W>(to_edge + at, (z > 0 ? g : s) * load<W>(attn + k));
+          const V z = hidden<T, W>(of.own, row, edge, k, at);
+          store<W>(to_edge + at, (z > 0 ? g : s) * load<W>(of.attn + k));
         }
     }
   }
 }
+
+// The same two without edge features, where heads and chunks are few and known when compiled.
+template <class T, int W, int H, int C> void logit_rows_fixed(const Hidden<T, W>& of, Sum<T>* x) {
+  using A = Sum<T>;
+  using V = Vec<A, W>;
+  const int64_t last = of.layout.at(C - 1);
+  for (int64_t p = of.first; p < of.end; ++p, x += H) {
+    if (p + kAhead < of.limit) prefetch_row(of.matrix[of.other[p + kAhead]], H * C * W);
+    const T* row = of.matrix[of.other[p]];
+    V d[H];
+    for (int h = 0; h < H; ++h, row += of.matrix.step)
+      for (int c = 0; c < C; ++c) {
+        const int k = (h * C + c) * W;
+        const V z = load<W>(of.own + k) + load<W>(row + (c + 1 < C ? c * W : last));
+        const V here = load<W>(of.attn + k) * leaky<A, W>(z, of.slope);
+        d[h] = c == 0 ? here : d[h] + here;
+      }
+    sum_lanes_of<A, W, H>(d, x);
+  }
+}
+
+template <class T, int W, int H, int C, bool Attn>
+void slope_rows_fixed(const Hidden<T, W>& of, const Sum<T>* d_logit, Sum<T>* d_hidden, Sum<T>* d_attn, T*) {
+  using A = Sum<T>;
+  using V = Vec<A, W>;
+  const int64_t last = of.layout.at(C - 1);
+  V sum[H * C], along[H * C];
+  for (int k = 0; k < H * C; ++k) {
+    sum[k] = load<W>(d_hidden + k * W);
+    if constexpr (Attn) along[k] = load<W>(d_attn + k * W);
+  }
+  for (int64_t p = of.first; p < of.end; ++p, d_logit += H) {
+    if (p + kAhead < of.limit) prefetch_row(of.matrix[of.other[p + kAhead]], H * C * W);
+    const T* row = of.matrix[of.other[p]];
+    for (int h = 0; h < H; ++h, row += of.matrix.step) {
+      const V g = splat<A, W>(d_logit[h]), s = splat<A, W>(d_logit[h] * of.slope);
+      for (int c = 0; c < C; ++c) {
+        const int k = h * C + c;
+        const V z = load<W>(of.own + k * W) + load<W>(row + (c + 1 < C ? c * W : last));
+        const V d = z > 0 ? g : s;
+        sum[k] += d;
+        if constexpr (Attn) along[k] += d * z;
+      }
+    }
+  }
+  for (int k = 0; k < H * C; ++k) {
+    store<W>(d_hidden + k * W, sum[k]);
+    if constexpr (Attn) store<W>(d_attn + k * W, along[k]);
+  }
+}
+
+template <class T, int W> struct HiddenLoops {
+  void (*logit)(const Hidden<T, W>&, Sum<T>*) = &logit_rows<T, W>;
+  void (*slope)(const Hidden<T, W>&, const Sum<T>*, Sum<T>*, Sum<T>*, T*) = &slope_rows<T, W, false>;
+  void (*slope_attn)(const Hidden<T, W>&, const Sum<T>*, Sum<T>*, Sum<T>*, T*) = &slope_rows<T, W, true>;
+
+  HiddenLoops(const Layout<W>& layout, bool on_edge) {
+    if (on_edge) return;
+    with_fixed<W>(layout, [&](auto heads, auto chunks) {
+      constexpr int H = decltype(heads)::value, C = decltype(chunks)::value;
+      if constexpr (H * C > 8) return;
+      logit = &logit_rows_fixed<T, W, H, C>;
+      slope = &slope_rows_fixed<T, W, H, C, false>;
+      slope_attn = &slope_rows_fixed<T, W, H, C, true>;
+    });
+  }
+};
 
 template <class T, int W> void forward(const Gatv2& g) {
   using A = Sum<T>;
@@ -132,13 +209,15 @@ template <class T, int W> void forward(const Gatv2& g) {
   const Matrix<T> src(g.feat_src, g.heads, g.width), dst(g.feat_dst, g.heads, g.width);
   const EdgeRows<T> on_edge{static_cast<const T*>(g.feat_edge), rows.edge, src.row};
   const A slope = static_cast<A>(g.slope);
+  const HiddenLoops<T, W> loops(layout, on_edge.data);
   const Buffer attn(padded<A>(layout.lanes()) * static_cast<int64_t>(sizeof(A)));
   unpack<A, W>(layout, static_cast<const A*>(g.attn), attn.as<A>());
   attend<T, W>(rows, g.scale, g.threads, layout, src, static_cast<T*>(g.out),
                {static_cast<A*>(g.top), static_cast<A*>(g.inverse), static_cast<A*>(g.alpha)}, layout.lanes(),
                [&](int64_t row, int64_t first, int64_t end, A* x, A* own) {
+                 if (row + 2 < rows.rows) prefetch_row(dst[row + 2], dst.row);
                  unpack<T, W>(layout, dst[row], own);
-                 logit_rows<T, W>(layout, src, on_edge, rows.other, first, end, g.graph.edges, own, attn.as<A>(), slope, x);
+                 loops.logit({layout, src, on_edge, rows.other, first, end, g.graph.edges, own, attn.as<A>(), slope}, x);
                });
 }
 
@@ -146,14 +225,13 @@ template <class T, int W> void forward(const Gatv2& g) {
 // attn * sum_u g_uv and d_attn, where g_uv = d_logit_uv * (1 or slope).
 template <class T, int W> void backward(const Gatv2& g) {
   using A = Sum<T>;
-  constexpr int L = kLanes<A>;
-  using V = Vec<A, L>;
   const int H = g.heads;
   const Layout<W> layout(H, g.width);
   const RowLoops<T, W> loops(layout);
   const Matrix<T> src(g.feat_src, H, g.width), dst(g.feat_dst, H, g.width), d_out(g.d_out, H, g.width);
   const A slope = static_cast<A>(g.slope);
   const ByHeads<A> heads = by_heads<A>(H);
+  auto* const recall_info = recall_by_heads<A>(H);
   const bool scaled = changes(g.scale);
   const int64_t edges = g.graph.edges, lanes = layout.lanes();
   const A* given = static_cast<const A*>(g.d_logits);
@@ -161,20 +239,9 @@ template <class T, int W> void backward(const Gatv2& g) {
   A* attn = attn_memory.as<A>();
   unpack<A, W>(layout, static_cast<const A*>(g.attn), attn);
 
-  const int64_t info_row = 3 * H;
-  const Buffer info_memory(given ? 0 : g.graph.in.rows * info_row * static_cast<int64_t>(sizeof(A)), g.threads);
-  A* info = info_memory.as<A>();
-  if (!given)
-    for_ranges(g.graph.in.rows, 1024, g.threads, [&](int64_t first, int64_t end) {
-      for (int64_t v = first; v < end; ++v) {
-        A* to = info + v * info_row;
-        for (int h = 0; h < H; ++h) {
-          to[h] = static_cast<const A*>(g.top)[v * H + h];
-          to[H + h] = static_cast<const A*>(g.inverse)[v * H + h];
-        }
-        loops.products(layout, static_cast<const T*>(g.out) + v * d_out.row, d_out[v], to + 2 * H);
-      }
-    });
+  const HiddenLoops<T, W> hidden_loops(layout, g.feat_edge);
+  const Destinations<A> info(given ? 0 : g.graph.in.rows, H, false, g.threads);
+  if (!given) fill<T, W>(info, g.graph.in.rows, g.threads, layout, loops, nullptr, g.top, g.inverse, g.out, d_out);
   const bool by_destination = g.d_feat_dst || g.d_attn;
   const Buffer d_memory(given || !by_destination ? 0 : edges * H * static_cast<int64_t>(sizeof(A)), g.threads);
   A* d_place = d_memory.as<A>();
@@ -183,7 +250,7 @@ template <class T, int W> void backward(const Gatv2& g) {
   T* d_edge = static_cast<T*>(g.d_feat_edge);
 
   const int64_t size_x = padded<A>(kSegment * H), size_total = padded<A>(lanes);
-  const int64_t size = 5 * size_x + 3 * size_total;
+  const int64_t size = 6 * size_x + 3 * size_total;
   const Buffer scratch(size * g.threads * static_cast<int64_t>(sizeof(A)));
   {
     const Rows& rows = g.graph.out;
@@ -200,45 +267,29 @@ template <class T, int W> void backward(const Gatv2& g) {
       A* factor = weight + size_x;
       A* dropped = factor + size_x;
       A* dot = dropped + size_x;
-      A* own = dot + size_x;
+      A* s = dot + size_x;
+      A* own = s + size_x;
       A* total = segment < 0 ? own + size_total : part.as<A>(segment * 2 * size_total);
       A* d_hidden = total + size_total;
       const int64_t n = end - first, count = n * H;
       zero(total, lanes);
       zero(d_hidden, lanes);
+      if (u + 2 < rows.rows) prefetch_row(src[u + 2], src.row);
       unpack<T, W>(layout, src[u], own);
+      const Hidden<T, W> of{layout, dst, on_edge, rows.other, first, end, edges, own, attn, slope};
       if (given) {
         heads.gather(x, given, rows.edge, first, end, edges, H);
       } else {
-        logit_rows<T, W>(layout, dst, on_edge, rows.other, first, end, edges, own, attn, slope, x);
-        for (int64_t i = 0; i < n; ++i) {
-          const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row;
-          for (int h = 0; h < H; ++h) x[i * H + h] -= of[h];
-        }
-        exp_all(x, count);
-        for (int64_t i = 0; i < n; ++i) {
-          const A* of = info + static_cast<int64_t>(rows.other[first + i]) * info_row + H;
-          for (int h = 0; h < H; ++h) x[i * H + h] *= of[h];
-        }
+        hidden_loops.logit(of, x);
+        recall_info(info, rows.other, first, n, edges, H, x, weight, s);
         if (scaled) heads.scale(g.scale, rows.edge + first, n, H, factor, d_weight ? dropped : nullptr);
-        for (int64_t k = 0; k < count; k += L) {
-          const V alpha = load<L>(x + k);
-          store<L>(weight + k, scaled ? alpha * load<L>(factor + k) : alpha);
-        }
+        alphas(x, weight, scaled ? factor : nullptr, weight, count);
         loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
-        for (int64_t i = 0; i < n; ++i) {
-          const A* s = info + static_cast<int64_t>(rows.other[first + i]) * info_row + 2 * H;
-          const int64_t e = static_cast<int64_t>(rows.edge[first + i]) * H;
-          for (int h = 0; h < H; ++h) {
-            const int64_t k = i * H + h;
-            if (d_weight) d_weight[e + h] = x[k] * dropped[k] * dot[k];
-            x[k] *= (scaled ? dot[k] * factor[k] : dot[k]) - s[h];
-          }
-        }
+        if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
+        logit_gradients(x, dot, scaled ? factor : nullptr, s, count);
         if (d_place && count) memcpy(d_place + first * H, x, sizeof(A) * count);
       }
-      slope_rows<T, W, false>(layout, dst, on_edge, rows.other, first, end, edges, own, attn, slope, x, d_hidden, nullptr,
-                              d_edge);
+      hidden_loops.slope(of, x, d_hidden, nullptr, d_edge);
       if (segment < 0) finish(u, total, d_hidden);
     });
     for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
@@ -263,13 +314,14 @@ template <class T, int W> void backward(const Gatv2& g) {
   };
   for_rows(rows, g.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t item, int thread) {
     A* x = scratch.as<A>(size * thread);
-    A* own = x + 5 * size_x;
+    A* own = x + 6 * size_x;
     A* total = segment < 0 ? own + size_total : part.as<A>(segment * size_total);
     zero(total, lanes);
+    if (v + 2 < rows.rows) prefetch_row(dst[v + 2], dst.row);
     unpack<T, W>(layout, dst[v], own);
     heads.gather(x, d_logit, index, first, end, edges, H);
-    slope_rows<T, W, true>(layout, src, on_edge, rows.other, first, end, edges, own, attn, slope, x, total,
-                           attn_part.as<A>(item * size_total), nullptr);
+    hidden_loops.slope_attn({layout, src, on_edge, rows.other, first, end, edges, own, attn, slope}, x, total,
+                            attn_part.as<A>(item * size_total), nullptr);
     if (segment < 0) finish(v, total);
   });
   for_long_rows(rows, [&](int64_t v, int64_t from, int64_t to) {

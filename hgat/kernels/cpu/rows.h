@@ -179,7 +179,7 @@ template <class A> inline void add(A* to, const A* from, int64_t n) {
 }
 
 // The rows that the edge loop will read next.
-template <class T> inline void prefetch_row(const T* row, int64_t count) {
+template <class T> HGAT_PREFETCHES void prefetch_row(const T* row, int64_t count) {
   const char* p = reinterpret_cast<const char*>(row);
   const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
   for (int64_t i = 0; i < bytes; i += 64) prefetch_line(p + i);

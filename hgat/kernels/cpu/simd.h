@@ -200,6 +200,13 @@ template <class A> inline void exp_all(A* x, int64_t n) {
   for (int64_t i = 0; i < n; i += L) store<L>(x + i, exp_negative<L>(load<L>(x + i)));
 }
 
-inline void prefetch_line(const void* p) { __builtin_prefetch(p, 0, 3); }
+// GCC takes a function that only prefetches for one without effect, and drops calls that it does not inline at once.
+#if defined(__GNUC__)
+#define HGAT_PREFETCHES __attribute__((always_inline)) inline
+#else
+#define HGAT_PREFETCHES inline
+#endif
+
+HGAT_PREFETCHES void prefetch_line(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 HGAT_CLOSE
