@@ -10,6 +10,7 @@ from hgat.graph import csr
 __all__ = [
     "both_ends",
     "check_in_degrees",
+    "end_scores",
     "feature_pair",
     "glorot_",
     "linear_pair",
@@ -102,6 +103,21 @@ def projected_ends(layers, h_src, h_dst, one_input, shape):
     if one_input and fc_src is fc_dst:
         return at_src, at_src[: h_dst.shape[0]]
     return at_src, fc_dst(h_dst).unflatten(-1, shape)
+
+
+def end_scores(fc, h, projected, attn):
+    """attn . (W h) of every node and head: h [N, *, F], projected = W h [N, *, H, D], attn [1, H, D] -> [N, * H].
+
+    Where h is no wider than its projection, the attention vector is multiplied into W first, (attn W) h: equal but for
+    rounding, and nothing of size N * H * D is made on the way, forward or backward. Not where `fc` may do anything
+    else than multiply by its weight, nor under autocast, which would round the scores, too.
+    """
+    heads, width = attn.shape[-2:]
+    plain = type(fc) is nn.Linear and fc.bias is None and not fc._forward_hooks and not fc._forward_pre_hooks
+    if not plain or h.shape[-1] > heads * width or projected.dtype != fc.weight.dtype:
+        return (projected * attn).sum(-1).flatten(1)
+    folded = torch.einsum("hdf,hd->fh", fc.weight.unflatten(0, (heads, width)), attn.squeeze(0))
+    return (h @ folded).flatten(1)
 
 
 def with_extra_axes(tensor, prefix):

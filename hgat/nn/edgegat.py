@@ -8,6 +8,7 @@ from hgat.errors import check_shape
 from hgat.nn.common import (
     both_ends,
     check_in_degrees,
+    end_scores,
     feature_pair,
     glorot_,
     linear_pair,
@@ -90,13 +91,14 @@ class EdgeGATConv(nn.Module):
         heads, width = self._num_heads, self._out_feats
         h_src, h_dst, one_input = both_ends(graph, feat, self._in_feats, self.feat_drop)
         prefix = h_dst.shape[:-1]
-        value, at_dst = projected_ends(projections(self), h_src, h_dst, one_input, (heads, width))
+        fc_src, fc_dst = projections(self)
+        value, at_dst = projected_ends((fc_src, fc_dst), h_src, h_dst, one_input, (heads, width))
         weight_edge = self.fc_edge.weight.view(heads, width, self._edge_feats)
         score_edge = edge_feat @ torch.einsum("hdf,hd->fh", weight_edge, self.attn_edge.squeeze(0))
         copies = prefix[1:].numel()
         scores = (
-            (value * self.attn_l).sum(-1).flatten(1),
-            (at_dst * self.attn_r).sum(-1).flatten(1),
+            end_scores(fc_src, h_src, value, self.attn_l),
+            end_scores(fc_dst, h_dst, at_dst, self.attn_r),
             score_edge.repeat(1, copies),
         )
         alpha = ops.additive_weights(graph, *scores, negative_slope=self._negative_slope)

@@ -7,6 +7,7 @@ from hgat import ops
 from hgat.nn.common import (
     both_ends,
     check_in_degrees,
+    end_scores,
     feature_pair,
     glorot_,
     linear_pair,
@@ -96,10 +97,11 @@ class GATConv(nn.Module):
         h_src, h_dst, one_input = both_ends(graph, feat, self._in_feats, self.feat_drop)
         prefix = h_dst.shape[:-1]
         shape = (self._num_heads, self._out_feats)
-        value, at_dst = projected_ends(projections(self), h_src, h_dst, one_input, shape)
+        fc_src, fc_dst = projections(self)
+        value, at_dst = projected_ends((fc_src, fc_dst), h_src, h_dst, one_input, shape)
         # a . [W h_u || W h_v] is a sum of one score per end, so no edge ever carries both vectors.
-        score_src = (value * self.attn_l).sum(-1).flatten(1)
-        score_dst = (at_dst * self.attn_r).sum(-1).flatten(1)
+        score_src = end_scores(fc_src, h_src, value, self.attn_l)
+        score_dst = end_scores(fc_dst, h_dst, at_dst, self.attn_r)
         if edge_weight is not None:
             edge_weight = edge_weight.flatten()
         out = ops.additive_attention(
