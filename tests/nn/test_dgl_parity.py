@@ -292,3 +292,36 @@ def test_graph_restricted_to_one_sparse_format(layer, form):
     _, ours = _pair(layer, IN)
     arguments, _ = _inputs(graph, layer, False)
     _same(ours(graph.formats(form), *arguments), ours(graph, *arguments), form)
+
+
+@pytest.mark.parametrize("width", [4, OUT * HEADS, 40], ids=["narrow", "as wide", "wide"])
+@pytest.mark.parametrize("layer", ["GATConv", "EdgeGATConv"])
+def test_scores_of_inputs_narrower_and_wider_than_the_projection(layer, width):
+    graph = build("homogeneous")
+    theirs, ours = _pair(layer, width)
+    arguments, leaves = _inputs(graph, layer, False, (width, width))
+    _compare(theirs, ours, graph, arguments, leaves)
+
+
+def test_scores_follow_a_projection_that_does_more_than_multiply():
+    """A hook on fc, a bias, another module in its place: scores are of what fc gave, as in DGL's layer."""
+    graph = build("homogeneous")
+    feat = torch.randn(graph.num_nodes(), 4)
+
+    def doubled(module, inputs, output):
+        return 2 * output
+
+    class Shifted(torch.nn.Linear):
+        def forward(self, feat):
+            return super().forward(feat) + 1
+
+    for change in ("hook", "bias", "class"):
+        theirs, ours = _pair("GATConv", 4)
+        for layer in (theirs, ours):
+            if change == "hook":
+                layer.fc.register_forward_hook(doubled)
+            elif change == "bias":
+                layer.fc.bias = torch.nn.Parameter(torch.linspace(-1, 1, OUT * HEADS))
+            else:
+                layer.fc.__class__ = Shifted
+        _same(ours(graph, feat), theirs(graph, feat), change)
