@@ -121,48 +121,6 @@ def _per_row(tensor, heads):
     return torch.empty((tensor.shape[0], heads), dtype=_sum_type(tensor.dtype), device=tensor.device)
 
 
-def _additive_kernel(structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed):
-    _, heads, width = value.shape
-    out = value.new_empty((score_dst.shape[0], heads, width))
-    top, inverse = _per_row(out, heads), _per_row(out, heads)
-    cpu.additive(
-        structure, slope, dropout_numbers(dropout, seed), edge_weight, value, score_src, score_dst, score_edge,
-        out=out, top=top, inverse=inverse,
-    )  # fmt: skip
-    return out, top, inverse
-
-
-def _additive_shapes(structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed):
-    _, heads, width = value.shape
-    out = value.new_empty((score_dst.shape[0], heads, width))
-    return out, _per_row(out, heads), _per_row(out, heads)
-
-
-def _additive_backward_shapes(
-    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
-    needs,
-):  # fmt: skip
-    inputs = (value, score_src, score_dst, score_edge)
-    weight = None if edge_weight is None else score_src.new_empty((edge_weight.shape[0], value.shape[1]))
-    return [_like(t, wanted) for t, wanted in zip((*inputs, weight), needs, strict=True)]
-
-
-def _additive_backward_kernel(
-    structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
-    needs,
-):  # fmt: skip
-    d = _additive_backward_shapes(
-        structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
-        needs,
-    )  # fmt: skip
-    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
-    cpu.additive(
-        structure, slope, dropout_numbers(dropout, seed), edge_weight, value, score_src, score_dst, score_edge,
-        out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
-    )  # fmt: skip
-    return d
-
-
 def _weight_gradient(edge_weight, gradient):
     """The gradient [E, H] that the kernels give, as one of the weight: [E, H] or [E, 1]."""
     if edge_weight is None or gradient is None:
@@ -170,136 +128,65 @@ def _weight_gradient(edge_weight, gradient):
     return gradient.sum(1, keepdim=True) if edge_weight.shape[1] != gradient.shape[1] else gradient
 
 
-class _Additive(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, structure, value, score_src, score_dst, score_edge, edge_weight, slope, dropout, seed):
-        tensors = (structure, value, score_src, score_dst, score_edge, edge_weight)
-        out, top, inverse = _below_autograd(additive_op, *tensors, slope, dropout, seed)
-        ctx.save_for_backward(*tensors, out, top, inverse)
-        ctx.options = slope, dropout, seed
-        ctx.mark_non_differentiable(top, inverse)
+def _attention(name, core, inputs, factor, like):
+    """Define hgat::`name` and hgat::`name`_backward; gives the first.
+
+    core: the kernel in hgat.kernels.cpu. inputs: schema of the four tensors between structure and edge weight. factor:
+    name of the number behind them. like: (those four) -> (tensor whose type the result has, the result's shape).
+    """
+    schema = f"Tensor structure, {inputs}, Tensor? edge_weight, float {factor}, float dropout, int seed"
+
+    def shapes(structure, *arguments):
+        typed, shape = like(*arguments[:4])
+        out = typed.new_empty(shape)
+        return out, _per_row(out, shape[1]), _per_row(out, shape[1])
+
+    def kernel(structure, *arguments):
+        *tensors, edge_weight, factor, dropout, seed = arguments
+        out, top, inverse = shapes(structure, *arguments)
+        dropped = dropout_numbers(dropout, seed)
+        core(structure, factor, dropped, edge_weight, *tensors, out=out, top=top, inverse=inverse)
         return out, top, inverse
 
-    @staticmethod
-    def backward(ctx, d_out, *_):
-        *tensors, out, top, inverse = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[1:6])
-        d = additive_backward_op(*tensors, *ctx.options, out, top, inverse, d_out, needs)
-        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
-        return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
+    def backward_shapes(structure, *arguments):
+        *tensors, edge_weight, factor, dropout, seed, out, top, inverse, d_out, needs = arguments
+        weight = None if edge_weight is None else top.new_empty((edge_weight.shape[0], top.shape[1]))
+        return [_like(t, wanted) for t, wanted in zip((*tensors, weight), needs, strict=True)]
 
+    def backward_kernel(structure, *arguments):
+        *tensors, edge_weight, factor, dropout, seed, out, top, inverse, d_out, needs = arguments
+        d = backward_shapes(structure, *arguments)
+        given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+        dropped = dropout_numbers(dropout, seed)
+        core(
+            structure, factor, dropped, edge_weight, *tensors,
+            out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
+        )  # fmt: skip
+        return d
 
-def _gatv2_kernel(structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed):
-    out = feat_dst.new_empty(feat_dst.shape)
-    top, inverse = _per_row(out, out.shape[1]), _per_row(out, out.shape[1])
-    cpu.gatv2(
-        structure, slope, dropout_numbers(dropout, seed), edge_weight, feat_src, feat_dst, feat_edge, attn,
-        out=out, top=top, inverse=inverse,
-    )  # fmt: skip
-    return out, top, inverse
+    finished = "Tensor out, Tensor top, Tensor inverse, Tensor d_out, bool[] needs"
+    backward_op = _backward(f"{name}_backward({schema}, {finished}) -> Tensor[]", backward_kernel, backward_shapes)
 
+    class Attention(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *arguments):
+            out, top, inverse = _below_autograd(forward_op, *arguments)
+            ctx.save_for_backward(*arguments[:6], out, top, inverse)
+            ctx.numbers = arguments[6:]
+            ctx.mark_non_differentiable(top, inverse)
+            return out, top, inverse
 
-def _gatv2_shapes(structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed):
-    heads = feat_dst.shape[1]
-    return feat_dst.new_empty(feat_dst.shape), _per_row(feat_dst, heads), _per_row(feat_dst, heads)
+        @staticmethod
+        def backward(ctx, d_out, *_):
+            *tensors, out, top, inverse = ctx.saved_tensors
+            needs = list(ctx.needs_input_grad[1:6])
+            d = backward_op(*tensors, *ctx.numbers, out, top, inverse, d_out, needs)
+            d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
+            return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
 
-
-def _gatv2_backward_shapes(
-    structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
-):
-    weight = None if edge_weight is None else attn.new_empty((edge_weight.shape[0], attn.shape[0]))
-    return [_like(t, wanted) for t, wanted in zip((feat_src, feat_dst, feat_edge, attn, weight), needs, strict=True)]
-
-
-def _gatv2_backward_kernel(
-    structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out, needs
-):
-    d = _gatv2_backward_shapes(
-        structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed, out, top, inverse, d_out,
-        needs,
-    )  # fmt: skip
-    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
-    cpu.gatv2(
-        structure, slope, dropout_numbers(dropout, seed), edge_weight, feat_src, feat_dst, feat_edge, attn,
-        out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
-    )  # fmt: skip
-    return d
-
-
-class _Gatv2(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, structure, feat_src, feat_dst, feat_edge, attn, edge_weight, slope, dropout, seed):
-        tensors = (structure, feat_src, feat_dst, feat_edge, attn, edge_weight)
-        out, top, inverse = _below_autograd(gatv2_op, *tensors, slope, dropout, seed)
-        ctx.save_for_backward(*tensors, out, top, inverse)
-        ctx.options = slope, dropout, seed
-        ctx.mark_non_differentiable(top, inverse)
-        return out, top, inverse
-
-    @staticmethod
-    def backward(ctx, d_out, *_):
-        *tensors, out, top, inverse = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[1:6])
-        d = gatv2_backward_op(*tensors, *ctx.options, out, top, inverse, d_out, needs)
-        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
-        return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
-
-
-def _dot_kernel(structure, query, key, value, bias, edge_weight, scale, dropout, seed):
-    _, heads, width = value.shape
-    out = value.new_empty((query.shape[0], heads, width))
-    top, inverse = _per_row(out, heads), _per_row(out, heads)
-    cpu.dot(
-        structure, scale, dropout_numbers(dropout, seed), edge_weight, query, key, value, bias,
-        out=out, top=top, inverse=inverse,
-    )  # fmt: skip
-    return out, top, inverse
-
-
-def _dot_shapes(structure, query, key, value, bias, edge_weight, scale, dropout, seed):
-    _, heads, width = value.shape
-    out = value.new_empty((query.shape[0], heads, width))
-    return out, _per_row(out, heads), _per_row(out, heads)
-
-
-def _dot_backward_shapes(
-    structure, query, key, value, bias, edge_weight, scale, dropout, seed, out, top, inverse, d_out, needs
-):
-    weight = None if edge_weight is None else top.new_empty((edge_weight.shape[0], query.shape[1]))
-    return [_like(t, wanted) for t, wanted in zip((query, key, value, bias, weight), needs, strict=True)]
-
-
-def _dot_backward_kernel(
-    structure, query, key, value, bias, edge_weight, scale, dropout, seed, out, top, inverse, d_out, needs
-):
-    d = _dot_backward_shapes(
-        structure, query, key, value, bias, edge_weight, scale, dropout, seed, out, top, inverse, d_out, needs
-    )
-    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
-    cpu.dot(
-        structure, scale, dropout_numbers(dropout, seed), edge_weight, query, key, value, bias,
-        out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
-    )  # fmt: skip
-    return d
-
-
-class _Dot(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, structure, query, key, value, bias, edge_weight, scale, dropout, seed):
-        tensors = (structure, query, key, value, bias, edge_weight)
-        out, top, inverse = _below_autograd(dot_op, *tensors, scale, dropout, seed)
-        ctx.save_for_backward(*tensors, out, top, inverse)
-        ctx.options = scale, dropout, seed
-        ctx.mark_non_differentiable(top, inverse)
-        return out, top, inverse
-
-    @staticmethod
-    def backward(ctx, d_out, *_):
-        *tensors, out, top, inverse = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[1:6])
-        d = dot_backward_op(*tensors, *ctx.options, out, top, inverse, d_out, needs)
-        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
-        return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
+    Attention.__name__ = Attention.__qualname__ = f"{name}_attention"  # what the profiler shows
+    forward_op = _forward(f"{name}({schema}) -> (Tensor, Tensor, Tensor)", kernel, shapes, Attention)
+    return forward_op
 
 
 def _additive_alpha_kernel(structure, score_src, score_dst, score_edge, slope, num_edges):
@@ -465,21 +352,6 @@ class _WeightedSum(torch.autograd.Function):
         return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None
 
 
-_OPTIONS = "float slope, float dropout, int seed"
-_FINISHED = "Tensor out, Tensor top, Tensor inverse, Tensor d_out, bool[] needs"
-_ADDITIVE = (
-    "Tensor structure, Tensor value, Tensor score_src, Tensor score_dst, Tensor? score_edge, Tensor? edge_weight, "
-    + _OPTIONS
-)
-_GATV2 = (
-    "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, Tensor? edge_weight, "
-    + _OPTIONS
-)
-_DOT = (
-    "Tensor structure, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? edge_weight, float scale, "
-    "float dropout, int seed"
-)
-_ATTENDED = "(Tensor, Tensor, Tensor)"
 _GATV2_ALPHA = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, float slope"
 
 softmax_backward_op = _backward(
@@ -503,19 +375,10 @@ additive_logits_op = _backward(
     _additive_logits_kernel,
     lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
 )
-additive_backward_op = _backward(
-    f"additive_backward({_ADDITIVE}, {_FINISHED}) -> Tensor[]", _additive_backward_kernel, _additive_backward_shapes
-)
-gatv2_backward_op = _backward(
-    f"gatv2_backward({_GATV2}, {_FINISHED}) -> Tensor[]", _gatv2_backward_kernel, _gatv2_backward_shapes
-)
 gatv2_logits_backward_op = _backward(
     f"gatv2_logits_backward({_GATV2_ALPHA}, Tensor d_logits, bool[] needs) -> Tensor[]",
     _gatv2_logits_backward_kernel,
     _gatv2_logits_backward_shapes,
-)
-dot_backward_op = _backward(
-    f"dot_product_backward({_DOT}, {_FINISHED}) -> Tensor[]", _dot_backward_kernel, _dot_backward_shapes
 )
 weighted_sum_backward_op = _backward(
     "weighted_sum_backward(Tensor structure, Tensor value, Tensor weight, Tensor d_out, bool[] needs) -> Tensor[]",
@@ -523,9 +386,27 @@ weighted_sum_backward_op = _backward(
     _weighted_sum_backward_shapes,
 )
 
-additive_op = _forward(f"additive({_ADDITIVE}) -> {_ATTENDED}", _additive_kernel, _additive_shapes, _Additive)
-gatv2_op = _forward(f"gatv2({_GATV2}) -> {_ATTENDED}", _gatv2_kernel, _gatv2_shapes, _Gatv2)
-dot_op = _forward(f"dot_product({_DOT}) -> {_ATTENDED}", _dot_kernel, _dot_shapes, _Dot)
+additive_op = _attention(
+    "additive",
+    cpu.additive,
+    "Tensor value, Tensor score_src, Tensor score_dst, Tensor? score_edge",
+    "slope",
+    lambda value, score_src, score_dst, score_edge: (value, (score_dst.shape[0], *value.shape[1:])),
+)
+gatv2_op = _attention(
+    "gatv2",
+    cpu.gatv2,
+    "Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn",
+    "slope",
+    lambda feat_src, feat_dst, feat_edge, attn: (feat_dst, feat_dst.shape),
+)
+dot_op = _attention(
+    "dot_product",
+    cpu.dot,
+    "Tensor query, Tensor key, Tensor value, Tensor? bias",
+    "scale",
+    lambda query, key, value, bias: (value, (query.shape[0], *value.shape[1:])),
+)
 additive_alpha_op = _forward(
     "additive_alpha(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, float slope, "
     "int num_edges) -> Tensor",

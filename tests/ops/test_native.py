@@ -190,15 +190,56 @@ def test_shape_rules_agree_with_the_kernels():
     assert [(t.shape, t.dtype) for t in meta] == [(t.shape, t.dtype) for t in real]
 
 
-def test_a_compiled_layer_gives_the_results_of_the_layer():
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_layer_gives_the_results_of_the_layer(backend):
     graph = build("homogeneous")
     layer = GATConv(7, 5, 3)
     feat = torch.randn(23, 7, requires_grad=True)
     expected = layer(graph, feat)
     (wanted,) = torch.autograd.grad(expected.square().sum(), feat)
-    got = torch.compile(layer, backend="aot_eager")(graph, feat)
+    got = torch.compile(layer, backend=backend)(graph, feat)
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(torch.autograd.grad(got.square().sum(), feat)[0], wanted)
+
+
+PROCESS = """
+import sys
+import torch
+import torch.distributed as dist
+import hgat, dgl
+from hgat.nn import GATConv
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+torch.manual_seed(0)
+graph = dgl.add_self_loop(dgl.graph((torch.randint(40, (300,)), torch.randint(40, (300,)))))
+feat = torch.randn(2, 40, 7)
+layer = GATConv(7, 5, 3)
+losses = [layer(graph, each).square().mean() for each in feat]
+alone = torch.autograd.grad(sum(losses) / 2, list(layer.parameters()), allow_unused=True)
+parallel = torch.nn.parallel.DistributedDataParallel(layer)
+with hgat.ops.use_backend("native"):
+    parallel(graph, feat[rank]).square().mean().backward()
+for expected, parameter in zip(alone, layer.parameters()):
+    torch.testing.assert_close(parameter.grad, expected)
+print("equal")
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_get_the_gradient_of_their_mean(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "store")],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert out.strip() == "equal"
 
 
 def test_autocast_keeps_the_storage_small_and_the_result_near():
