@@ -118,9 +118,8 @@ def draw_panels(curves, path, where=""):
             axis.plot(known, times, color=colour, marker=marker, markersize=5, linewidth=1.8, label=legend)
         axis.set_xscale("log", base=10 if "edges" in label else 2)
         axis.set_yscale("log")
-        if "edges" not in label:
-            axis.set_xticks(xs, [str(x) for x in xs])
-            axis.minorticks_off()
+        axis.set_xticks(xs, [f"{x / 1e6:.2g} M" if "edges" in label else str(x) for x in xs])
+        axis.minorticks_off()
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_xlabel(label.replace(" x ", " × "))
         axis.grid(True, which="major", color="#dddddd", linewidth=0.7)
