@@ -276,3 +276,22 @@ def test_the_environment_chooses_the_instruction_set():
     assert run("baseline").stdout.strip() == "baseline"
     wrong = run("avx1024")
     assert wrong.returncode != 0 and "expected auto or one of baseline" in wrong.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("special", [float("nan"), float("inf"), float("-inf")], ids=str)
+def test_nan_and_infinity_go_where_the_equations_send_them(instruction_set, special, dtype):
+    graph = star(300)
+    n = graph.num_nodes()
+    for operator, first in (("additive", "score_src"), ("gatv2", "feat_src"), ("dot_product", "key")):
+        arguments = _draw(operator, graph, dtype, 2, 16)
+        arguments[first][5] = special  # one leaf, so that only the hub is reached
+        arguments[first][1, 0] = special  # the one in-edge of node 2, for one head
+        found = {}
+        for backend in ("dgl", "native"):
+            with ops.use_backend(backend):
+                found[backend] = getattr(ops, f"{operator}_attention")(graph, **arguments)
+        close = {"equal_nan": True, "atol": TOLERANCE[dtype] * 10, "rtol": TOLERANCE[dtype] * 10}
+        torch.testing.assert_close(found["native"], found["dgl"], **close, msg=lambda m: f"{operator}: {m}")
+        others = torch.arange(3, n)
+        assert found["native"][others].isfinite().all()
