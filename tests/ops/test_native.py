@@ -292,6 +292,8 @@ def test_nan_and_infinity_go_where_the_equations_send_them(instruction_set, spec
             with ops.use_backend(backend):
                 found[backend] = getattr(ops, f"{operator}_attention")(graph, **arguments)
         close = {"equal_nan": True, "atol": TOLERANCE[dtype] * 10, "rtol": TOLERANCE[dtype] * 10}
-        torch.testing.assert_close(found["native"], found["dgl"], **close, msg=lambda m: f"{operator}: {m}")
+        torch.testing.assert_close(
+            found["native"], found["dgl"], **close, msg=lambda m, operator=operator: f"{operator}: {m}"
+        )
         others = torch.arange(3, n)
         assert found["native"][others].isfinite().all()
