@@ -130,7 +130,7 @@ template <class T, int W> void backward(const Additive& a) {
       const int64_t n = end - first, count = n * heads_here;
       zero(total, layout.lanes());
       zero(d_score, heads_here);
-      if (u + 2 < rows.rows) prefetch_row(value + (u + 2) * layout.heads * static_cast<int64_t>(layout.width), layout.heads * layout.width);
+      if (u + 2 < rows.rows) prefetch_row(value + (u + 2) * d_out.row, d_out.row);  // value rows are as wide
       for (int64_t i = 0; i < n; ++i) {
         prefetch_destination(info, rows.other, first + i, edges);
         const A* of = info[rows.other[first + i]];

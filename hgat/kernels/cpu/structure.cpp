@@ -6,7 +6,6 @@
 #include <string>
 
 namespace hgat {
-
 namespace {
 
 constexpr int32_t kMagic = 0x68676131;  // changes with the layout
