@@ -280,11 +280,12 @@ def test_the_environment_chooses_the_instruction_set():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("special", [float("nan"), float("inf"), float("-inf")], ids=str)
-def test_nan_and_infinity_go_where_the_equations_send_them(instruction_set, special, dtype):
+@pytest.mark.parametrize(("heads", "width"), [(2, 16), (2, 9), (3, 9)], ids=["2x16", "2x9", "3x9"])
+def test_nan_and_infinity_go_where_the_equations_send_them(instruction_set, heads, width, special, dtype):
     graph = star(300)
     n = graph.num_nodes()
     for operator, first in (("additive", "score_src"), ("gatv2", "feat_src"), ("dot_product", "key")):
-        arguments = _draw(operator, graph, dtype, 2, 16)
+        arguments = _draw(operator, graph, dtype, heads, width)
         arguments[first][5] = special  # one leaf, so that only the hub is reached
         arguments[first][1, 0] = special  # the one in-edge of node 2, for one head
         found = {}

@@ -81,6 +81,7 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
   using A = Sum<T>;
   using V = Vec<A, W>;
   const int H = layout.heads, C = layout.chunks;
+  const Counted<A, W> counted(layout);
   int64_t p = first;
   for (; p + 4 <= end; p += 4, dot += 4 * H) {
     const Four<T> now(matrix, other, p, limit), next(matrix, other, p + 4, limit);
@@ -96,7 +97,9 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
         const int64_t at = h * matrix.step + layout.at(c);
         next.prefetch(at);
         const V mine = load<W>(own + i);
-        const V g0 = load<W>(now.row[0] + at), g1 = load<W>(now.row[1] + at), g2 = load<W>(now.row[2] + at), g3 = load<W>(now.row[3] + at);
+        V g0 = load<W>(now.row[0] + at), g1 = load<W>(now.row[1] + at);
+        V g2 = load<W>(now.row[2] + at), g3 = load<W>(now.row[3] + at);
+        if (c + 1 == C) g0 = counted(g0), g1 = counted(g1), g2 = counted(g2), g3 = counted(g3);
         d0 += mine * g0;
         d1 += mine * g1;
         d2 += mine * g2;
@@ -125,7 +128,8 @@ inline void dot_rows(const Layout<W>& layout, const Matrix<T>& matrix, const int
       if constexpr (Adds) w = splat<A, W>(weight[h]);
       V d{};
       for (int c = 0; c < C; ++c, i += W) {
-        const V g = load<W>(row + h * matrix.step + layout.at(c));
+        V g = load<W>(row + h * matrix.step + layout.at(c));
+        if (c + 1 == C) g = counted(g);
         d += load<W>(own + i) * g;
         if constexpr (Adds) store<W>(total + i, load<W>(total + i) + w * g);
       }
@@ -172,6 +176,7 @@ void dot_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int3
                     int64_t limit, const Sum<T>* own, Sum<T>* dot, const Sum<T>* weight, Sum<T>* total) {
   using V = Vec<Sum<T>, W>;
   const int64_t last = layout.at(C - 1);
+  const Counted<Sum<T>, W> counted(layout);
   V sum[H * C];
   if constexpr (Adds)
     for (int k = 0; k < H * C; ++k) sum[k] = load<W>(total + k * W);
@@ -184,7 +189,7 @@ void dot_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int3
       if constexpr (Adds) w = splat<Sum<T>, W>(weight[h]);
       for (int c = 0; c < C; ++c) {
         const int k = h * C + c;
-        const V g = load<W>(row + (c + 1 < C ? c * W : last));
+        const V g = c + 1 < C ? load<W>(row + c * W) : counted(load<W>(row + last));
         const V mine = load<W>(own + k * W);
         product[h] = c == 0 ? mine * g : product[h] + mine * g;
         if constexpr (Adds) sum[k] += w * g;
@@ -200,14 +205,12 @@ void dot_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int3
 // s[h] = a[h] . b[h] for two rows of storage.
 template <class T, int W> void products(const Layout<W>& layout, const T* a, const T* b, Sum<T>* s) {
   using A = Sum<T>;
+  const Counted<A, W> counted(layout);
   for (int h = 0; h < layout.heads; ++h, a += layout.width, b += layout.width) {
     Vec<A, W> sum{};
     int c = 0;
     for (; c + 1 < layout.chunks; ++c) sum += load<W>(a + c * W) * load<W>(b + c * W);
-    Vec<A, W> last = load<W>(a + layout.at(c)) * load<W>(b + layout.at(c));
-    if constexpr (W > 1)
-      for (int l = 0; l < layout.repeated(); ++l) last[l] = 0;
-    s[h] = sum_lanes<A, W>(sum + last);
+    s[h] = sum_lanes<A, W>(sum + counted(load<W>(a + layout.at(c)) * load<W>(b + layout.at(c))));
   }
 }
 

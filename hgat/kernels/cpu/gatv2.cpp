@@ -42,6 +42,7 @@ template <class T, int W> void logit_rows(const Hidden<T, W>& of, Sum<T>* x) {
   const Matrix<T>& matrix = of.matrix;
   const int H = layout.heads, C = layout.chunks;
   const A slope = of.slope;
+  const Counted<A, W> counted(layout);
   int64_t p = of.first;
   if (of.on_edge.data == nullptr) {
     for (; p + 4 <= of.end; p += 4, x += 4 * H) {
@@ -53,7 +54,10 @@ template <class T, int W> void logit_rows(const Hidden<T, W>& of, Sum<T>* x) {
           const int64_t at = h * matrix.step + layout.at(c);
           next.prefetch(at);
           const V mine = load<W>(of.own + i), a = load<W>(of.attn + i);
-          for (int k = 0; k < 4; ++k) d[k] += a * leaky<A, W>(mine + load<W>(now.row[k] + at), slope);
+          for (int k = 0; k < 4; ++k) {
+            const V z = leaky<A, W>(mine + load<W>(now.row[k] + at), slope);
+            d[k] += a * (c + 1 < C ? z : counted(z));
+          }
         }
         for (int k = 0; k < 4; ++k) x[k * H + h] = sum_lanes<A, W>(d[k]);
       }
@@ -66,9 +70,10 @@ template <class T, int W> void logit_rows(const Hidden<T, W>& of, Sum<T>* x) {
     int64_t i = 0;
     for (int h = 0; h < H; ++h) {
       V d{};
-      for (int c = 0; c < C; ++c, i += W)
-        d += load<W>(of.attn + i) *
-             leaky<A, W>(hidden<T, W>(of.own, row, edge, i, h * matrix.step + layout.at(c)), slope);
+      for (int c = 0; c < C; ++c, i += W) {
+        const V z = leaky<A, W>(hidden<T, W>(of.own, row, edge, i, h * matrix.step + layout.at(c)), slope);
+        d += load<W>(of.attn + i) * (c + 1 < C ? z : counted(z));
+      }
       x[h] = sum_lanes<A, W>(d);
     }
   }
@@ -140,6 +145,7 @@ template <class T, int W, int H, int C> void logit_rows_fixed(const Hidden<T, W>
   using A = Sum<T>;
   using V = Vec<A, W>;
   const int64_t last = of.layout.at(C - 1);
+  const Counted<A, W> counted(of.layout);
   for (int64_t p = of.first; p < of.end; ++p, x += H) {
     if (p + kAhead < of.limit) prefetch_row(of.matrix[of.other[p + kAhead]], H * C * W);
     const T* row = of.matrix[of.other[p]];
@@ -147,8 +153,8 @@ template <class T, int W, int H, int C> void logit_rows_fixed(const Hidden<T, W>
     for (int h = 0; h < H; ++h, row += of.matrix.step)
       for (int c = 0; c < C; ++c) {
         const int k = (h * C + c) * W;
-        const V z = load<W>(of.own + k) + load<W>(row + (c + 1 < C ? c * W : last));
-        const V here = load<W>(of.attn + k) * leaky<A, W>(z, of.slope);
+        const V z = leaky<A, W>(load<W>(of.own + k) + load<W>(row + (c + 1 < C ? c * W : last)), of.slope);
+        const V here = load<W>(of.attn + k) * (c + 1 < C ? z : counted(z));
         d[h] = c == 0 ? here : d[h] + here;
       }
     sum_lanes_of<A, W, H>(d, x);

@@ -110,6 +110,24 @@ template <int W> struct Layout {
   int64_t lanes() const { return vectors() * W; }
 };
 
+// The lanes that a sum over a head's last chunk counts: what another row holds in the repeated ones becomes zero, because
+// the zeros on this side alone would turn its infinities into NaN.
+template <class A, int W> struct Counted {
+  using Bits = Vec<typename BitsOf<A>::type, W>;
+  Bits mask;
+  explicit Counted(const Layout<W>& layout) : mask(~Bits{}) {
+    if constexpr (W > 1)
+      for (int l = 0; l < layout.repeated(); ++l) mask[l] = 0;
+  }
+  Vec<A, W> operator()(Vec<A, W> v) const {
+    Bits bits;
+    memcpy(&bits, &v, sizeof v);
+    bits &= mask;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+  }
+};
+
 // A row of storage in scratch layout; repeated lanes are zero, so that a sum over all lanes counts each once.
 template <class T, int W> inline void unpack(const Layout<W>& layout, const T* row, Sum<T>* out) {
   for (int h = 0; h < layout.heads; ++h)
