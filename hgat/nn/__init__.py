@@ -8,6 +8,8 @@ from hgat.nn.gatv2 import GATv2Conv
 from hgat.nn.han import HANConv
 from hgat.nn.hgt import HGTConv
 from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
+from hgat.nn.snapshotgat import SnapshotGATConv
+from hgat.nn.temporal import TemporalAttention
 
 __all__ = [
     "DotGatConv",
@@ -19,4 +21,6 @@ __all__ = [
     "HGTConv",
     "RGATConv",
     "SemanticAttention",
+    "SnapshotGATConv",
+    "TemporalAttention",
 ]

@@ -1,0 +1,164 @@
+"""Events by node in order of time, and the neighbours that a node had before a moment."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from hgat.errors import GraphError, ShapeError, check_range
+from hgat.graph.csr import in_order
+from hgat.graph.events import event_times
+
+__all__ = ["RecentNeighbours", "prepare", "recent_neighbours"]
+
+
+@dataclass(frozen=True)
+class RecentNeighbours:
+    """The events of a timed graph by node; row k holds the positions indptr[k] to indptr[k + 1], sorted by time.
+
+    indptr: [N + 1] int64. neighbour: [M], the node at the far end of each event. time: [M], int64 or float64 as in the
+    graph. edge: [M], the event's number in the graph. Events of one node at one time keep the graph's order.
+    start: {node type: number of its first node}. The nodes of all types stand in one line in the order of graph.ntypes,
+    the edges of all relations in the order of graph.canonical_etypes.
+    """
+
+    indptr: torch.Tensor
+    neighbour: torch.Tensor
+    time: torch.Tensor
+    edge: torch.Tensor
+    start: dict
+
+    @property
+    def num_nodes(self):
+        return self.indptr.numel() - 1
+
+    def to(self, device):
+        arrays = {name: getattr(self, name).to(device) for name in ("indptr", "neighbour", "time", "edge")}
+        return replace(self, **arrays)
+
+    def queries(self, nodes, times):
+        """(nodes, times), both [B], as tensors of this structure's types and device.
+
+        Raises ShapeError for other shapes and for times of another type than the graph's (rounded, they could look
+        ahead), GraphError for nodes out of range and times that are not finite.
+        """
+        nodes, times = _tensor("nodes", nodes), _tensor("times", times)
+        if nodes.dim() != 1 or (nodes.numel() and (nodes.is_floating_point() or nodes.dtype == torch.bool)):
+            raise ShapeError(f"nodes: expected [B] whole numbers, got {nodes.dtype} {list(nodes.shape)}")
+        if times.shape != nodes.shape:
+            raise ShapeError(f"times: expected one for each of {len(nodes)} nodes, got {list(times.shape)}")
+        whole = not (self.time.is_floating_point() or times.is_floating_point() or times.dtype == torch.bool)
+        if times.numel() and times.dtype != self.time.dtype and not whole:
+            raise ShapeError(f"times: expected {self.time.dtype} as in the graph, got {times.dtype}")
+        nodes, times = nodes.to(self.indptr.device).long(), times.to(self.time)
+        if nodes.numel() and (nodes.min() < 0 or nodes.max() >= self.num_nodes):
+            wrong = int(nodes.min()) if nodes.min() < 0 else int(nodes.max())
+            raise GraphError(f"nodes: expected numbers from 0 to {self.num_nodes - 1}, got {wrong}")
+        if not torch.isfinite(times).all():
+            raise GraphError(f"times: expected finite numbers, got {float(times[~torch.isfinite(times)][0])}")
+        return nodes, times
+
+    def before(self, nodes, times, count, sample="recent", generator=None):
+        """`count` events of each node at which time < the given time: (neighbour, time, edge, mask), each [B, count].
+
+        sample: "recent", the last `count` of them, or "uniform", any `count` different ones with equal chances, drawn
+        from `generator` or else from torch's. Both in order of time, the latest last; a node with fewer has all of
+        them, behind padding where mask is False, neighbour 0, time the given time (so that none has elapsed), edge -1.
+        An event at the given time itself is never seen, nor is any later one.
+        Raises as `queries` does, and ShapeError for a count below 1 or an unknown sample.
+
+        Differs from the neighbour finder of TGAT's authors, which leaves out the latest event, takes the oldest ones
+        when not uniform, and draws with repetition.
+        """
+        check_range(1, count=count)
+        if sample not in ("recent", "uniform"):
+            raise ShapeError(f"sample: expected 'recent' or 'uniform', got {sample!r}")
+        nodes, times = self.queries(nodes, times)
+        first, end = self.indptr[nodes], self._end(nodes, times)
+        place = end.unsqueeze(1) + torch.arange(-count, 0, device=end.device)
+        mask = place >= first.unsqueeze(1)
+        if sample == "uniform":
+            many = end - first > count
+            place[many] = first[many].unsqueeze(1) + _distinct(end[many] - first[many], count, generator)
+        neighbour, time, edge = torch.zeros_like(place), times.unsqueeze(1).repeat(1, count), torch.full_like(place, -1)
+        found = place[mask]
+        for padded, values in ((neighbour, self.neighbour), (time, self.time), (edge, self.edge)):
+            padded[mask] = values[found]
+        return neighbour, time, edge, mask
+
+    def _end(self, nodes, times):
+        """Where the events of each node before the given time end: binary search in all rows at once."""
+        low, high = self.indptr[nodes], self.indptr[nodes + 1]
+        while (unsure := low < high).any():
+            middle = torch.div(low + high, 2, rounding_mode="floor")
+            # A row that is done may stand behind the last event.
+            earlier = unsure & (self.time[middle.clamp(max=len(self.time) - 1)] < times)
+            low, high = torch.where(earlier, middle + 1, low), torch.where(earlier, high, middle)
+        return low
+
+
+def _tensor(name, values):
+    try:
+        # NumPy reads floats of Python as float64, PyTorch as float32.
+        return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError):
+        raise ShapeError(f"{name}: expected [B] numbers, got {type(values).__name__}") from None
+
+
+def _distinct(size, count, generator):
+    """[B, count] different numbers from 0 to size - 1, sorted, every choice alike; size [B], each above count.
+
+    Floyd's way: in step k draw from size - count + k + 1 numbers, and take the last of those if the draw is there.
+    """
+    drawn = size.new_empty((len(size), count))
+    for k in range(count):
+        last = size - count + k
+        chance = torch.rand(len(size), dtype=torch.float64, device=size.device, generator=generator)
+        number = (chance * (last + 1)).long()
+        taken = (drawn[:, :k] == number.unsqueeze(1)).any(1)
+        drawn[:, k] = torch.where(taken, last, number)
+    return drawn.sort(1).values
+
+
+def recent_neighbours(graph, both_ways=True):
+    """RecentNeighbours of a timed DGLGraph (hgat.graph.from_events), of one relation or several.
+
+    both_ways: both ends of an event see each other (an event from a node to itself is there once); otherwise the
+    destination alone sees the source. Raises GraphError where edata["time"] is missing or not finite, and where
+    relations have times of different types.
+    """
+    if getattr(graph, "canonical_etypes", None) is None or graph.is_block:
+        got = "a block" if getattr(graph, "is_block", False) else type(graph).__name__
+        raise GraphError(f"graph: expected a DGLGraph of all nodes, got {got}")
+    etypes = graph.canonical_etypes
+    sizes = [graph.num_nodes(ntype) for ntype in graph.ntypes]
+    start = dict(zip(graph.ntypes, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+    times = [event_times(graph, etype if len(etypes) > 1 else None) for etype in etypes]
+    if len({time.dtype for time in times}) > 1:
+        raise GraphError(f"graph: expected times of one type, got {sorted({str(time.dtype) for time in times})}")
+    ends = [[end.long().cpu() for end in in_order(graph, etype)] for etype in etypes]
+    src = torch.cat([src + start[etype[0]] for etype, (src, _) in zip(etypes, ends, strict=True)])
+    dst = torch.cat([dst + start[etype[2]] for etype, (_, dst) in zip(etypes, ends, strict=True)])
+    time = torch.cat(times)
+    edge = torch.argsort(time, stable=True)
+    node, neighbour = dst[edge], src[edge]
+    if both_ways:
+        # An event's two entries lie beside each other, so that a stable sort keeps events in order.
+        node, neighbour = (torch.stack(pair, 1).flatten() for pair in ((node, neighbour), (neighbour, node)))
+        edge = edge.repeat_interleave(2)
+        once = node != neighbour
+        once[::2] = True
+        node, neighbour, edge = node[once], neighbour[once], edge[once]
+    order = torch.argsort(node, stable=True)
+    indptr = torch.zeros(sum(sizes) + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(node, minlength=sum(sizes)), 0, out=indptr[1:])
+    edge = edge[order]
+    return RecentNeighbours(indptr, neighbour[order], time[edge], edge, start)
+
+
+def prepare(graph, *, both_ways: bool = True):
+    """The structure that attention over earlier events trains on."""
+    recent = recent_neighbours(graph, both_ways)
+    if not len(recent.edge):
+        raise GraphError("graph: expected at least one event, got none")
+    return recent

@@ -1,0 +1,359 @@
+"""A changing graph as snapshots over one set of nodes, and all snapshots as one graph.
+
+Snapshot t owns row v of every node v: attention over T snapshots is one operator call on their disjoint union, whose
+node t * N + v is node v in snapshot t.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import dgl
+import numpy as np
+import torch
+
+from hgat.errors import GraphError
+from hgat.graph.csr import in_order
+from hgat.graph.events import TIME, event_times
+from hgat.graph.relations import INVERSE, SELF
+
+__all__ = ["Snapshots", "prepare", "snapshots"]
+
+LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core count
+
+
+@dataclass(frozen=True)
+class Links:
+    """Distinct pairs of one relation: `count` events from `src` to `dst` in snapshot `step`, sorted by step. All [L]."""
+
+    step: torch.Tensor
+    src: torch.Tensor
+    dst: torch.Tensor
+    count: torch.Tensor
+
+    def where(self, mask):
+        return Links(self.step[mask], self.src[mask], self.dst[mask], self.count[mask])
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshots:
+    """T snapshots of a changing graph over the same nodes; what hgat.graph.snapshots gives.
+
+    links: {canonical edge type: the distinct pairs of every step}, without what is added for attention. num_nodes:
+    {node type: N}. first_seen: {node type: [N]}, the step of a node's first event, a number past the last step for a
+    node without one. boundaries: T + 1 times, or None where the steps were given. start, stop: the steps that are held;
+    `snapshots[a:b]` and `snapshots[t]` hold fewer, and share everything else. len() is T.
+    Node types are stacked in the order of `ntypes` wherever one tensor speaks of all nodes: N is their total.
+    """
+
+    links: dict
+    num_nodes: dict
+    first_seen: dict
+    boundaries: tuple | None
+    start: int
+    stop: int
+    cumulative: bool
+    self_loops: bool
+    both_ways: bool
+    weight: str
+
+    def __len__(self):
+        return self.stop - self.start
+
+    def __getitem__(self, which):
+        if not isinstance(which, slice):
+            step = which + len(self) if which < 0 else which
+            if not 0 <= step < len(self):
+                raise IndexError(f"snapshots: expected a step from {-len(self)} to {len(self) - 1}, got {which}")
+            which = slice(step, step + 1)
+        first, last, stride = which.indices(len(self))
+        if stride != 1 or first >= last:
+            raise GraphError(f"snapshots: expected a slice of consecutive steps, at least one, got {which}")
+        return replace(self, start=self.start + first, stop=self.start + last)
+
+    @property
+    def ntypes(self):
+        return tuple(self.num_nodes)
+
+    @property
+    def total_nodes(self):
+        return sum(self.num_nodes.values())
+
+    @property
+    def is_typed(self):
+        return len(self.num_nodes) > 1 or len(self.links) > 1
+
+    @cached_property
+    def present(self):
+        """[T, N] bool: the node has had an event in this snapshot or before it."""
+        first = torch.cat(list(self.first_seen.values()))
+        return first.unsqueeze(0) <= torch.arange(self.start, self.stop).unsqueeze(1)
+
+    @cached_property
+    def graph(self):
+        """The disjoint union that attention runs on, a DGLGraph; node t * N + v of a type is its node v in snapshot t.
+
+        edata["weight"] unless weight is "none". With both_ways the reverse of a pair is a pair, too, under a relation
+        "name^-1" where nodes or events have types; with self_loops every present node has an edge to itself, which adds
+        one to the count of its own events.
+        """
+        return self._union(self.self_loops, self.weight)
+
+    @cached_property
+    def shared(self):
+        """The edges of `graph`, in its order, with the sources of all snapshots one: N -> T * N, of one node type.
+
+        For features that do not change: they are projected once and not once per snapshot.
+        """
+        if self.is_typed:
+            raise GraphError(f"snapshots: expected one node and edge type to share sources, got {list(self.links)}")
+        src, dst = in_order(self.graph)
+        num = self.total_nodes
+        joined = dgl.heterograph(
+            {("node", "to", "node of a step"): (src % num, dst)},
+            num_nodes_dict={"node": num, "node of a step": num * len(self)},
+        )
+        if self.weight != "none":
+            joined.edata["weight"] = self.graph.edata["weight"]
+        return joined
+
+    @cached_property
+    def walkable(self):
+        """The union as walks see it: one relation over all stacked nodes, weights are counts, no added self-loops.
+
+        Node t * N + v is stacked node v in snapshot t.
+        """
+        offset, start = {}, 0
+        for ntype, count in self.num_nodes.items():
+            offset[ntype], start = start, start + count
+        parts = []
+        for (srctype, _, dsttype), links in self._held().items():
+            base = (links.step - self.start) * self.total_nodes
+            src, dst = base + links.src + offset[srctype], base + links.dst + offset[dsttype]
+            parts.append((src, dst, links.count))
+            if self.both_ways:
+                parts.append(_without_self((dst, src, links.count)))
+        src, dst, count = (torch.cat(part) for part in zip(*parts, strict=True))
+        graph = dgl.graph((src, dst), num_nodes=self.total_nodes * len(self))
+        graph.edata["weight"] = count.float()
+        return graph
+
+    def events(self):
+        """The pairs as a timed DGLGraph: edata["time"] is the step, edata["count"] how many events a pair had."""
+        held = {e: links.where((links.step >= self.start) & (links.step < self.stop)) for e, links in self.links.items()}
+        ends = {etype: (links.src, links.dst) for etype, links in held.items()}
+        graph = dgl.heterograph(ends, self.num_nodes)
+        for etype, links in held.items():
+            graph.edges[etype].data[TIME] = links.step
+            graph.edges[etype].data["count"] = links.count
+        return graph
+
+    def _held(self):
+        """The pairs of every held step: those of the step, or, cumulative, of all steps up to it, counts added up."""
+        held = {}
+        for etype, links in self.links.items():
+            if not self.cumulative:
+                held[etype] = links.where((links.step >= self.start) & (links.step < self.stop))
+                continue
+            links = links.where(links.step < self.stop)
+            first = links.step.clamp_min(self.start)
+            often = self.stop - first
+            row = torch.repeat_interleave(torch.arange(len(first)), often)
+            step = first[row] + torch.arange(len(row)) - (torch.cumsum(often, 0) - often)[row]
+            sizes = self.num_nodes[etype[0]], self.num_nodes[etype[2]]
+            held[etype] = _merged(step, links.src[row], links.dst[row], links.count[row], sizes)
+        return held
+
+    def _union(self, self_loops, weight):
+        ends, weights, sizes = {}, {}, {}
+        typed = self.is_typed
+        for etype, links in self._held().items():
+            step, (srctype, name, dsttype) = links.step - self.start, etype
+            src = step * self.num_nodes[srctype] + links.src
+            dst = step * self.num_nodes[dsttype] + links.dst
+            there = (src, dst, links.count)
+            back = (dst, src, links.count)
+            if typed:
+                ends[etype] = [there]
+                if self.both_ways:
+                    ends[dsttype, name + INVERSE, srctype] = [back]
+            else:
+                ends[etype] = [there, _without_self(back)] if self.both_ways else [there]
+        first = 0
+        for ntype, count in self.num_nodes.items():
+            sizes[ntype] = count * len(self)
+            if self_loops:
+                nodes = self.present[:, first : first + count].flatten().nonzero().flatten()
+                loops = (nodes, nodes, torch.ones_like(nodes))
+                ends.setdefault((ntype, SELF, ntype) if typed else next(iter(self.links)), []).append(loops)
+            first += count
+        for etype, parts in ends.items():
+            src, dst, count = (torch.cat(part) for part in zip(*parts, strict=True))
+            if len(parts) > 1:  # a pair in both directions, or an event of a node with itself, is one edge
+                pair = _merged(torch.zeros_like(src), src, dst, count, (sizes[etype[0]], sizes[etype[2]]))
+                src, dst, count = pair.src, pair.dst, pair.count
+            ends[etype] = (src, dst)
+            weights[etype] = _weights(weight, src, dst, count, sizes[etype[0]], sizes[etype[2]])
+        graph = dgl.heterograph(ends, sizes)
+        if weight != "none":
+            for etype, values in weights.items():
+                graph.edges[etype].data["weight"] = values
+        return graph
+
+
+def snapshots(
+    graph,
+    *,
+    boundaries=None,
+    windows=None,
+    width=None,
+    events=None,
+    column=None,
+    cumulative=False,
+    self_loops=True,
+    both_ways=True,
+    weight="count",
+):
+    """Cut a timed DGLGraph, homogeneous or typed, into snapshots.
+
+    Exactly one of five says where to cut. boundaries: T + 1 rising times; step t holds boundaries[t] <= time <
+    boundaries[t + 1], the last one its upper end, too, and events outside are left out. windows: T windows of equal
+    length from the first event to the last. width: windows of this length from the first event on. events: this many
+    events each, but events of one time are never parted. column: edata[column] has the step of every event, from 0.
+    A window without events is an empty snapshot.
+
+    cumulative: step t holds all events up to it. self_loops: an edge from every node that has appeared to itself.
+    both_ways: links have no direction. weight: "count", how many events a pair had in the step; "normalized", the same
+    divided by the square roots of both ends' sums, D^-1/2 (A + I) D^-1/2; "none".
+    Returns Snapshots. Raises GraphError for anything else, a graph without events, and a union of 2^31 nodes or more.
+    """
+    ways = {"boundaries": boundaries, "windows": windows, "width": width, "events": events, "column": column}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        raise GraphError(f"snapshots: expected one of {', '.join(ways)}, got {', '.join(given) or 'none'}")
+    if weight not in ("count", "normalized", "none"):
+        raise GraphError(f"weight: expected 'count', 'normalized' or 'none', got {weight!r}")
+    times = {etype: event_times(graph, etype) for etype in graph.canonical_etypes}
+    if not sum(len(t) for t in times.values()):
+        raise GraphError("snapshots: expected at least one event, got none")
+    if given == ["column"]:
+        step, bounds = _given_steps(graph, column), None
+        count = 1 + max(int(s.max()) for s in step.values() if len(s))
+    else:
+        step, bounds, count = _cut(times, **{given[0]: ways[given[0]]})
+    num_nodes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
+    if count * sum(num_nodes.values()) > LARGEST:
+        total = sum(num_nodes.values())
+        raise GraphError(f"snapshots: expected fewer than 2^31 nodes in all, got {count:,} steps of {total:,} nodes")
+    links, first = {}, {ntype: torch.full((n,), count) for ntype, n in num_nodes.items()}
+    for etype in graph.canonical_etypes:
+        src, dst = (end.long().cpu() for end in in_order(graph, etype))
+        inside = step[etype] >= 0
+        src, dst, at = src[inside], dst[inside], step[etype][inside]
+        if both_ways and not (len(num_nodes) > 1 or len(times) > 1):
+            src, dst = torch.minimum(src, dst), torch.maximum(src, dst)
+        for ntype, nodes in ((etype[0], src), (etype[2], dst)):
+            first[ntype].scatter_reduce_(0, nodes, at, "amin")
+        sizes = num_nodes[etype[0]], num_nodes[etype[2]]
+        links[etype] = _merged(at, src, dst, torch.ones_like(at), sizes)
+    return Snapshots(links, num_nodes, first, bounds, 0, count, cumulative, self_loops, both_ways, weight)
+
+
+def prepare(
+    graph,
+    *,
+    boundaries: list[float] | None = None,
+    windows: int | None = None,
+    width: float | None = None,
+    events: int | None = None,
+    column: str | None = None,
+    cumulative: bool = False,
+    self_loops: bool = True,
+    both_ways: bool = True,
+    weight: Literal["count", "normalized", "none"] = "count",
+):
+    """The structure that DySAT trains on; see `snapshots`."""
+    ways = {"boundaries": boundaries, "windows": windows, "width": width, "events": events, "column": column}
+    return snapshots(
+        graph, **ways, cumulative=cumulative, self_loops=self_loops, both_ways=both_ways, weight=weight
+    )
+
+
+def _merged(step, src, dst, count, sizes):
+    """Equal (step, src, dst) as one, counts added, sorted."""
+    key, place = torch.unique((step * sizes[0] + src) * max(sizes[1], 1) + dst, return_inverse=True)
+    total = torch.zeros_like(key).index_add_(0, place, count)
+    pair, dst = key // max(sizes[1], 1), key % max(sizes[1], 1)
+    return Links(pair // max(sizes[0], 1), pair % max(sizes[0], 1), dst, total)
+
+
+def _without_self(ends):
+    src, dst, count = ends
+    keep = src != dst
+    return src[keep], dst[keep], count[keep]
+
+
+def _weights(kind, src, dst, count, num_src, num_dst):
+    weight = count.double()
+    if kind == "normalized":
+        sent = torch.zeros(num_src, dtype=torch.float64).index_add_(0, src, weight)
+        received = torch.zeros(num_dst, dtype=torch.float64).index_add_(0, dst, weight)
+        weight = weight / (sent[src] * received[dst]).sqrt()
+    return weight.float()
+
+
+def _given_steps(graph, column):
+    steps = {}
+    for etype in graph.canonical_etypes:
+        data = graph.edges[etype].data
+        if column not in data:
+            raise GraphError(f"snapshots: expected edata[{column!r}] of {etype}, got {sorted(data)}")
+        step = data[column].cpu()
+        if step.dim() != 1 or step.is_floating_point() or (step.numel() and step.min() < 0):
+            got = f"{step.dtype} {list(step.shape)}" + (f" from {step.min()}" if step.numel() else "")
+            raise GraphError(f"snapshots: expected steps from 0 in edata[{column!r}], [E] whole numbers, got {got}")
+        steps[etype] = step.long()
+    return steps
+
+
+def _cut(times, boundaries=None, windows=None, width=None, events=None):
+    """({relation: step of each event, -1 outside}, boundaries, number of steps)."""
+    every = np.sort(torch.cat([t.to(_wider(times)) for t in times.values()]).numpy())
+    if windows is not None:
+        _positive("windows", windows)
+        bounds = np.linspace(every[0], every[-1], int(windows) + 1)
+    elif width is not None:
+        _positive("width", width)
+        number = int((every[-1] - every[0]) // width) + 1
+        if number > LARGEST:
+            raise GraphError(f"snapshots: expected fewer than 2^31 windows, got {number:,} of width {width}")
+        bounds = every[0] + width * np.arange(number + 1)
+    elif events is not None:
+        _positive("events", events)
+        bounds = np.concatenate([np.unique(every[:: int(events)]), every[-1:]])
+    else:
+        bounds = np.asarray(boundaries)
+        if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or len(bounds) < 2 or not (np.diff(bounds) > 0).all():
+            raise GraphError(f"boundaries: expected two or more rising times, got {boundaries}")
+    count, steps = len(bounds) - 1, {}
+    if len(bounds) == 2 and bounds[0] == bounds[1]:  # all events at one time
+        return {etype: torch.zeros(len(t), dtype=torch.int64) for etype, t in times.items()}, tuple(bounds.tolist()), 1
+    for etype, time in times.items():
+        time = time.numpy()
+        step = np.searchsorted(bounds, time, side="right") - 1
+        step[time == bounds[-1]] = count - 1
+        step[(time < bounds[0]) | (time > bounds[-1])] = -1
+        steps[etype] = torch.from_numpy(step)
+    if not any((s >= 0).any() for s in steps.values()):
+        raise GraphError(f"boundaries: expected events between {bounds[0]} and {bounds[-1]}, got none")
+    return steps, tuple(bounds.tolist()), count
+
+
+def _wider(times):
+    kinds = {t.dtype for t in times.values()}
+    return torch.float64 if torch.float64 in kinds else torch.int64
+
+
+def _positive(name, value):
+    if not value > 0:
+        raise GraphError(f"{name}: expected a number above 0, got {value}")

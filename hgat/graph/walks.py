@@ -1,0 +1,75 @@
+"""Random walks inside every snapshot, and the contexts and negatives that a skip-gram loss draws from them."""
+
+import dgl
+import torch
+
+from hgat.errors import GraphError
+
+__all__ = ["Walks", "walks"]
+
+
+class Walks:
+    """Walks on the union of snapshots: who is met near whom, and who is met at all.
+
+    Nodes are numbered as in Snapshots.walkable: t * N + v. `nodes`: [M] those that have links, sorted. `contexts` and
+    `negatives` draw from the generator that they are given, else from PyTorch's own.
+    """
+
+    def __init__(self, path, degree, num_nodes, window):
+        self.path, self.window = path, window  # [walks, length + 1], -1 behind the end of a walk
+        self.num_nodes = num_nodes
+        met = path >= 0
+        self.nodes = torch.unique(path[met])
+        place = met.flatten().nonzero().flatten()
+        node = path.flatten()[place]
+        order = torch.argsort(node, stable=True)
+        self._place = place[order]  # positions in path, sorted by the node that stands there
+        self._often = torch.bincount(node, minlength=len(degree))
+        self._first = torch.cumsum(self._often, 0) - self._often
+        self._length = met.sum(1)
+        # Unigram to the power 3/4, as word2vec has it.
+        self._mass = torch.cumsum(degree.double() ** 0.75, 0)
+
+    def contexts(self, nodes, count, generator=None):
+        """[B, count]: for every node, `count` nodes that stood within the window of it, drawn with replacement.
+
+        An occurrence of the node is drawn first, then a place within the window around it. nodes: [B], each among
+        `self.nodes`.
+        """
+        shape = (len(nodes), count)
+        often = self._often[nodes].unsqueeze(1)
+        which = (torch.rand(shape, generator=generator, dtype=torch.float64) * often).long().clamp_max(often - 1)
+        place = self._place[self._first[nodes].unsqueeze(1) + which]
+        columns = self.path.shape[1]
+        walk, at = place // columns, place % columns
+        low = (at - self.window).clamp_min(0)
+        high = torch.minimum(at + self.window, self._length[walk] - 1)
+        other = low + (torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low)).long()
+        other = other.clamp_max(high - 1)
+        return self.path[walk, other + (other >= at).long()]  # the node's own place is left out
+
+    def negatives(self, nodes, count, generator=None):
+        """[B, count]: for every node, `count` nodes of its snapshot, drawn by degree to the power 3/4."""
+        first = (nodes // self.num_nodes) * self.num_nodes
+        below = torch.where(first > 0, self._mass[(first - 1).clamp_min(0)], 0.0)
+        above = self._mass[first + self.num_nodes - 1]
+        share = torch.rand((len(nodes), count), generator=generator, dtype=torch.float64)
+        drawn = torch.searchsorted(self._mass, below.unsqueeze(1) + share * (above - below).unsqueeze(1), right=True)
+        return drawn.clamp_max(len(self._mass) - 1)
+
+
+def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
+    """Random walks from every node with links, in every snapshot, by DGL; steps by the weight of links.
+
+    num_walks: from each node. length: steps of a walk. window: how far apart two nodes of a walk are contexts.
+    Returns Walks. Raises GraphError where no snapshot has a link between two nodes.
+    """
+    graph = snapshots.walkable
+    degree = torch.zeros(graph.num_nodes()).index_add_(0, graph.edges()[0], graph.edata["weight"])
+    start = degree.nonzero().flatten()
+    if not len(start):
+        raise GraphError("walks: expected at least one link, got none")
+    # DGL's walks have a generator of their own.
+    dgl.seed(seed)
+    path, _ = dgl.sampling.random_walk(graph, start.repeat_interleave(num_walks), length=length, prob="weight")
+    return Walks(path.long(), degree, snapshots.total_nodes, window)

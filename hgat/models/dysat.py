@@ -1,0 +1,246 @@
+"""DySAT as a whole model, on snapshots of one node type or of many."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hgat.errors import RecipeError, ShapeError, check_range
+from hgat.graph import csr
+from hgat.graph.metapath import metapaths
+from hgat.graph.relations import join
+from hgat.models.gat import check_settings
+from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
+
+__all__ = ["DySAT"]
+
+
+class DySAT(nn.Module):
+    """Attention to neighbours inside every snapshot, then attention of every node to its own past.
+
+    snapshots: what the model is built for; others of the same nodes and relations, with no more steps, serve, too.
+    in_feats: {node type: F, or None for a type without features}. heads, hidden: structural layers, heads of each and
+    width per head; their product at the last layer is the width of the embedding. temporal_heads: temporal layers.
+    structural: "gat" (paper), "dot", or "none", each node by itself, on one node and edge type; "rgat" (hgat.nn.RGATConv
+    over all relations of all snapshots at once) or "han" (hgat.nn.HANConv, paths: its meta-paths, of one node type) on
+    typed snapshots. temporal: False leaves the past out. "none" and False are the paper's two ablations. combine:
+    "stack", temporal attention over what structural attention gives (paper), or "concat", both on the input and side by
+    side. position, temporal_scale: see hgat.nn.TemporalAttention. mask_absent: steps before a node's first event are
+    hidden from its past; False keeps them, as the authors' code does. Nodes without features have one-hot rows (one
+    type), or a learned row of width `embed` (typed).
+
+    embed, forward: snapshots, feat {node type: [N, F] or None} -> [N, T, F], nodes of all types stacked.
+    extend: the embeddings of one more snapshot alone, from the state of those before it.
+    Paper: Sankar et al. 2019, arXiv:1812.09430. Differs: mask_absent; "concat", "dot" and typed snapshots are not in it.
+    """
+
+    graph_kind = "snapshots"
+
+    def __init__(
+        self,
+        snapshots,
+        in_feats,
+        *,
+        heads: list[int] = (16,),
+        hidden: int = 8,
+        temporal_heads: list[int] = (16,),
+        structural: Literal["gat", "dot", "none", "rgat", "han"] = "gat",
+        temporal: bool = True,
+        combine: Literal["stack", "concat"] = "stack",
+        position: Literal["learned", "time", "none"] = "learned",
+        temporal_scale: Literal["sqrt_d", "sqrt_T"] = "sqrt_d",
+        mask_absent: bool = True,
+        paths: dict = {},  # noqa: B006 (read only)
+        embed: int = 64,
+        feat_drop: float = 0.1,
+        attn_drop: float = 0.1,
+        temporal_drop: float = 0.5,
+        negative_slope: float = 0.2,
+    ):
+        super().__init__()
+        rates = {"feat_drop": feat_drop, "attn_drop": attn_drop}
+        check_settings(heads, hidden, **rates, temporal_drop=temporal_drop)
+        check_range(1, embed=embed)
+        width = hidden * heads[-1]
+        if any(count < 1 or width % count for count in temporal_heads) or not temporal_heads:
+            raise RecipeError(
+                f"model.temporal_heads: expected divisors of the width {width}, one per layer, got {list(temporal_heads)}"
+            )
+        options = {**rates, "negative_slope": negative_slope}
+        if structural in ("rgat", "han"):
+            self.structure = _Typed(snapshots, in_feats, structural, heads, hidden, embed, paths, options)
+        elif snapshots.is_typed:
+            raise RecipeError(f"model.structural: expected 'rgat' or 'han' on typed snapshots, got {structural!r}")
+        else:
+            self.structure = _Plain(snapshots, in_feats, structural, heads, hidden, options)
+        self.combine, self.mask_absent = combine, mask_absent
+        self.past = nn.ModuleList()
+        for count in temporal_heads if temporal else ():
+            self.past.append(
+                TemporalAttention(
+                    width, count, len(snapshots), temporal_drop, position=position, scale=temporal_scale
+                )
+            )
+
+    @classmethod
+    def for_graph(cls, graph, feat, num_outputs=None, target=None, **settings):
+        """The model for snapshots and the features of their nodes."""
+        in_feats = {t: None if feat.get(t) is None else feat[t].shape[1] for t in graph.ntypes}
+        return cls(graph, in_feats, **settings)
+
+    def embed(self, snapshots, feat=None):
+        h = self.structure(snapshots, feat).transpose(0, 1)  # [N, T, F]
+        if not self.past:
+            return h
+        past = h if self.combine == "stack" else self.structure.input(snapshots, feat).transpose(0, 1)
+        present, time = self._seen(snapshots, h.device)
+        for layer in self.past:
+            past = layer(past, present, time)
+        return past if self.combine == "stack" else torch.cat([h, past], -1)
+
+    def forward(self, snapshots, feat=None):
+        return self.embed(snapshots, feat)
+
+    def extend(self, snapshot, feat=None, state=None):
+        """(embeddings [N, F] of one more snapshot, state for the next).
+
+        snapshot: `snapshots[t]`, one step. state: what the last call gave, None for the first step. The same as column t
+        of `embed` on the steps up to t, since no embedding depends on later ones; the snapshots before are not read.
+        """
+        if len(snapshot) != 1:
+            raise ShapeError(f"snapshot: expected one step, got {len(snapshot)}")
+        h = self.structure(snapshot, feat)[0]
+        past = h if self.combine == "stack" or not self.past else self.structure.input(snapshot, feat)[0]
+        present, time = self._seen(snapshot, h.device)
+        state, caches = state or (None,) * len(self.past), []
+        for layer, cache in zip(self.past, state, strict=True):
+            past, cache = layer.extend(past, cache, None if present is None else present[0], None if time is None else time[0])
+            caches.append(cache)
+        out = past if self.combine == "stack" or not self.past else torch.cat([h, past], -1)
+        return out, tuple(caches)
+
+    @torch.no_grad()
+    def attention(self, snapshots, feat=None):
+        """beta of every temporal layer, a list of [N, H, T, T]."""
+        h = self.structure(snapshots, feat).transpose(0, 1)
+        past = h if self.combine == "stack" else self.structure.input(snapshots, feat).transpose(0, 1)
+        found = []
+        for layer in self.past:
+            past, beta = layer(past, *self._seen(snapshots, h.device), get_attention=True)
+            found.append(beta)
+        return found
+
+    def _seen(self, snapshots, device):
+        """(present [T, N] or None, the middle of every step's time, in steps, or None)."""
+        present = snapshots.present.to(device) if self.mask_absent else None
+        time = None
+        if self.past and self.past[0].position == "time":
+            time = torch.arange(snapshots.start, snapshots.stop, device=device)
+        return present, time
+
+
+class _Plain(nn.Module):
+    """Structural layers on one node and edge type."""
+
+    def __init__(self, snapshots, in_feats, structural, heads, hidden, options):
+        super().__init__()
+        (width,) = in_feats.values()
+        width = snapshots.total_nodes if width is None else width
+        self.one_hot = next(iter(in_feats.values())) is None
+        self.alone = structural == "none"
+        self.layers = nn.ModuleList()
+        for count in heads:
+            self.layers.append(
+                SnapshotGATConv(width, hidden, count, **options, score="dot" if structural == "dot" else "gat")
+            )
+            width = hidden * count
+        if self.alone:
+            for layer in self.layers:
+                layer.attn_l = layer.attn_r = None
+
+    def _feat(self, feat):
+        if self.one_hot:
+            return None
+        return next(iter(feat.values())) if isinstance(feat, dict) else feat
+
+    def input(self, snapshots, feat):
+        """The projected input of every step, zeros before a node has appeared, [T, N, H * D]."""
+        feat, layer = self._feat(feat), self.layers[-1]
+        if len(self.layers) > 1:
+            raise ShapeError(f"combine: expected one structural layer side by side with the temporal one, got {len(self.layers)}")
+        row = layer.fc.weight.t() if feat is None else layer.fc(feat)
+        return row * snapshots.present.to(row).unsqueeze(-1)
+
+    def forward(self, snapshots, feat):
+        h = self._feat(feat)
+        for layer in self.layers:
+            h = self._alone(layer, snapshots, h) if self.alone else layer(snapshots, h)
+        return h
+
+    def _alone(self, layer, snapshots, h):
+        """What the layer gives a node that has no neighbour but itself."""
+        if h is None:
+            h = layer.fc.weight.t() * layer.feat_drop(layer.fc.weight.new_ones(snapshots.total_nodes, 1))
+        else:
+            h = layer.fc(layer.feat_drop(h))
+        return layer.activation(h) * snapshots.present.to(h).unsqueeze(-1)
+
+
+class _Typed(nn.Module):
+    """Structural layers on typed snapshots: all relations, or all meta-paths, of all snapshots at once."""
+
+    def __init__(self, snapshots, in_feats, structural, heads, hidden, embed, paths, options):
+        super().__init__()
+        self.ntypes, self.inputs = snapshots.ntypes, nn.ModuleList()
+        for ntype, count in snapshots.num_nodes.items():
+            if in_feats.get(ntype) is None:
+                self.inputs.append(nn.Embedding(count, embed))
+                nn.init.xavier_uniform_(self.inputs[-1].weight)
+            else:
+                self.inputs.append(nn.Linear(in_feats[ntype], embed))
+        self.paths = paths
+        if (structural == "han") != bool(paths):
+            raise RecipeError(f"model.paths: expected meta-paths with structural 'han' and none else, got {paths}")
+        self.layers, width = nn.ModuleList(), embed
+        for count in heads:
+            if structural == "han":
+                self.layers.append(HANConv(width, hidden, count, len(paths), allow_zero_in_degree=True, **options))
+            else:
+                self.layers.append(RGATConv(width, hidden, count, snapshots.graph.canonical_etypes, **options))
+            width = hidden * count
+        self.widen = nn.Linear(embed, width, bias=False)
+
+    def _rows(self, feat):
+        h = {}
+        for ntype, layer in zip(self.ntypes, self.inputs, strict=True):
+            h[ntype] = layer.weight if isinstance(layer, nn.Embedding) else layer(feat[ntype])
+        return h
+
+    def input(self, snapshots, feat):
+        rows = self.widen(torch.cat(list(self._rows(feat).values())))
+        return rows * snapshots.present.to(rows).unsqueeze(-1)
+
+    def forward(self, snapshots, feat):
+        steps = len(snapshots)
+        h = {t: x.repeat(steps, 1) for t, x in self._rows(feat).items()}  # node t * N + v
+        if self.paths:
+            return self._metapaths(snapshots, h)
+        graph = join(snapshots.graph)
+        for layer in self.layers:
+            h = {t: F.elu(x.flatten(1)) for t, x in layer(graph, h).items()}
+        return torch.cat([h[t].view(steps, n, -1) for t, n in snapshots.num_nodes.items()], 1)
+
+    def _metapaths(self, snapshots, h):
+        graph = snapshots.graph
+        names = tuple((name, tuple(path)) for name, path in self.paths.items())
+        views = csr.cached(graph, ("metapaths", names), lambda: metapaths(graph, self.paths))
+        (target,) = {graph.to_canonical_etype(e)[2] for e in (path[-1] for path in self.paths.values())}
+        z = h[target]
+        for layer in self.layers:
+            z = layer(views, z)
+        found = []
+        for ntype, count in snapshots.num_nodes.items():
+            rows = z if ntype == target else self.widen(h[ntype])
+            found.append(rows.view(len(snapshots), count, -1))
+        return torch.cat(found, 1)

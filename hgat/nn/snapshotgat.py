@@ -1,0 +1,129 @@
+"""DySAT's structural attention: GAT inside every snapshot, all snapshots in one operator call."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hgat import ops
+from hgat.errors import GraphError, ShapeError, check_shape
+from hgat.graph.csr import edges
+from hgat.graph.snapshots import Snapshots
+from hgat.nn.common import end_scores
+
+__all__ = ["SnapshotGATConv"]
+
+
+class SnapshotGATConv(nn.Module):
+    """Attention to neighbours inside every one of T snapshots, with one set of weights.
+
+        h_u = W x_u^t
+        logit_uv = leaky_relu(w_uv (attn_l . h_u + attn_r . h_v));  alpha = softmax over the u that enter v in snapshot t
+        out_v^t = activation(sum_u alpha_uv h_u), heads side by side
+
+    w_uv is the weight of the link, snapshots.graph.edata["weight"], or 1 without one. score: "gat" as above, or "dot",
+    logit_uv = (Q x_v) . (K x_u) / sqrt(D), which has no place for w.
+
+    forward: snapshots (hgat.graph.snapshots, of one node and edge type); feat [N, F], the same in all of them, [T, N, F],
+    or None for one-hot rows (F = N), which are never written -> [T, N, H * D]. With get_attention also alpha [E, H] in
+    the order of snapshots.graph, before dropout. A node that has not appeared yet gets activation(0).
+    Features that stay the same are projected once, and backward adds up their gradient over all snapshots in one pass.
+    Raises GraphError for anything but such snapshots, ShapeError for features unlike them.
+
+    Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 1. "dot" is not in the paper.
+    """
+
+    def __init__(
+        self,
+        in_feats,
+        out_feats,
+        num_heads,
+        feat_drop=0.0,
+        attn_drop=0.0,
+        negative_slope=0.2,
+        activation=F.elu,
+        *,
+        score="gat",
+    ):
+        super().__init__()
+        if score not in ("gat", "dot"):
+            raise ShapeError(f"score: expected 'gat' or 'dot', got {score!r}")
+        self._in_feats, self._out_feats, self._num_heads = in_feats, out_feats, num_heads
+        self._negative_slope, self.score = negative_slope, score
+        width = num_heads * out_feats
+        self.fc = nn.Linear(in_feats, width, bias=False)
+        if score == "gat":
+            self.attn_l = nn.Parameter(torch.empty(1, num_heads, out_feats))
+            self.attn_r = nn.Parameter(torch.empty(1, num_heads, out_feats))
+        else:
+            self.fc_query = nn.Linear(in_feats, width, bias=False)
+            self.fc_key = nn.Linear(in_feats, width, bias=False)
+        self.feat_drop = nn.Dropout(feat_drop)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.activation = activation
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Glorot-uniform, as in the authors' code."""
+        for parameter in self.parameters():
+            nn.init.xavier_uniform_(parameter)
+
+    def forward(self, snapshots, feat=None, get_attention=False):
+        graph, feat, steps = self._input(snapshots, feat)
+        value = self._project(self.fc, feat)
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        if self.score == "gat":
+            scores, slope = self._scores(graph, feat, value, steps)
+            out = ops.additive_attention(graph, value, *scores, negative_slope=slope, dropout=dropout)
+        else:
+            query = self._project(self.fc_query, feat).repeat(steps, 1, 1)
+            key = self._project(self.fc_key, feat)
+            out = ops.dot_product_attention(graph, query, key, value, dropout=dropout)
+        out = out.view(len(snapshots), snapshots.total_nodes, -1)
+        if self.activation:
+            out = self.activation(out)
+        if not get_attention:
+            return out
+        if self.score == "gat":
+            return out, ops.additive_weights(graph, *scores, negative_slope=slope)
+        return out, ops.dot_product_weights(graph, query, key)
+
+    def _input(self, snapshots, feat):
+        """(graph, features at its sources or the dropout of one-hot rows, how often a source is a destination)."""
+        if not isinstance(snapshots, Snapshots) or snapshots.is_typed:
+            got = "several node or edge types" if isinstance(snapshots, Snapshots) else type(snapshots).__name__
+            raise GraphError(f"snapshots: expected what hgat.graph.snapshots gives for one node and edge type, got {got}")
+        nodes, steps = ("N", snapshots.total_nodes), len(snapshots)
+        if feat is None:
+            if self._in_feats != nodes[1]:
+                raise ShapeError(f"feat: expected [N, F] = [{nodes[1]}, {self._in_feats}], got None for one-hot rows")
+            # Dropout on a one-hot row takes the row or leaves it.
+            return snapshots.shared, self.feat_drop(self.fc.weight.new_ones(nodes[1], 1)), steps
+        if feat.dim() == 3:
+            check_shape("feat", feat, ("T", steps), nodes, ("F", self._in_feats))
+            return snapshots.graph, self.feat_drop(feat.flatten(0, 1)), 1
+        check_shape("feat", feat, nodes, ("F", self._in_feats))
+        return snapshots.shared, self.feat_drop(feat), steps
+
+    def _project(self, layer, feat):
+        """[rows, H, D]."""
+        rows = layer.weight.t() * feat if self._is_one_hot(feat) else layer(feat)
+        return rows.unflatten(-1, (self._num_heads, self._out_feats))
+
+    def _is_one_hot(self, feat):
+        """True for the column that stands for one-hot rows after their dropout."""
+        return feat.shape[1] == 1 != self._in_feats
+
+    def _scores(self, graph, feat, value, steps):
+        """(the operator's scores, slope)."""
+        if self._is_one_hot(feat):
+            at_src, at_dst = (value * self.attn_l).sum(-1), (value * self.attn_r).sum(-1)
+        else:
+            at_src, at_dst = (end_scores(self.fc, feat, value, attn) for attn in (self.attn_l, self.attn_r))
+        if "weight" not in graph.edata:
+            return (at_src, at_dst.repeat(steps, 1)), self._negative_slope
+        # leaky_relu(w s) of the paper, written on the edge: the operator's own scores do not know w.
+        src, dst = edges(graph, value.device)
+        weight = graph.edata["weight"].to(value).unsqueeze(1)
+        logits = F.leaky_relu(weight * (at_src[src] + at_dst[dst % len(at_dst)]), self._negative_slope)
+        none = at_src.new_zeros(1, self._num_heads)
+        return (none.expand_as(at_src), none.expand(graph.num_dst_nodes(), -1), logits), 1.0

@@ -1,0 +1,143 @@
+"""Self-attention of every node over its own past."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hgat.errors import ShapeError, check_shape
+from hgat.ops import dispatch
+
+__all__ = ["TemporalAttention"]
+
+
+class TemporalAttention(nn.Module):
+    """Scaled dot-product self-attention over the T steps of each node, each step seeing itself and those before it.
+
+        X = x + p;  Q, K, V = X W_q, X W_k, X W_v
+        beta_ij = softmax over j <= i of Q_i . K_j / sqrt(D);  Z = beta V, heads side by side
+        out = relu(Z W + b) + Z
+
+    position: "learned", p a row for each of num_steps steps; "time", p_t = cos(w time_t + phi) with learned w and phi,
+    for which forward takes the time of every step; "none". scale: "sqrt_d" or "sqrt_T", sqrt(T) in place of sqrt(D).
+    Inside hgat.ops.uniform_attention() beta is the mean over the steps up to i.
+
+    forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives zeros;
+    time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
+    extend: x [N, F], the next step alone, and the cache of the steps before it -> ([N, F], cache): row T of forward, in
+    O(T) and with nothing of the past computed again.
+    Raises ShapeError for tensors unlike one another, and more steps than there are learned positions.
+
+    Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 2. Differs: its mask is printed with i and j exchanged, which
+    would let a step see the future and not the past; text and code mean the form above. The feed-forward layer's ReLU and
+    skip, and "sqrt_T", are those of the authors' code; the masking of absent steps is in neither.
+    """
+
+    def __init__(
+        self, feats, num_heads, num_steps=None, attn_drop=0.0, *, position="learned", scale="sqrt_d", feed_forward=True
+    ):
+        super().__init__()
+        if position not in ("learned", "time", "none"):
+            raise ShapeError(f"position: expected 'learned', 'time' or 'none', got {position!r}")
+        if scale not in ("sqrt_d", "sqrt_T"):
+            raise ShapeError(f"scale: expected 'sqrt_d' or 'sqrt_T', got {scale!r}")
+        if num_heads < 1 or feats % num_heads:
+            raise ShapeError(f"num_heads: expected a divisor of F = {feats}, got {num_heads}")
+        if position == "learned" and (num_steps is None or num_steps < 1):
+            raise ShapeError(f"num_steps: expected 1 or more for learned positions, got {num_steps}")
+        self._feats, self._num_heads = feats, num_heads
+        self.position, self.scale = position, scale
+        self.qkv = nn.Linear(feats, 3 * feats, bias=False)
+        if position == "learned":
+            self.place = nn.Parameter(torch.empty(num_steps, feats))
+        elif position == "time":
+            self.frequency = nn.Parameter(torch.empty(feats))
+            self.phase = nn.Parameter(torch.empty(feats))
+        self.feed_forward = nn.Linear(feats, feats) if feed_forward else None
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Glorot-uniform for every projection and for positions; frequencies from 1 down to 1e-9, as in TGAT."""
+        for weight in self.qkv.weight.view(3, self._feats, self._feats):
+            nn.init.xavier_uniform_(weight.data)
+        if self.position == "learned":
+            nn.init.xavier_uniform_(self.place)
+        elif self.position == "time":
+            self.frequency.data = 10.0 ** -torch.linspace(0, 9, self._feats)
+            nn.init.zeros_(self.phase)
+        if self.feed_forward is not None:
+            nn.init.xavier_uniform_(self.feed_forward.weight)
+            nn.init.zeros_(self.feed_forward.bias)
+
+    def forward(self, x, present=None, time=None, get_attention=False):
+        check_shape("x", x, ("N", None), ("T", None), ("F", self._feats))
+        nodes, steps, _ = x.shape
+        if present is not None:
+            check_shape("present", present, ("T", steps), ("N", nodes))
+            present = present.t()  # [N, T]
+        query, key, value = self._project(x, 0, time)
+        causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
+        mask = causal
+        if present is not None and not bool(present.all()):
+            # A step always sees itself: a row that sees nothing would be NaN, and is zeroed below.
+            mask = causal & (present.unsqueeze(1) | torch.eye(steps, dtype=torch.bool, device=x.device))
+            mask = mask.unsqueeze(1)  # [N, 1, T, T]
+        else:
+            present = None
+        out = self._finish(self._attend(query, key, value, mask, steps), present)
+        if not get_attention:
+            return out
+        beta = self._weights(query, key, mask, steps)
+        return out, beta if present is None else beta * present[:, None, :, None]
+
+    def extend(self, x, cache=None, present=None, time=None):
+        """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
+        check_shape("x", x, ("N", None), ("F", self._feats))
+        first = 0 if cache is None else cache[0].shape[2]
+        time = None if time is None else torch.as_tensor([time])
+        query, key, value = self._project(x.unsqueeze(1), first, time)
+        seen = x.new_ones(len(x), 1, dtype=torch.bool) if present is None else present.unsqueeze(1)
+        if cache is not None:
+            check_shape("x", x, ("N", cache[0].shape[0]), ("F", self._feats))
+            key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
+            seen = torch.cat([cache[2], seen], 1)
+        mask = seen.clone()
+        mask[:, -1] = True
+        out = self._attend(query, key, value, mask[:, None, None], key.shape[2])
+        return self._finish(out, seen[:, -1:]).squeeze(1), (key, value, seen)
+
+    def _project(self, x, first, time):
+        """Q, K, V [N, H, T, D] of steps from number `first` on."""
+        steps = x.shape[1]
+        if self.position == "learned":
+            if first + steps > len(self.place):
+                raise ShapeError(f"x: expected at most {len(self.place)} steps, as many as positions, got {first + steps}")
+            x = x + self.place[first : first + steps]
+        elif self.position == "time":
+            if time is None:
+                raise ShapeError("time: expected the time of every step, [T], got None")
+            check_shape("time", time, ("T", steps))
+            x = x + torch.cos(time.to(x).unsqueeze(1) * self.frequency + self.phase)
+        heads = self.qkv(x).unflatten(-1, (3, self._num_heads, -1))
+        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _factor(self, query, steps):
+        return (query.shape[-1] if self.scale == "sqrt_d" else steps) ** -0.5
+
+    def _attend(self, query, key, value, mask, steps):
+        if dispatch.is_uniform():
+            query = torch.zeros_like(query)
+        drop = self.attn_drop.p if self.attn_drop.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, mask, drop, scale=self._factor(query, steps))
+        return out.transpose(1, 2).flatten(2)
+
+    def _weights(self, query, key, mask, steps):
+        if dispatch.is_uniform():
+            query = torch.zeros_like(query)
+        logits = query @ key.transpose(-1, -2) * self._factor(query, steps)
+        return logits.masked_fill(~mask, -torch.inf).softmax(-1)
+
+    def _finish(self, z, present):
+        if self.feed_forward is not None:
+            z = F.relu(self.feed_forward(z)) + z
+        return z if present is None else z * present.unsqueeze(-1)
