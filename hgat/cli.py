@@ -108,12 +108,12 @@ def _picture(result):
 def _table(recipe, metrics):
     from hgat.train.controls import TITLES
 
-    count, seeds = metrics["nodes"]["test"], len(metrics["seeds"])
+    unit, seeds = metrics["unit"], len(metrics["seeds"])
+    sizes = metrics[unit]
     lines = [
         f"{recipe.title}",
-        f"{metrics['metric'].replace('_', ' ')} in percent on {count:,} test nodes, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, epoch chosen on {metrics['nodes']['val']:,} validation "
-        "nodes",
+        f"{metrics['metric'].replace('_', ' ')} in percent on {sizes['test']:,} test {unit}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, epoch chosen on {sizes['val']:,} validation {unit}",
         "",
     ]
     rows = [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
@@ -124,10 +124,31 @@ def _table(recipe, metrics):
     rows += [(f"control: {TITLES[name]}", _spread(c["test"])) for name, c in metrics["controls"].items()]
     width = max(len(name) for name, _ in rows)
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
+    if "more" in metrics:
+        lines += ["", *_more(metrics)]
     if metrics["notes"]:
         lines.append("")
     lines += [f"  note: {note}" for note in metrics["notes"]]
     return "\n".join(lines)
+
+
+def _more(metrics):
+    """Every measure in a row, with a column for the paper, hgat and every control."""
+    from hgat.train.controls import TITLES
+
+    paper = metrics.get("paper_more", {})
+    columns = {"paper": paper, f"hgat {metrics['system']}": metrics["more"]}
+    columns |= {TITLES[name]: control["more"] for name, control in metrics["controls"].items()}
+    table = [["", *columns]]
+    for name in metrics["more"]:
+        cells = [_numbers(paper[name]) if name in paper else "–"]
+        cells += [_spread(column[name]) if name in column else "–" for column in list(columns.values())[1:]]
+        table.append([name.replace("_", " "), *(cell.strip() for cell in cells)])
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+    return [
+        "  " + "  ".join(f"{cell:>{width}}" if k else f"{cell:<{width}}" for k, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in table
+    ]
 
 
 def _spread(spread):
@@ -144,12 +165,13 @@ def _numbers(values, note=""):
 def _eval(arguments):
     from hgat import train
 
-    recipe, task, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
+    recipe, experiment, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
     print(f"{recipe.title}, seed {about['seed']}: {recipe.train.metric.replace('_', ' ')} in percent")
     learned = ("train", "val") if recipe.train.refit else ("train",)
+    sizes = experiment.sizes()
     for split, value in scores.items():
         seen = ", which it was trained on" if split in learned else ""
-        print(f"  {split:<5}  {value:5.1f}  on {len(getattr(task, split)):,} nodes{seen}")
+        print(f"  {split:<5}  {value:5.1f}  on {sizes[split]:,} {experiment.unit}{seen}")
 
 
 def _list(arguments):

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from hgat.data import card as _card
-from hgat.data.task import Task
+from hgat.data.task import EventTask, Task
 from hgat.errors import DataError
 from hgat.settings import check_settings
 
-__all__ = ["Task", "available", "load"]
+__all__ = ["EventTask", "Task", "available", "load"]
 
 
 def available():
@@ -23,7 +23,7 @@ def load(name, root=None, **options):
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable
     HGAT_DATA, else `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of
     `hgat.data.<format>.load`; all take `verify` (True): False accepts files with other checksums or counts
-    than the card's. Returns a Task; raises DataError for an unknown name or option, a value of the wrong
+    than the card's. Returns a Task or an EventTask; raises DataError for an unknown name or option, a value of the wrong
     type, and every file that is missing, damaged or unsafe.
     """
     card = _card.read(name)
@@ -31,6 +31,6 @@ def load(name, root=None, **options):
     check_settings(name, loader, options, DataError)
     root = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
     task = loader(card, root / card.folder, **options)
-    if options.get("verify", True):
+    if options.get("verify", True) and task.name == card.name:
         card.check(task, {key: value for key, value in options.items() if key != "verify"})
     return task

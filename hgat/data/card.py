@@ -61,21 +61,9 @@ class Card:
 
     def check(self, task, options):
         """Raise DataError where `task` differs from the counts; options may change split and features."""
-        graph = task.graph
-        found = {
-            "nodes": graph.num_nodes(),
-            "edges": graph.num_edges(),
-            "relations": len(graph.canonical_etypes),
-            "classes": task.num_classes,
-        }
-        if not options:
-            columns = sum(feat.shape[1] for feat in task.feat.values() if feat is not None)
-            found |= {
-                "features": columns,
-                "train": len(task.train),
-                "val": len(task.val),
-                "test": len(task.test),
-            }
+        found = task.counts()
+        if options:
+            found = {what: found[what] for what in ("nodes", "edges", "relations", "classes") if what in found}
         for what, got in found.items():
             expected = self.counts.get(what, got)
             if got != expected:

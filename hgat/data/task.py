@@ -1,4 +1,4 @@
-"""The frozen description of one node-classification task: what every loader gives and training takes."""
+"""The frozen descriptions of a task, classified nodes or timed events: what every loader gives and training takes."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from hgat.errors import DataError
+from hgat.graph.events import event_times
 
-__all__ = ["Task"]
+__all__ = ["EventTask", "Task"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,17 @@ class Task:
     class_names: tuple[str, ...]
     multilabel: bool = False
     notes: tuple[str, ...] = field(default=())
+
+    def counts(self):
+        """What a card may count: nodes, edges, relations, features, classes and the parts of the split."""
+        return {
+            **_size(self.graph),
+            "classes": self.num_classes,
+            "features": sum(feat.shape[1] for feat in self.feat.values() if feat is not None),
+            "train": len(self.train),
+            "val": len(self.val),
+            "test": len(self.test),
+        }
 
     def __post_init__(self):
         if self.target not in self.graph.ntypes:
@@ -98,6 +110,47 @@ class Task:
             if not self.multilabel and (self.label[ids] < 0).any():
                 first = ids[self.label[ids] < 0][0].item()
                 self._refuse(part, "only labelled nodes", f"node {first} with label -1")
+
+
+@dataclass(frozen=True, eq=False)
+class EventTask:
+    """Events in time, for tasks whose answer is who meets whom next.
+
+    `graph` has one edge per event and its time in edata["time"], sorted by time (hgat.graph.from_events). `feat` maps
+    every node type to [N, F] float32, or to None. `ids` maps every node type to the names that its nodes had in the file.
+    `notes` are sentences that belong under every table of results. Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    ids: dict[str, tuple]
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self):
+        """What a card may count."""
+        return _size(self.graph)
+
+    def __post_init__(self):
+        for what, by_type in (("feat", self.feat), ("ids", self.ids)):
+            if set(by_type) != set(self.graph.ntypes):
+                expected = f"the node types {_listed(self.graph.ntypes)}"
+                raise DataError(f"{self.name}: {what}: expected {expected}, got {_listed(by_type)}")
+        for ntype, feat in self.feat.items():
+            nodes = self.graph.num_nodes(ntype)
+            if feat is not None and (feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32):
+                got = f"{feat.dtype} {list(feat.shape)}"
+                raise DataError(f"{self.name}: features of {ntype}: expected [N, F] float32 with N = {nodes}, got {got}")
+        for etype in self.graph.canonical_etypes:
+            event_times(self.graph, etype)
+
+
+def _size(graph):
+    return {
+        "nodes": graph.num_nodes(),
+        "edges": graph.num_edges(),
+        "relations": len(graph.canonical_etypes),
+    }
 
 
 def _listed(names):

@@ -18,14 +18,15 @@ class RecentNeighbours:
 
     indptr: [N + 1] int64. neighbour: [M], the node at the far end of each event. time: [M], int64 or float64 as in the
     graph. edge: [M], the event's number in the graph. Events of one node at one time keep the graph's order.
-    start: {node type: number of its first node}. The nodes of all types stand in one line in the order of graph.ntypes,
-    the edges of all relations in the order of graph.canonical_etypes.
+    num_edges: E. start: {node type: number of its first node}. The nodes of all types stand in one line in the order of
+    graph.ntypes, the edges of all relations in the order of graph.canonical_etypes.
     """
 
     indptr: torch.Tensor
     neighbour: torch.Tensor
     time: torch.Tensor
     edge: torch.Tensor
+    num_edges: int
     start: dict
 
     @property
@@ -81,9 +82,10 @@ class RecentNeighbours:
             many = end - first > count
             place[many] = first[many].unsqueeze(1) + _distinct(end[many] - first[many], count, generator)
         neighbour, time, edge = torch.zeros_like(place), times.unsqueeze(1).repeat(1, count), torch.full_like(place, -1)
-        found = place[mask]
+        slot = mask.flatten().nonzero().squeeze(1)
+        found = place.flatten()[slot]
         for padded, values in ((neighbour, self.neighbour), (time, self.time), (edge, self.edge)):
-            padded[mask] = values[found]
+            padded.view(-1)[slot] = values[found]
         return neighbour, time, edge, mask
 
     def _end(self, nodes, times):
@@ -153,7 +155,7 @@ def recent_neighbours(graph, both_ways=True):
     indptr = torch.zeros(sum(sizes) + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(node, minlength=sum(sizes)), 0, out=indptr[1:])
     edge = edge[order]
-    return RecentNeighbours(indptr, neighbour[order], time[edge], edge, start)
+    return RecentNeighbours(indptr, neighbour[order], time[edge], edge, len(time), start)
 
 
 def prepare(graph, *, both_ways: bool = True):

@@ -1,4 +1,4 @@
-"""Controls: what a score is worth without the part that is claimed to matter, on the same split and budget.
+"""Controls of node classification: what a score is worth without the part that is claimed to matter, on the same split and budget.
 
 A control is a function of this module, named in a recipe's train.controls: it gives the model to train (or
 None, if the recipe's own model is trained in another way), its inputs, and a context in which to run them.
@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from hgat import ops
-from hgat.errors import RecipeError
 
-__all__ = ["TITLES", "find"]
+__all__ = ["TITLES", "find", "names"]
 
 TITLES = {
     "ours": "hgat",
@@ -20,6 +19,9 @@ TITLES = {
     "uniform": "uniform attention",
     "majority": "majority class",
     "neighbours": "linear on neighbours",
+    "no_temporal": "no temporal attention",
+    "no_structural": "no structural attention",
+    "counting": "counting, untrained",
 }
 
 
@@ -115,8 +117,11 @@ def uniform(task, recipe):
 _CONTROLS = {f.__name__: f for f in (no_graph, majority, neighbours, uniform)}
 
 
+def names():
+    """The controls of node classification."""
+    return sorted(_CONTROLS)
+
+
 def find(name):
-    """The control of that name. Raises RecipeError for an unknown one."""
-    if name not in _CONTROLS:
-        raise RecipeError(f"train.controls: expected names among {sorted(_CONTROLS)}, got {name!r}")
+    """The control of that name."""
     return _CONTROLS[name]

@@ -1,4 +1,7 @@
-"""The only training loop: full-graph epochs, selection on validation, a state to save after every epoch."""
+"""The only training loop: epochs, selection on validation, a state to save after every epoch.
+
+`Fit` itself classifies nodes on a full graph; what else is learned overrides its `losses`, `evaluate` and `results`.
+"""
 
 import copy
 import math
@@ -41,11 +44,11 @@ def evaluate(model, inputs, task, metric, part):
     logits = _run(model, inputs)
     ids = getattr(task, part).to(logits.device)
     logits, label = logits[ids], task.label.to(logits.device)[ids]
-    loss = _finite(float(loss_of(logits, label, task.multilabel)), f"on the {part} nodes", task)
+    loss = finite(float(loss_of(logits, label, task.multilabel)), f"on the {part} nodes", task)
     return score(metric, logits, label, task.multilabel), loss
 
 
-def _finite(loss, where, task):
+def finite(loss, where, task):
     """The loss, or a TrainingError with the likeliest cause: features that are not finite, else the step."""
     if math.isfinite(loss):
         return loss
@@ -69,7 +72,6 @@ class Fit:
     def __init__(self, model, inputs, task, train):
         self.model, self.inputs, self.task, self.train = model, inputs, task, train
         self.device = next(model.parameters()).device
-        self.label = task.label.to(self.device)
         self.optimizer = _OPTIMIZERS[train.optimizer](model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
         self.epoch, self.waited, self.seconds = 0, 0, 0.0
         self.best_metric, self.best_loss, self.best_epoch = -float("inf"), float("inf"), 0
@@ -79,23 +81,38 @@ class Fit:
     def step(self):
         """One epoch. Returns False when the recipe's rule says that it was the last one."""
         started = time.perf_counter()
-        ids = self.task.train.to(self.device)
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(_run(self.model, self.inputs)[ids], self.label[ids], self.task.multilabel)
-        self.loss = _finite(loss.item(), f"at epoch {self.epoch + 1}", self.task)
-        loss.backward()
-        if self.train.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip)
-        self.optimizer.step()
+        found = []
+        for loss in self.losses():
+            found.append(finite(loss.item(), f"at epoch {self.epoch + 1}", self.task))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.train.clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip)
+            self.optimizer.step()
+        self.loss = sum(found) / len(found)
         self.epoch += 1
-        self.val_metric, self.val_loss = self._evaluate("val")
+        self.val_metric, self.val_loss = self.evaluate("val")
         self._select()
         self.seconds += time.perf_counter() - started
         return self.epoch < self.train.epochs and self.waited < self.train.patience
 
-    def _evaluate(self, part):
+    def losses(self):
+        """The loss of every step of one epoch; each is stepped on before the next is asked for."""
+        ids = self.task.train.to(self.device)
+        label = self.task.label.to(self.device)[ids]
+        yield loss_of(_run(self.model, self.inputs)[ids], label, self.task.multilabel)
+
+    def evaluate(self, part):
+        """(metric in percent, loss) of the model as it is, in evaluation mode."""
         return evaluate(self.model, self.inputs, self.task, self.train.metric, part)
+
+    def results(self):
+        """{"test": metric in percent} of the kept weights, and whatever else is to be reported."""
+        more = {}
+        if self.train.knn_share is not None and hasattr(self.model, "embed"):
+            more["knn"] = self._knn()
+        return {**more, "test": self.evaluate("test")[0]}
 
     def _select(self):
         rule = self.train.stop
@@ -123,14 +140,9 @@ class Fit:
     def finish(self):
         """Put the kept epoch's weights back and give the result: test and validation scores, epochs."""
         self.model.load_state_dict(self.kept)
-        val, val_loss = self._evaluate("val")
-        test, _ = self._evaluate("test")
-        more = {}
-        if self.train.knn_share is not None and hasattr(self.model, "embed"):
-            more["knn"] = self._knn()
+        val, val_loss = self.evaluate("val")
         return {
-            **more,
-            "test": test,
+            **self.results(),
             "val": val,
             "val_loss": val_loss,
             "best_epoch": self.best_epoch,
@@ -148,7 +160,7 @@ class Fit:
         """({name: tensor}, numbers): everything that the next epoch depends on."""
         moments, counts = checkpoint.pack_optimizer(self.optimizer)
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"kept.{k}": v for k, v in self.kept.items()}
+        tensors |= {f"kept.{k}": v for k, v in (self.kept or {}).items()}
         tensors |= {f"optimizer.{k}": v for k, v in moments.items()}
         tensors["generator"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -171,7 +183,7 @@ class Fit:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.model.load_state_dict(part("model."))
-        self.kept = {k: v.to(self.device) for k, v in part("kept.").items()}
+        self.kept = {k: v.to(self.device) for k, v in part("kept.").items()} or None
         checkpoint.unpack_optimizer(self.optimizer, part("optimizer."), numbers["optimizer"])
         torch.set_rng_state(tensors["generator"])
         if "generator.cuda" in tensors:

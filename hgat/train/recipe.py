@@ -13,7 +13,7 @@ from typing import Literal
 from hgat import data, models
 from hgat.errors import RecipeError
 from hgat.settings import check_settings, tomllib
-from hgat.train import controls, metrics
+from hgat.train import protocols
 
 __all__ = ["Expect", "Paper", "Recipe", "Train", "available", "read", "to_toml"]
 
@@ -65,10 +65,14 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Expect:
-    """The numbers to compare with, in percent, each [mean] or [mean, std]; `controls` has one per control."""
+    """The numbers to compare with, in percent, each [mean] or [mean, std]; `controls` has one per control.
+
+    paper_more: the paper's numbers for the other measures that a protocol reports, by their names in the table.
+    """
 
     paper: list[float] = field(default_factory=list)
     paper_note: str = ""
+    paper_more: dict[str, list[float]] = field(default_factory=dict)
     ours: list[float] = field(default_factory=list)
     controls: dict[str, list[float]] = field(default_factory=dict)
     comment: str = ""
@@ -79,7 +83,8 @@ class Recipe:
     """A named experiment.
 
     data: name and loader options. model: system and settings. graph: how it is prepared, settings of
-    hgat.graph.<kind>.prepare, where the model says which kind.
+    hgat.graph.<kind>.prepare, where the model says which kind. protocol: what is learned and how it is scored, a name
+    among hgat.train.protocols, by default "nodes", and settings.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Recipe:
     data: dict
     graph: dict
     model: dict
+    protocol: dict
     train: Train
     expect: Expect
 
@@ -97,7 +103,7 @@ class Recipe:
 
     def settings(self, section):
         """A section without the key that names its subject."""
-        subjects = {"data": "name", "model": "system"}
+        subjects = {"data": "name", "model": "system", "protocol": "name"}
         return {key: value for key, value in getattr(self, section).items() if key != subjects.get(section)}
 
     def prepare(self, graph):
@@ -163,8 +169,9 @@ def _build(name, content):
     for key, cls in (("paper", Paper), ("train", Train), ("expect", Expect)):
         check_settings(key, cls, content.setdefault(key, {}), RecipeError)
         content[key] = cls(**content[key])
-    for key in ("data", "graph", "model"):
+    for key in ("data", "graph", "model", "protocol"):
         content.setdefault(key, {})
+    content["protocol"] = {"name": "nodes", **content["protocol"]}
     recipe = Recipe(name=name, **{"title": name, **content})
     _check(recipe)
     return recipe
@@ -180,9 +187,11 @@ def _check(recipe):
             raise RecipeError(f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}")
     check_settings("model", models.find(recipe.system), recipe.settings("model"), RecipeError)
     check_settings("graph", recipe._prepare_function(), recipe.graph, RecipeError)
+    experiment = protocols.find(recipe.protocol["name"])
+    check_settings("protocol", experiment, recipe.settings("protocol"), RecipeError)
     train = recipe.train
-    if train.metric not in metrics.names():
-        raise RecipeError(f"train.metric: expected one of {', '.join(metrics.names())}, got {train.metric!r}")
+    if train.metric not in experiment.metrics:
+        raise RecipeError(f"train.metric: expected one of {', '.join(experiment.metrics)}, got {train.metric!r}")
     for key in ("epochs", "patience", "seeds", "control_hidden"):
         if getattr(train, key) < 1:
             raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
@@ -192,7 +201,9 @@ def _check(recipe):
     if not 0 <= train.weight_decay <= LARGEST:
         raise RecipeError(f"train.weight_decay: expected a number from 0 to {LARGEST}, got {train.weight_decay}")
     for control in [*train.controls, *recipe.expect.controls]:
-        controls.find(control)
+        if control not in experiment.controls:
+            expected = list(experiment.controls)
+            raise RecipeError(f"train.controls: expected names among {expected}, got {control!r}")
 
 
 def to_toml(recipe):

@@ -1,33 +1,26 @@
 """Runs a recipe: loads, prepares, trains every seed of the system and of its controls, writes the results."""
 
-import dataclasses
 import json
 import os
 import platform
 import statistics
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import dgl
 import torch
 from tqdm import tqdm
 
 import hgat
-from hgat import data, models
-from hgat.errors import DataError, HgatError, RecipeError
-from hgat.train import checkpoint, controls
-from hgat.train.loop import Fit, evaluate
-from hgat.train.metrics import score
+from hgat.errors import DataError, RecipeError
+from hgat.train import checkpoint, controls, protocols
 from hgat.train.recipe import read, to_toml
 
 __all__ = ["Result", "evaluate_folder", "train"]
 
 METRICS, MODEL, RECIPE, PROGRESS = "metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"
 PICTURE = "attention.png"  # drawn by the command line, which stands above hgat.explain
-PARTS = ("train", "val", "test")
 # A run that is killed loses at most this many seconds of work.
 SAVE_EVERY = 2.0
 
@@ -44,63 +37,8 @@ class Result:
     out: Path
 
 
-class _Experiment:
-    """One recipe on its data: builds the inputs once, and a fresh model for every fit."""
-
-    def __init__(self, recipe, root, device):
-        self.recipe = recipe
-        self.device = _device(device)
-        self.task = data.load(recipe.data["name"], root, **recipe.settings("data"))
-        _check_metric(recipe.train.metric, self.task)
-        self.structure = recipe.prepare(self.task.graph)
-        self.feat = {t: None if f is None else f.to(self.device) for t, f in self.task.feat.items()}
-        self.inputs = (self.structure, self.feat)
-
-    def model(self):
-        """The recipe's model with fresh weights."""
-        system, settings = models.find(self.recipe.system), self.recipe.settings("model")
-        try:
-            model = system.for_graph(*self.inputs, self.task.num_classes, self.task.target, **settings)
-        except HgatError:
-            raise
-        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-            # What PyTorch says of a tensor that no memory holds, or no number counts.
-            raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
-        return model.to(self.device)
-
-    def fit(self, variant, seed, refit_epochs=None):
-        """(Fit, context in which its steps run) of one variant, seeded before the weights are drawn.
-
-        refit_epochs: train on training and validation nodes together for so many epochs.
-        """
-        torch.manual_seed(seed)
-        task, settings = self.task, self.recipe.train
-        if refit_epochs is not None:
-            task = SimpleNamespace(**{**vars(task), "train": torch.cat([task.train, task.val])})
-            settings = dataclasses.replace(settings, epochs=refit_epochs, stop="last")
-        model, inputs, context = None, None, nullcontext()
-        if variant != "ours":
-            model, inputs, context = controls.find(variant)(self.task, self.recipe)
-        if model is None:
-            return Fit(self.model(), self.inputs, task, settings), context
-        return Fit(model.to(self.device), [x.to(self.device) for x in inputs], task, settings), context
-
-
-def _device(name):
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).add(1).item()
-    except (AssertionError, ImportError, RuntimeError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
-        raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
-    return device
-
-
-def _check_metric(metric, task):
-    """Raise RecipeError before the training, not after it, if the metric is undefined on a split's part."""
-    for part in ("val", "test"):
-        label = task.label[getattr(task, part)]
-        score(metric, torch.zeros(len(label), task.num_classes), label, task.multilabel)
+def _experiment(recipe, root, device):
+    return protocols.find(recipe.protocol["name"])(recipe, root, device, **recipe.settings("protocol"))
 
 
 def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, overrides=(), progress=True):
@@ -117,7 +55,7 @@ def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, 
     if seeds < 1:
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
     out = checkpoint.make_folder(out or Path("runs") / recipe.name)
-    experiment = _Experiment(recipe, root, device)
+    experiment = _experiment(recipe, root, device)
     ledger = _Ledger(out, recipe, seeds, resume)
     fits = [(variant, seed) for variant in ["ours", *recipe.train.controls] for seed in range(seeds)]
     left = [fit for fit in fits if not ledger.has(*fit)]
@@ -128,7 +66,7 @@ def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, 
     for variant, seed in left:
         _fit(experiment, variant, seed, ledger, progress)
     model, _ = _load_model(experiment, out)
-    metrics = _summary(recipe, experiment.task, ledger, seeds, str(experiment.device))
+    metrics = _summary(recipe, experiment, ledger, seeds)
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
     return Result(metrics, model, experiment.inputs, experiment.task, recipe, out)
 
@@ -254,12 +192,14 @@ def _spread(values):
     }
 
 
-def _summary(recipe, task, ledger, seeds, device):
+def _summary(recipe, experiment, ledger, seeds):
     def of(variant):
         rows = [r for r in ledger.results(variant) if r["seed"] < seeds]
         knn = {"knn": _spread([r["knn"] for r in rows])} if all("knn" in r for r in rows) else {}
+        more = {name: _spread([r["more"][name] for r in rows]) for name in rows[0].get("more", ())}
         return {
             **knn,
+            **({"more": more} if more else {}),
             "test": _spread([r["test"] for r in rows]),
             "val": _spread([r["val"] for r in rows]),
             "best_epoch": [r["best_epoch"] for r in rows],
@@ -272,13 +212,16 @@ def _summary(recipe, task, ledger, seeds, device):
         "system": recipe.system,
         "data": recipe.data["name"],
         "metric": recipe.train.metric,
-        "nodes": {"train": len(task.train), "val": len(task.val), "test": len(task.test)},
+        "protocol": recipe.protocol["name"],
+        "unit": experiment.unit,
+        experiment.unit: experiment.sizes(),
         "seeds": list(range(seeds)),
         **of("ours"),
         "controls": {variant: of(variant) for variant in recipe.train.controls},
         "paper": recipe.expect.paper or None,
         "paper_note": recipe.expect.paper_note,
-        "notes": list(task.notes),
+        **({"paper_more": recipe.expect.paper_more} if recipe.expect.paper_more else {}),
+        "notes": list(experiment.task.notes),
         "total_seconds": round(sum(r["seconds"] for r in ledger.about["done"]), 2),
         "versions": {
             "hgat": hgat.__version__,
@@ -290,7 +233,7 @@ def _summary(recipe, task, ledger, seeds, device):
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
-            "device": device,
+            "device": str(experiment.device),
         },
     }
 
@@ -309,13 +252,11 @@ def _load_model(experiment, folder):
 
 
 def evaluate_folder(folder, root=None, *, device="cpu"):
-    """(recipe, task, {split: score in percent}, about) of the checkpoint that `train` left in a folder."""
+    """(recipe, experiment, {part: score in percent}, about) of the checkpoint that `train` left in a folder."""
     folder = Path(folder)
     if not (folder / RECIPE).is_file():
         raise DataError(f"eval: expected a folder with {RECIPE} and {MODEL}, got {folder}")
     recipe = read(folder / RECIPE)
-    experiment = _Experiment(recipe, root, device)
+    experiment = _experiment(recipe, root, device)
     model, about = _load_model(experiment, folder)
-    task = experiment.task
-    scores = {part: evaluate(model, experiment.inputs, task, recipe.train.metric, part)[0] for part in PARTS}
-    return recipe, task, scores, about
+    return recipe, experiment, experiment.scores(model), about

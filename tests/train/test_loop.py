@@ -335,7 +335,7 @@ def test_refit_trains_on_all_but_the_test_nodes_for_the_selected_epochs(small, m
 def test_refit_takes_its_last_epoch_whatever_validation_says(stop, small, monkeypatch):
     """Its validation nodes are trained on: they can select nothing any more."""
     result = small("run", "train.refit=true", "train.patience=2", f"train.stop={stop}", "train.controls=[]")
-    experiment = run._Experiment(result.recipe, result.out.parent / "data-run", "cpu")
+    experiment = run._experiment(result.recipe, result.out.parent / "data-run", "cpu")
     fit, _ = experiment.fit("ours", 0, refit_epochs=6)
     worse = iter(range(100))
     monkeypatch.setattr(loop, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))

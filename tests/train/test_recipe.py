@@ -118,7 +118,7 @@ def test_an_override_without_section_key_and_value(written, override):
         ("title.x=1", "recipe: title: expected a string, got {'x': 1}"),
         (
             "trian.lr=1",
-            "expected only the sections title, paper, data, graph, model, train, expect, got 'trian'",
+            "expected only the sections title, paper, data, graph, model, protocol, train, expect, got 'trian'",
         ),
         ("train.learning_rate=1", "train: expected only the keys metric, epochs, .*, got 'learning_rate'"),
         ("paper.doi=1", "paper: expected only the keys title, .*, got 'doi'"),
