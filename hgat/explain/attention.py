@@ -1,12 +1,12 @@
-"""What attention is spent on, in numbers: by relation, or by meta-path, beside what uniform attention would spend."""
+"""What attention is spent on, in numbers: by relation, by meta-path or by moment, beside what uniform attention would."""
 
 from dataclasses import dataclass
 
 import torch
 
-from hgat.graph import JoinedRelations, Views, csr
+from hgat.graph import JoinedRelations, Snapshots, Views, csr
 
-__all__ = ["Shares", "shares"]
+__all__ = ["Past", "Shares", "past", "shares"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,37 @@ class Shares:
     uniform: tuple
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Past:
+    """How one layer's attention is spread over time, heads averaged: 1 is what a step gets if all are looked at alike.
+
+    by_step: [T, T], row t: what step t gives to each step up to it, the mean over the nodes present there. by_node: [N, T],
+    what every node's last step gives to each step; 0 before the node has appeared. present: [T, N] bool. title: whose
+    attention.
+    """
+
+    title: str
+    by_step: torch.Tensor
+    by_node: torch.Tensor
+    present: torch.Tensor
+
+
+def past(model, structure, feat):
+    """Past of every temporal layer of a trained model, a list; empty for a model without such layers."""
+    if not isinstance(structure, Snapshots):
+        return []
+    present = structure.present
+    found = []
+    for depth, beta in enumerate(_resting(model, lambda: model.attention(structure, feat)), 1):
+        beta = beta.mean(1).cpu()
+        visible = (present.t().unsqueeze(1) & present.t().unsqueeze(2)).tril()  # [N, T, T]
+        beta = torch.where(visible, beta * visible.sum(2, keepdim=True), 0.0)
+        by_step = beta.sum(0) / visible.sum(0).clamp_min(1)
+        by_node = beta[:, -1]
+        found.append(Past(f"temporal attention, layer {depth}", by_step, by_node, present))
+    return found
+
+
 def shares(model, structure, feat):
     """Shares of every layer of a trained model, a list; empty for a model on one plain graph.
 
@@ -30,10 +60,16 @@ def shares(model, structure, feat):
     of the last layer the predicted type alone.
     On views: the semantic weights beta, averaged over nodes where they differ by node.
     """
+    return _resting(model, lambda: _shares(model, structure, feat))
+
+
+def _resting(model, read):
+    """read() with the model in evaluation mode and without gradients; its mode is given back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        return _shares(model, structure, feat)
+        with torch.no_grad():
+            return read()
     finally:
         for module in training:
             module.training = True

@@ -3,13 +3,16 @@
 import io
 from pathlib import Path
 
+import torch
+
 from hgat.errors import HgatError
 from hgat.files import write_bytes
 
-__all__ = ["draw_shares"]
+__all__ = ["draw_past", "draw_shares"]
 
 # More bars than this cannot be read; the rest is left out and counted.
 MOST_BARS = 20
+MOST_NODES = 40
 LEARNED, EVEN = "#1f6f8b", "#c9ccd1"
 
 
@@ -22,10 +25,7 @@ def draw_shares(found, path, title=""):
     """
     if not found:
         raise HgatError("figures: expected shares of at least one layer, got none")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise HgatError('figures: expected matplotlib, got none; pip install "hgat[plot]"') from None
+    Figure = _figure()
     panels = [_panel(entry) for entry in found]
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
@@ -49,6 +49,59 @@ def draw_shares(found, path, title=""):
     if title:
         figure.suptitle(title, fontsize=12)
     _save(figure, Path(path))
+
+
+def draw_past(found, path, title="", names=None):
+    """Draw two heatmaps per entry of `found` (see hgat.explain.past) into a PNG file at `path`.
+
+    Left: what each step gives to those before it, over all nodes, 1 being what it gives where all are looked at alike.
+    Right: the same for the last step of single nodes, the 40 that have been there longest; grey before a node has
+    appeared. names: of all nodes, else their numbers.
+    Raises HgatError if matplotlib is missing, OutputError if the file cannot be written.
+    """
+    if not found:
+        raise HgatError("figures: expected attention of at least one temporal layer, got none")
+    Figure = _figure()
+    figure = Figure(figsize=(11.5, 6.5 * len(found)), layout="constrained")
+    axes = figure.subplots(len(found), 2, squeeze=False)
+    for (left, right), entry in zip(axes, found, strict=True):
+        steps = entry.by_step.shape[0]
+        _heat(figure, left, _blank(entry.by_step, torch.ones(steps, steps).tril().bool()))
+        left.set_title(entry.title, fontsize=10)
+        left.set_ylabel("step that looks back")
+        age = entry.present.sum(0)
+        shown = torch.argsort(-age, stable=True)[: min(MOST_NODES, int((age > 0).sum()))]
+        _heat(figure, right, _blank(entry.by_node[shown], entry.present.t()[shown]))
+        right.set_title(f"the last step of {len(shown)} nodes", fontsize=10)
+        right.set_ylabel("node")
+        right.set_yticks(range(len(shown)), [str(names[k] if names else k) for k in shown.tolist()], fontsize=6)
+        for axis in (left, right):
+            axis.set_xlabel("step that is looked at")
+            axis.set_facecolor(EVEN)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    _save(figure, Path(path))
+
+
+def _figure():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise HgatError('figures: expected matplotlib, got none; pip install "hgat[plot]"') from None
+    return Figure
+
+
+def _blank(values, shown):
+    return values.masked_fill(~shown, float("nan")).numpy()
+
+
+def _heat(figure, axis, values):
+    from matplotlib.colors import TwoSlopeNorm
+
+    known = values[values == values]
+    scale = TwoSlopeNorm(1, min(0.9, known.min()), max(1.1, known.max()))
+    image = axis.imshow(values, aspect="auto", cmap="RdBu_r", norm=scale, interpolation="nearest")
+    figure.colorbar(image, ax=axis, label="attention, 1 = as much as to any other step", shrink=0.8)
 
 
 def _panel(entry):

@@ -1,6 +1,6 @@
 """Events as timed graphs: one edge an event, its time in edata["time"], edges in order of time."""
 
-from collections.abc import Hashable
+from numbers import Integral
 
 import dgl
 import numpy as np
@@ -26,7 +26,12 @@ def from_events(events, num_nodes=None):
     are not finite.
     """
     typed = isinstance(events, dict)
+    if num_nodes is not None and not isinstance(num_nodes, dict if typed else Integral):
+        raise GraphError(f"num_nodes: expected {'{node type: int}' if typed else 'an int'}, got {num_nodes!r}")
     if typed:
+        for etype in events:
+            if not isinstance(etype, tuple) or len(etype) != 3:
+                raise GraphError(f"events: expected edge types (source type, name, destination type), got {etype!r}")
         checked = {etype: _checked(f"events of {etype}", columns) for etype, columns in events.items()}
         if not checked:
             raise GraphError("events: expected at least one edge type, got none")
@@ -52,17 +57,22 @@ def from_frame(frame, src, dst, time):
     columns = {}
     for name in (src, dst, time):
         try:
-            columns[name] = np.asarray(frame[name])
+            columns[name] = _column(frame[name])
         except (KeyError, IndexError, TypeError, ValueError):
             known = [str(k) for k in (frame.keys() if hasattr(frame, "keys") else [])]
             raise GraphError(f"events: expected a column {name!r}, got {', '.join(known) or type(frame).__name__}") from None
-    names = np.concatenate([columns[src], columns[dst]])
-    if names.dtype.kind == "f" and np.isnan(names).any() or names.dtype == object and any(n is None or n != n for n in names):
+        if columns[name].ndim != 1:
+            raise GraphError(f"events: expected one column {name!r}, got an array {list(columns[name].shape)}")
+    ends = [columns[src], columns[dst]]
+    if len({end.dtype.kind in "US" for end in ends}) > 1:  # NumPy would write numbers as text
+        ends = [end.astype(object) for end in ends]
+    names = np.concatenate(ends)
+    if names.dtype.kind == "f" and np.isnan(names).any() or names.dtype == object and any(map(_is_missing, names)):
         raise GraphError(f"events: expected a name at both ends of every event, got none in {src!r} or {dst!r}")
     try:
         ids, number = np.unique(names, return_inverse=True)
     except TypeError:
-        kinds = sorted({type(n).__name__ for n in names if isinstance(n, Hashable)})
+        kinds = sorted({type(n).__name__ for n in names})
         raise GraphError(f"events: expected names of one kind in {src!r} and {dst!r}, got {', '.join(kinds)}") from None
     number = number.reshape(-1)
     half = len(columns[src])
@@ -83,6 +93,21 @@ def event_times(graph, etype=None):
     return _times("graph", data[TIME])
 
 
+def _column(values):
+    """The column as an array; a list of text and other things stays what it is, where NumPy would write all as text."""
+    array = np.asarray(values)
+    if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
+        return np.array(list(values), dtype=object)
+    return array
+
+
+def _is_missing(name):
+    try:
+        return name is None or bool(name != name)
+    except TypeError:  # pandas' NA is neither equal to itself nor unequal
+        return True
+
+
 def _array(what, values):
     try:
         return torch.from_numpy(np.array(values)) if not isinstance(values, torch.Tensor) else values.detach().cpu()
@@ -97,9 +122,9 @@ def _checked(what, columns):
         got = f"{len(columns)} columns" if isinstance(columns, (tuple, list)) else type(columns).__name__
         raise GraphError(f"{what}: expected (src, dst, time) or (src, dst, time, feat), got {got}")
     src, dst = (_nodes(f"{what}: {name}", values) for name, values in zip(("src", "dst"), columns[:2], strict=True))
-    time = _times(what, _seconds(columns[2]))
+    time = _times(what, _seconds(what, columns[2]))
     feat = _array(f"{what}: feat", columns[3]) if len(columns) == 4 and columns[3] is not None else None
-    lengths = [len(x) for x in (src, dst, time, feat) if x is not None]
+    lengths = [len(x) if x.dim() else "one number" for x in (src, dst, time, feat) if x is not None]
     if len(set(lengths)) != 1:
         raise GraphError(f"{what}: expected columns of one length, got {lengths}")
     order = torch.argsort(time, stable=True)
@@ -116,13 +141,18 @@ def _nodes(what, values):
     return nodes
 
 
-def _seconds(time):
+def _seconds(what, time):
     """datetime64 as seconds since 1970, a missing one as NaN; anything else as it is."""
-    time = np.asarray(time) if not isinstance(time, torch.Tensor) else time
-    if isinstance(time, np.ndarray) and time.dtype.kind == "M":
-        seconds = time.astype("datetime64[ns]").astype(np.int64) / 1e9
-        return np.where(np.isnat(time), np.nan, seconds)
-    return time
+    if isinstance(time, torch.Tensor):
+        return time
+    try:
+        time = np.asarray(time)
+    except ValueError:
+        raise GraphError(f"{what}: time: expected [E] numbers, got lists of different lengths") from None
+    if time.dtype.kind != "M":
+        return time
+    second = time.astype("datetime64[s]")  # nanoseconds would end in 2262
+    return second.astype(np.int64) + (time - second) / np.timedelta64(1, "s")
 
 
 def _times(what, values):

@@ -6,6 +6,7 @@ node t * N + v is node v in snapshot t.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Literal
 
 import dgl
@@ -233,6 +234,10 @@ def snapshots(
         raise GraphError(f"snapshots: expected one of {', '.join(ways)}, got {', '.join(given) or 'none'}")
     if weight not in ("count", "normalized", "none"):
         raise GraphError(f"weight: expected 'count', 'normalized' or 'none', got {weight!r}")
+    if getattr(graph, "canonical_etypes", None) is None or graph.is_block:
+        got = "a block" if getattr(graph, "is_block", False) else type(graph).__name__
+        raise GraphError(f"graph: expected a DGLGraph of all nodes, got {got}")
+    _check_names(graph, self_loops, both_ways)
     times = {etype: event_times(graph, etype) for etype in graph.canonical_etypes}
     if not sum(len(t) for t in times.values()):
         raise GraphError("snapshots: expected at least one event, got none")
@@ -302,6 +307,19 @@ def _weights(kind, src, dst, count, num_src, num_dst):
     return weight.float()
 
 
+def _check_names(graph, self_loops, both_ways):
+    """No relation of a typed graph may have the name of one that is added."""
+    if len(graph.ntypes) == len(graph.canonical_etypes) == 1:
+        return
+    for srctype, name, dsttype in graph.canonical_etypes if both_ways else ():
+        inverse = (dsttype, name + INVERSE, srctype)
+        if inverse in graph.canonical_etypes:
+            raise GraphError(f"both_ways: expected no relation {inverse}, which it adds, got one")
+    for ntype in graph.ntypes if self_loops else ():
+        if (ntype, SELF, ntype) in graph.canonical_etypes:
+            raise GraphError(f"self_loops: expected no relation {(ntype, SELF, ntype)}, which it adds, got one")
+
+
 def _given_steps(graph, column):
     steps = {}
     for etype in graph.canonical_etypes:
@@ -320,16 +338,16 @@ def _cut(times, boundaries=None, windows=None, width=None, events=None):
     """({relation: step of each event, -1 outside}, boundaries, number of steps)."""
     every = np.sort(torch.cat([t.to(_wider(times)) for t in times.values()]).numpy())
     if windows is not None:
-        _positive("windows", windows)
+        _positive("windows", windows, whole=True)
+        _check_count(windows)
         bounds = np.linspace(every[0], every[-1], int(windows) + 1)
     elif width is not None:
         _positive("width", width)
         number = int((every[-1] - every[0]) // width) + 1
-        if number > LARGEST:
-            raise GraphError(f"snapshots: expected fewer than 2^31 windows, got {number:,} of width {width}")
+        _check_count(number)
         bounds = every[0] + width * np.arange(number + 1)
     elif events is not None:
-        _positive("events", events)
+        _positive("events", events, whole=True)
         bounds = np.concatenate([np.unique(every[:: int(events)]), every[-1:]])
     else:
         bounds = np.asarray(boundaries)
@@ -354,6 +372,12 @@ def _wider(times):
     return torch.float64 if torch.float64 in kinds else torch.int64
 
 
-def _positive(name, value):
-    if not value > 0:
-        raise GraphError(f"{name}: expected a number above 0, got {value}")
+def _positive(name, value, whole=False):
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not fits or not 0 < value < float("inf"):
+        raise GraphError(f"{name}: expected a {'whole' if whole else 'finite'} number above 0, got {value!r}")
+
+
+def _check_count(number):
+    if number > LARGEST:
+        raise GraphError(f"snapshots: expected fewer than 2^31 windows, got {number:,}")

@@ -3,7 +3,7 @@
 import dgl
 import torch
 
-from hgat.errors import GraphError
+from hgat.errors import GraphError, check_range
 
 __all__ = ["Walks", "walks"]
 
@@ -62,8 +62,9 @@ def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
     """Random walks from every node with links, in every snapshot, by DGL; steps by the weight of links.
 
     num_walks: from each node. length: steps of a walk. window: how far apart two nodes of a walk are contexts.
-    Returns Walks. Raises GraphError where no snapshot has a link between two nodes.
+    A node's events with itself are links of its own. Returns Walks. Raises GraphError where no snapshot has a link.
     """
+    check_range(1, num_walks=num_walks, length=length, window=window)
     graph = snapshots.walkable
     degree = torch.zeros(graph.num_nodes()).index_add_(0, graph.edges()[0], graph.edata["weight"])
     start = degree.nonzero().flatten()

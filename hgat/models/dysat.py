@@ -2,13 +2,14 @@
 
 from typing import Literal
 
+import dgl
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hgat.errors import RecipeError, ShapeError, check_range
 from hgat.graph import csr
-from hgat.graph.metapath import metapaths
+from hgat.graph.metapath import metapaths, union
 from hgat.graph.relations import join
 from hgat.models.gat import check_settings
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
@@ -23,12 +24,13 @@ class DySAT(nn.Module):
     in_feats: {node type: F, or None for a type without features}. heads, hidden: structural layers, heads of each and
     width per head; their product at the last layer is the width of the embedding. temporal_heads: temporal layers.
     structural: "gat" (paper), "dot", or "none", each node by itself, on one node and edge type; "rgat" (hgat.nn.RGATConv
-    over all relations of all snapshots at once) or "han" (hgat.nn.HANConv, paths: its meta-paths, of one node type) on
-    typed snapshots. temporal: False leaves the past out. "none" and False are the paper's two ablations. combine:
-    "stack", temporal attention over what structural attention gives (paper), or "concat", both on the input and side by
-    side. position, temporal_scale: see hgat.nn.TemporalAttention. mask_absent: steps before a node's first event are
-    hidden from its past; False keeps them, as the authors' code does. Nodes without features have one-hot rows (one
-    type), or a learned row of width `embed` (typed).
+    over all relations of all snapshots at once) or "han" (hgat.nn.HANConv, paths: its meta-paths, of one node type; beta
+    per node, since one for all snapshots would know the later ones) on typed snapshots. temporal: False leaves the past
+    out. "none" and False are the paper's two ablations. combine: "stack", temporal attention over what structural
+    attention gives (paper), or "concat", both on the input and side by side. position, temporal_scale: see
+    hgat.nn.TemporalAttention. mask_absent: steps before a node's first event are hidden from its past; False keeps them,
+    as the authors' code does. Nodes without features have one-hot rows (one type), or a learned row of width `embed`
+    (typed).
 
     embed, forward: snapshots, feat {node type: [N, F] or None} -> [N, T, F], nodes of all types stacked.
     extend: the embeddings of one more snapshot alone, from the state of those before it.
@@ -62,6 +64,13 @@ class DySAT(nn.Module):
         rates = {"feat_drop": feat_drop, "attn_drop": attn_drop}
         check_settings(heads, hidden, **rates, temporal_drop=temporal_drop)
         check_range(1, embed=embed)
+        for name, value, known in (
+            ("structural", structural, ("gat", "dot", "none", "rgat", "han")), ("combine", combine, ("stack", "concat"))
+        ):  # fmt: skip
+            if value not in known:
+                raise RecipeError(f"model.{name}: expected one of {', '.join(known)}, got {value!r}")
+        if (structural == "han") != bool(paths):
+            raise RecipeError(f"model.paths: expected meta-paths with structural 'han' and none else, got {paths}")
         width = hidden * heads[-1]
         if any(count < 1 or width % count for count in temporal_heads) or not temporal_heads:
             raise RecipeError(
@@ -69,10 +78,13 @@ class DySAT(nn.Module):
             )
         options = {**rates, "negative_slope": negative_slope}
         if structural in ("rgat", "han"):
-            self.structure = _Typed(snapshots, in_feats, structural, heads, hidden, embed, paths, options)
+            concat = temporal and combine == "concat"
+            self.structure = _Typed(snapshots, in_feats, structural, heads, hidden, embed, paths, concat, options)
         elif snapshots.is_typed:
             raise RecipeError(f"model.structural: expected 'rgat' or 'han' on typed snapshots, got {structural!r}")
         else:
+            if temporal and combine == "concat" and len(heads) > 1:
+                raise RecipeError(f"model.heads: expected one structural layer with combine 'concat', got {len(heads)}")
             self.structure = _Plain(snapshots, in_feats, structural, heads, hidden, options)
         self.combine, self.mask_absent = combine, mask_absent
         self.past = nn.ModuleList()
@@ -167,8 +179,6 @@ class _Plain(nn.Module):
     def input(self, snapshots, feat):
         """The projected input of every step, zeros before a node has appeared, [T, N, H * D]."""
         feat, layer = self._feat(feat), self.layers[-1]
-        if len(self.layers) > 1:
-            raise ShapeError(f"combine: expected one structural layer side by side with the temporal one, got {len(self.layers)}")
         row = layer.fc.weight.t() if feat is None else layer.fc(feat)
         return row * snapshots.present.to(row).unsqueeze(-1)
 
@@ -190,7 +200,7 @@ class _Plain(nn.Module):
 class _Typed(nn.Module):
     """Structural layers on typed snapshots: all relations, or all meta-paths, of all snapshots at once."""
 
-    def __init__(self, snapshots, in_feats, structural, heads, hidden, embed, paths, options):
+    def __init__(self, snapshots, in_feats, structural, heads, hidden, embed, paths, concat, options):
         super().__init__()
         self.ntypes, self.inputs = snapshots.ntypes, nn.ModuleList()
         for ntype, count in snapshots.num_nodes.items():
@@ -199,17 +209,20 @@ class _Typed(nn.Module):
                 nn.init.xavier_uniform_(self.inputs[-1].weight)
             else:
                 self.inputs.append(nn.Linear(in_feats[ntype], embed))
-        self.paths = paths
-        if (structural == "han") != bool(paths):
-            raise RecipeError(f"model.paths: expected meta-paths with structural 'han' and none else, got {paths}")
+        self.paths = {}
+        if paths:
+            metapaths(snapshots.graph, paths)  # a wrong path is refused here
+            self.paths = {n: tuple(tuple(e) if isinstance(e, list) else e for e in p) for n, p in paths.items()}
         self.layers, width = nn.ModuleList(), embed
         for count in heads:
             if structural == "han":
-                self.layers.append(HANConv(width, hidden, count, len(paths), allow_zero_in_degree=True, **options))
+                # One beta for all rows would be a mean over all steps, and look ahead.
+                self.layers.append(HANConv(width, hidden, count, len(paths), semantic="per_node", **options))
             else:
                 self.layers.append(RGATConv(width, hidden, count, snapshots.graph.canonical_etypes, **options))
             width = hidden * count
-        self.widen = nn.Linear(embed, width, bias=False)
+        if concat or paths and len(self.ntypes) > 1:
+            self.widen = nn.Linear(embed, width, bias=False)
 
     def _rows(self, feat):
         h = {}
@@ -233,9 +246,8 @@ class _Typed(nn.Module):
 
     def _metapaths(self, snapshots, h):
         graph = snapshots.graph
-        names = tuple((name, tuple(path)) for name, path in self.paths.items())
-        views = csr.cached(graph, ("metapaths", names), lambda: metapaths(graph, self.paths))
-        (target,) = {graph.to_canonical_etype(e)[2] for e in (path[-1] for path in self.paths.values())}
+        views = csr.cached(graph, ("metapaths", tuple(self.paths.items())), lambda: _views(graph, self.paths))
+        target = graph.to_canonical_etype(next(iter(self.paths.values()))[-1])[2]
         z = h[target]
         for layer in self.layers:
             z = layer(views, z)
@@ -243,4 +255,10 @@ class _Typed(nn.Module):
         for ntype, count in snapshots.num_nodes.items():
             rows = z if ntype == target else self.widen(h[ntype])
             found.append(rows.view(len(snapshots), count, -1))
-        return torch.cat(found, 1)
+        return torch.cat(found, 1) * snapshots.present.to(z).unsqueeze(-1)
+
+
+def _views(graph, paths):
+    """As hgat.graph.metapaths, but one step may have no pair along a path."""
+    found = [dgl.metapath_reachable_graph(graph, list(path)) for path in paths.values()]
+    return union([dgl.add_self_loop(dgl.remove_self_loop(g)) for g in found], list(paths))

@@ -22,8 +22,9 @@ class TGAT(nn.Module):
     recent.edge's numbers -> logits [B] of the links. Only events before a link's own time are read, in every layer.
     Elapsed times are taken in the times' own type: whole numbers can be shifted without changing a bit.
     Raises RecipeError for node_input without what it reads, ShapeError and GraphError as RecentNeighbours.queries.
-    Paper: Xu et al. 2020, arXiv:2002.07962. Sizes, dropout and the perceptron on links as in the authors' code.
-    Differs: a pair (node, time) that is asked for twice is computed once, with one sample and one dropout.
+    Paper: Xu et al. 2020, arXiv:2002.07962. Layers, heads, neighbours, dropout and the perceptron on links as in the
+    authors' code, whose widths are all that of the features. Differs: a pair (node, time) that is asked for twice is
+    computed once, with one sample and one dropout.
     """
 
     graph_kind = "recent"

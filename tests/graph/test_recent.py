@@ -136,17 +136,21 @@ def test_never_looks_ahead(sample, by):
     assert same == [by == 0] * 3
 
 
-def test_uniform_has_different_events_with_equal_chances():
-    count, size, trials = 3, 7, 20000
-    graph = from_events((torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.int64), range(size)))
-    recent = recent_neighbours(graph)
-    _, time, edge, mask = recent.before([1] * trials, [size - 1] * trials, count, "uniform")
+@pytest.mark.parametrize(("count", "choices"), [(1, 6), (3, 20), (5, 6)])
+def test_uniform_has_different_events_with_equal_chances(count, choices):
+    each = 1000
+    recent = recent_neighbours(from_events(([0] * 7, [1] * 7, range(7))))
+    _, time, edge, mask = recent.before([1] * choices * each, [6] * choices * each, count, "uniform")
     assert mask.all() and (edge.diff() > 0).all() and torch.equal(time, edge)
-    # Six events are before the time: 20 choices of three, each 1000 times; sd 31.
-    _, seen = torch.unique(edge @ torch.tensor([1, 10, 100]), return_counts=True)
-    assert len(seen) == 20 and (seen - 1000).abs().max() < 160
-    few = recent.before([1], [2], count, "uniform")
-    assert few[2].tolist() == [[-1, 0, 1]] and few[3].tolist() == [[False, True, True]]
+    # Six events are before the time; each choice comes 1000 times, with a standard deviation below 32.
+    _, seen = torch.unique(edge @ 10 ** torch.arange(count), return_counts=True)
+    assert len(seen) == choices and (seen - each).abs().max() < 160
+
+
+def test_uniform_has_all_where_there_are_few():
+    recent = recent_neighbours(from_events(([0] * 7, [1] * 7, range(7))))
+    _, _, edge, mask = recent.before([1, 1], [2, 3], 3, "uniform")
+    assert edge.tolist() == [[-1, 0, 1], [0, 1, 2]] and mask.tolist() == [[False, True, True], [True] * 3]
 
 
 def test_a_generator_decides():

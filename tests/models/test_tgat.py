@@ -69,6 +69,14 @@ def test_equals_a_plain_recursion(settings):
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_settings_reach_the_layers():
+    model, recent, *rest = stage(norm=False, heads=3, time_encoding="sincos", sample="uniform", neighbours=1)
+    assert [layer.norm for layer in model.layers] == [None] * 2
+    assert {layer.time.form for layer in model.layers} == {"sincos"}
+    drawn = {tuple(model.attention(recent, *queries(), *rest)[3].flatten().tolist()) for _ in range(3)}
+    assert len(drawn) == 3 and model.attention(recent, *queries(), *rest)[0].shape[1] == 3
+
+
 @pytest.mark.parametrize("settings", FORMS, ids=str)
 def test_link_is_scored_from_both_ends_at_its_time(settings):
     model, *rest = stage(**settings)
@@ -137,7 +145,7 @@ def test_fractions_of_a_second_count_even_late():
     """float64 seconds since 1970: in float32 they would be equal for two minutes."""
     now = 1.7e9
     graph = from_events(([0, 0], [1, 2], [now, now + 0.25]))
-    model = TGAT.for_graph(recent_neighbours(graph), **SMALL)
+    model = TGAT.for_graph(recent_neighbours(graph), **SMALL).eval()
     at = [model.embed(recent_neighbours(graph), [0], [now + later])[0] for later in (0.2, 0.3, 0.7)]
     assert not any(torch.allclose(a, b, atol=1e-3) for a, b in zip(at, at[1:], strict=False))
 
