@@ -13,6 +13,7 @@ COMMANDS = {
     "layers": "whole layers with shared parameters",
     "epochs": "whole training epochs",
     "blocks": "new sampled blocks and small graphs, with the building of structure",
+    "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
     "scaling": "growth with edges, heads, width and threads, as plots",
 }
 

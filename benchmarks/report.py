@@ -194,6 +194,8 @@ class Report:
             cells.append(" ")
             cells += [_number(ratio(least.get(name), least.get("hgat")), 9) for name in ("DGL", "PyG")]
             self.say("".join(cells))
+            for name in sorted(time.keys() - {"hgat", "DGL", "PyG", FLOOR}):
+                self.say(f"{'':<46}{name}/hgat: time {_number(ratio(time[name], time.get('hgat')), 0)}")
 
     def finish(self, path=None):
         """Write the JSON file if one is asked for, with bare times; gives the exit status: 1 if a pair was unequal."""

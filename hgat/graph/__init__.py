@@ -3,6 +3,7 @@
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.metapath import Views, metapath_graph, metapaths, union
+from hgat.graph.recent import RecentNeighbours, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join, join_types
 from hgat.graph.snapshots import Snapshots, snapshots
 from hgat.graph.walks import Walks, walks
@@ -10,6 +11,7 @@ from hgat.graph.walks import Walks, walks
 __all__ = [
     "JoinedRelations",
     "JoinedTypes",
+    "RecentNeighbours",
     "Snapshots",
     "Views",
     "Walks",
@@ -24,6 +26,7 @@ __all__ = [
     "metapath",
     "metapath_graph",
     "metapaths",
+    "recent_neighbours",
     "relations",
     "snapshots",
     "union",

@@ -8,6 +8,7 @@ import torch
 from hgat.errors import GraphError, ShapeError, check_range
 from hgat.graph.csr import in_order
 from hgat.graph.events import event_times
+from hgat.kernels import cpu
 
 __all__ = ["RecentNeighbours", "prepare", "recent_neighbours"]
 
@@ -75,6 +76,8 @@ class RecentNeighbours:
         if sample not in ("recent", "uniform"):
             raise ShapeError(f"sample: expected 'recent' or 'uniform', got {sample!r}")
         nodes, times = self.queries(nodes, times)
+        if sample == "recent" and self._compiled:
+            return self._last(nodes, times, count)
         first, end = self.indptr[nodes], self._end(nodes, times)
         place = end.unsqueeze(1) + torch.arange(-count, 0, device=end.device)
         mask = place >= first.unsqueeze(1)
@@ -88,8 +91,28 @@ class RecentNeighbours:
             padded.view(-1)[slot] = values[found]
         return neighbour, time, edge, mask
 
+    @property
+    def _compiled(self):
+        return cpu.available() and self.indptr.device.type == "cpu"
+
+    @property
+    def _events(self):
+        return self.indptr, self.neighbour, self.time, self.edge
+
+    def _last(self, nodes, times, count):
+        """The last `count` events, by the compiled core."""
+        shape = (len(nodes), count)
+        found = [torch.empty(shape, dtype=kind) for kind in (torch.int64, times.dtype, torch.int64, torch.uint8)]
+        cpu.recent(self._events, nodes, times, found)
+        neighbour, time, edge, mask = found
+        return neighbour, time, edge, mask.view(torch.bool)
+
     def _end(self, nodes, times):
         """Where the events of each node before the given time end: binary search in all rows at once."""
+        if self._compiled:
+            end = torch.empty_like(nodes)
+            cpu.recent(self._events, nodes, times, end=end)
+            return end
         low, high = self.indptr[nodes], self.indptr[nodes + 1]
         while (unsure := low < high).any():
             middle = torch.div(low + high, 2, rounding_mode="floor")

@@ -241,15 +241,14 @@ def snapshots(
     times = {etype: event_times(graph, etype) for etype in graph.canonical_etypes}
     if not sum(len(t) for t in times.values()):
         raise GraphError("snapshots: expected at least one event, got none")
+    num_nodes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
+    total = sum(num_nodes.values())
     if given == ["column"]:
         step, bounds = _given_steps(graph, column), None
         count = 1 + max(int(s.max()) for s in step.values() if len(s))
     else:
-        step, bounds, count = _cut(times, **{given[0]: ways[given[0]]})
-    num_nodes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
-    if count * sum(num_nodes.values()) > LARGEST:
-        total = sum(num_nodes.values())
-        raise GraphError(f"snapshots: expected fewer than 2^31 nodes in all, got {count:,} steps of {total:,} nodes")
+        step, bounds, count = _cut(times, total, **{given[0]: ways[given[0]]})
+    _check_size(count, total)
     links, first = {}, {ntype: torch.full((n,), count) for ntype, n in num_nodes.items()}
     for etype in graph.canonical_etypes:
         src, dst = (end.long().cpu() for end in in_order(graph, etype))
@@ -334,18 +333,19 @@ def _given_steps(graph, column):
     return steps
 
 
-def _cut(times, boundaries=None, windows=None, width=None, events=None):
+def _cut(times, num_nodes, boundaries=None, windows=None, width=None, events=None):
     """({relation: step of each event, -1 outside}, boundaries, number of steps)."""
     every = np.sort(torch.cat([t.to(_wider(times)) for t in times.values()]).numpy())
     if windows is not None:
         _positive("windows", windows, whole=True)
-        _check_count(windows)
+        _check_size(int(windows), num_nodes)  # before so many boundaries are made
         bounds = np.linspace(every[0], every[-1], int(windows) + 1)
     elif width is not None:
         _positive("width", width)
         number = int((every[-1] - every[0]) // width) + 1
-        _check_count(number)
+        _check_size(number, num_nodes)
         bounds = every[0] + width * np.arange(number + 1)
+        bounds[-1] = max(bounds[-1], every[-1])  # rounding must not leave the last event out
     elif events is not None:
         _positive("events", events, whole=True)
         bounds = np.concatenate([np.unique(every[:: int(events)]), every[-1:]])
@@ -378,6 +378,6 @@ def _positive(name, value, whole=False):
         raise GraphError(f"{name}: expected a {'whole' if whole else 'finite'} number above 0, got {value!r}")
 
 
-def _check_count(number):
-    if number > LARGEST:
-        raise GraphError(f"snapshots: expected fewer than 2^31 windows, got {number:,}")
+def _check_size(steps, nodes):
+    if steps * nodes > LARGEST:
+        raise GraphError(f"snapshots: expected fewer than 2^31 nodes in all, got {steps:,} steps of {nodes:,} nodes")

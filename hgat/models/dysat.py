@@ -52,6 +52,7 @@ class DySAT(nn.Module):
         combine: Literal["stack", "concat"] = "stack",
         position: Literal["learned", "time", "none"] = "learned",
         temporal_scale: Literal["sqrt_d", "sqrt_T"] = "sqrt_d",
+        temporal_residual: bool = False,
         mask_absent: bool = True,
         paths: dict = {},  # noqa: B006 (read only)
         embed: int = 64,
@@ -91,7 +92,13 @@ class DySAT(nn.Module):
         for count in temporal_heads if temporal else ():
             self.past.append(
                 TemporalAttention(
-                    width, count, len(snapshots), temporal_drop, position=position, scale=temporal_scale
+                    width,
+                    count,
+                    len(snapshots),
+                    temporal_drop,
+                    position=position,
+                    scale=temporal_scale,
+                    residual=temporal_residual,
                 )
             )
 

@@ -10,6 +10,7 @@ from hgat.nn.hgt import HGTConv
 from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 from hgat.nn.snapshotgat import SnapshotGATConv
 from hgat.nn.temporal import TemporalAttention
+from hgat.nn.tgat import TGATConv, TimeEncoding
 
 __all__ = [
     "DotGatConv",
@@ -22,5 +23,7 @@ __all__ = [
     "RGATConv",
     "SemanticAttention",
     "SnapshotGATConv",
+    "TGATConv",
     "TemporalAttention",
+    "TimeEncoding",
 ]

@@ -14,11 +14,12 @@ class TemporalAttention(nn.Module):
     """Scaled dot-product self-attention over the T steps of each node, each step seeing itself and those before it.
 
         X = x + p;  Q, K, V = X W_q, X W_k, X W_v
-        beta_ij = softmax over j <= i of Q_i . K_j / sqrt(D);  Z = beta V, heads side by side
+        beta_ij = softmax over j <= i of Q_i . K_j / sqrt(D);  Z = beta V, heads side by side [+ X]
         out = relu(Z W + b) + Z
 
     position: "learned", p a row for each of num_steps steps; "time", p_t = cos(w time_t + phi) with learned w and phi,
     for which forward takes the time of every step; "none". scale: "sqrt_d" or "sqrt_T", sqrt(T) in place of sqrt(D).
+    residual: X is added to Z.
     Inside hgat.ops.uniform_attention() beta is the mean over the steps up to i.
 
     forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives zeros;
@@ -29,11 +30,20 @@ class TemporalAttention(nn.Module):
 
     Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 2. Differs: its mask is printed with i and j exchanged, which
     would let a step see the future and not the past; text and code mean the form above. The feed-forward layer's ReLU and
-    skip, and "sqrt_T", are those of the authors' code; the masking of absent steps is in neither.
+    skip, and "sqrt_T", are those of the authors' code; the masking of absent steps and the residual are in neither.
     """
 
     def __init__(
-        self, feats, num_heads, num_steps=None, attn_drop=0.0, *, position="learned", scale="sqrt_d", feed_forward=True
+        self,
+        feats,
+        num_heads,
+        num_steps=None,
+        attn_drop=0.0,
+        *,
+        position="learned",
+        scale="sqrt_d",
+        feed_forward=True,
+        residual=False,
     ):
         super().__init__()
         if position not in ("learned", "time", "none"):
@@ -45,7 +55,7 @@ class TemporalAttention(nn.Module):
         if position == "learned" and (num_steps is None or num_steps < 1):
             raise ShapeError(f"num_steps: expected 1 or more for learned positions, got {num_steps}")
         self._feats, self._num_heads = feats, num_heads
-        self.position, self.scale = position, scale
+        self.position, self.scale, self.residual = position, scale, residual
         self.qkv = nn.Linear(feats, 3 * feats, bias=False)
         if position == "learned":
             self.place = nn.Parameter(torch.empty(num_steps, feats))
@@ -75,7 +85,8 @@ class TemporalAttention(nn.Module):
         if present is not None:
             check_shape("present", present, ("T", steps), ("N", nodes))
             present = present.t()  # [N, T]
-        query, key, value = self._project(x, 0, time)
+        x = self._placed(x, 0, time)
+        query, key, value = self._project(x)
         causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
         mask = causal
         if present is not None and not bool(present.all()):
@@ -84,7 +95,7 @@ class TemporalAttention(nn.Module):
             mask = mask.unsqueeze(1)  # [N, 1, T, T]
         else:
             present = None
-        out = self._finish(self._attend(query, key, value, mask, steps), present)
+        out = self._finish(x, self._attend(query, key, value, mask, steps), present)
         if not get_attention:
             return out
         beta = self._weights(query, key, mask, steps)
@@ -92,32 +103,38 @@ class TemporalAttention(nn.Module):
 
     def extend(self, x, cache=None, present=None, time=None):
         """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
-        check_shape("x", x, ("N", None), ("F", self._feats))
+        check_shape("x", x, ("N", None if cache is None else cache[0].shape[0]), ("F", self._feats))
+        if present is not None:
+            check_shape("present", present, ("N", len(x)))
         first = 0 if cache is None else cache[0].shape[2]
         time = None if time is None else torch.as_tensor([time])
-        query, key, value = self._project(x.unsqueeze(1), first, time)
+        x = self._placed(x.unsqueeze(1), first, time)
+        query, key, value = self._project(x)
         seen = x.new_ones(len(x), 1, dtype=torch.bool) if present is None else present.unsqueeze(1)
         if cache is not None:
-            check_shape("x", x, ("N", cache[0].shape[0]), ("F", self._feats))
             key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
             seen = torch.cat([cache[2], seen], 1)
         mask = seen.clone()
         mask[:, -1] = True
         out = self._attend(query, key, value, mask[:, None, None], key.shape[2])
-        return self._finish(out, seen[:, -1:]).squeeze(1), (key, value, seen)
+        return self._finish(x, out, seen[:, -1:]).squeeze(1), (key, value, seen)
 
-    def _project(self, x, first, time):
-        """Q, K, V [N, H, T, D] of steps from number `first` on."""
+    def _placed(self, x, first, time):
+        """X [N, T, F] of steps from number `first` on."""
         steps = x.shape[1]
         if self.position == "learned":
             if first + steps > len(self.place):
                 raise ShapeError(f"x: expected at most {len(self.place)} steps, as many as positions, got {first + steps}")
-            x = x + self.place[first : first + steps]
-        elif self.position == "time":
+            return x + self.place[first : first + steps]
+        if self.position == "time":
             if time is None:
                 raise ShapeError("time: expected the time of every step, [T], got None")
             check_shape("time", time, ("T", steps))
-            x = x + torch.cos(time.to(x).unsqueeze(1) * self.frequency + self.phase)
+            return x + torch.cos(time.to(x).unsqueeze(1) * self.frequency + self.phase)
+        return x
+
+    def _project(self, x):
+        """Q, K, V [N, H, T, D]."""
         heads = self.qkv(x).unflatten(-1, (3, self._num_heads, -1))
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -137,7 +154,8 @@ class TemporalAttention(nn.Module):
         logits = query @ key.transpose(-1, -2) * self._factor(query, steps)
         return logits.masked_fill(~mask, -torch.inf).softmax(-1)
 
-    def _finish(self, z, present):
+    def _finish(self, x, z, present):
+        z = z + x if self.residual else z
         if self.feed_forward is not None:
             z = F.relu(self.feed_forward(z)) + z
         return z if present is None else z * present.unsqueeze(-1)

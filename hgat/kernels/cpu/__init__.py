@@ -31,6 +31,7 @@ __all__ = [
     "edge_sum",
     "gatv2",
     "info",
+    "recent",
     "softmax_backward",
     "use_instruction_set",
     "weighted_sum",
@@ -120,6 +121,19 @@ def dropout_scale(scale, seed, threshold, keep_scale, threads):
 def build_structure(src, dst, num_src, num_dst):
     """The edges sorted by destination and by source, int32 [n]; ValueError for a node number out of range."""
     return torch.from_numpy(_core.build_structure(_array(src), _array(dst), num_src, num_dst))
+
+
+def recent(events, nodes, times, found=(None,) * 4, end=None):
+    """The last events of each node before a time.
+
+    events: (indptr, neighbour, time, edge). found: memory for (neighbour, time, edge, mask), [B, count] each, the mask
+    uint8, or none. end: memory for where each node's events before the time end.
+    """
+    count = 0 if found[0] is None else found[0].shape[1]
+    _core.recent(
+        *map(_array, events), _array(nodes), _array(times), count, *map(_memory, found), _memory(end),
+        torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def additive(

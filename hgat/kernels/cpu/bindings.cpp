@@ -21,6 +21,7 @@
 
 #include "dropout.h"
 #include "kernels.h"
+#include "recent.h"
 #include "structure.h"
 
 namespace nb = nanobind;
@@ -188,6 +189,49 @@ nb::object build_structure(const Array& src, const Array& dst, int64_t num_src, 
   }
   const size_t shape[1] = {data->size()};
   return nb::cast(nb::ndarray<nb::numpy, int32_t>(data->data(), 1, shape, owner));
+}
+
+// ---- events ----
+
+template <class Time>
+void recent_of(const Array& indptr, const Array& neighbour, const Array& time, const Array& edge, const Array& nodes,
+               const Array& times, int64_t count, MaybeArray near, MaybeArray when, MaybeArray which, MaybeArray mask,
+               MaybeArray end, int threads) {
+  const int64_t rows = static_cast<int64_t>(indptr.size()) - 1, events = static_cast<int64_t>(time.size());
+  const int64_t queries = static_cast<int64_t>(nodes.size()), slots = queries * count;
+  const hgat::Events<Time> known{static_cast<const int64_t*>(checked("indptr", indptr, 64, rows + 1)),
+                                 static_cast<const int64_t*>(checked("neighbour", neighbour, 64, events)),
+                                 static_cast<const Time*>(checked("time", time, 64, events)),
+                                 static_cast<const int64_t*>(checked("edge", edge, 64, events))};
+  const auto* node = static_cast<const int64_t*>(checked("nodes", nodes, 64, queries));
+  const auto* now = static_cast<const Time*>(checked("times", times, 64, queries));
+  if (count < 0 || (count && !(near && when && which && mask)))
+    throw nb::value_error("count: expected 0 or more, and memory for what is found");
+  const hgat::Found<Time> found{static_cast<int64_t*>(checked("neighbour", near, 64, slots)),
+                                static_cast<Time*>(checked("time", when, 64, slots)),
+                                static_cast<int64_t*>(checked("edge", which, 64, slots)),
+                                static_cast<uint8_t*>(checked("mask", mask, 8, slots)),
+                                static_cast<int64_t*>(checked("end", end, 64, queries))};
+  nb::gil_scoped_release release;
+  for (int64_t row = 0; row < rows; ++row)
+    if (known.indptr[row] < 0 || known.indptr[row] > known.indptr[row + 1] || known.indptr[row + 1] > events) {
+      nb::gil_scoped_acquire acquire;
+      throw nb::value_error("indptr: expected rising positions of events");
+    }
+  for (int64_t q = 0; q < queries; ++q)
+    if (node[q] < 0 || node[q] >= rows) {
+      nb::gil_scoped_acquire acquire;
+      throw nb::value_error("nodes: expected numbers of rows");
+    }
+  hgat::recent<Time>(known, node, now, queries, count, found, threads);
+}
+
+void recent(const Array& indptr, const Array& neighbour, const Array& time, const Array& edge, const Array& nodes,
+            const Array& times, int64_t count, MaybeArray near, MaybeArray when, MaybeArray which, MaybeArray mask,
+            MaybeArray end, int threads) {
+  if (time.dtype() != times.dtype()) refuse("times", "the type of the events' times", times);
+  const auto run = time.dtype() == nb::dtype<double>() ? &recent_of<double> : &recent_of<int64_t>;
+  run(indptr, neighbour, time, edge, nodes, times, count, near, when, which, mask, end, threads);
 }
 
 // ---- operators ----
@@ -400,6 +444,7 @@ NB_MODULE(_core, module) {
   module.def("dropout_scale", &dropout_scale<float>);
   module.def("dropout_scale", &dropout_scale<double>);
   module.def("build_structure", &build_structure);
+  module.def("recent", &recent);
   module.def("additive", &additive);
   module.def("gatv2", &gatv2);
   module.def("dot", &dot);

@@ -32,14 +32,22 @@ FEWEST = 5  # links of a step below which there is nothing to split
 RIVALS = 100  # other partners that a link is ranked among
 FIT, VAL, TEST = 0, 1, 2
 METRICS = ("macro_auc", "micro_auc", "average_precision", "mrr")
-VIEWS = {"all": "all links", "no_self": "without self-links", "new": "new links"}
+# What is scored besides the recipe's own choice: strict is without self-links and without ends that nobody could know.
+VIEWS = {
+    "all": "all links",
+    "no_self": "without self-links",
+    "strict": "without self-links and unseen nodes",
+    "new": "new links",
+    "new_strict": "new links without unseen nodes",
+}
 
 
 class Experiment(Base):
     """Timed events cut into snapshots, and one training per target step.
 
     first_target: the first step to predict; all from there to the last are. self_links: events of a node with itself are
-    links to be predicted, too, as in the paper's code; the scores without them are reported either way. ahead: how many
+    links to be predicted, too. unseen_nodes: pairs without a link may have ends that appear in the target step only,
+    which is easy to tell. Both are so in the paper's code; the scores without them are reported either way. ahead: how many
     steps ahead to look with one training, on all but that many steps. loss: "walks", nodes that random walks meet near
     each other against nodes drawn by degree^0.75 (paper), or "links", the next step's links against pairs drawn so.
     num_walks, walk_length, window: the walks. positives, negatives: drawn per node, step and epoch. negative_weight: of
@@ -59,6 +67,7 @@ class Experiment(Base):
         *,
         first_target: int = 1,
         self_links: bool = False,
+        unseen_nodes: bool = False,
         ahead: int = 1,
         loss: Literal["walks", "links"] = "walks",
         num_walks: int = 10,
@@ -81,7 +90,7 @@ class Experiment(Base):
             raise RecipeError(f"graph: expected two snapshots or more, to learn from and to predict, got {steps}")
         if not 1 <= first_target < steps:
             raise RecipeError(f"protocol.first_target: expected a step from 1 to {steps - 1}, got {first_target}")
-        self.self_links, self.ahead, self.loss = self_links, ahead, loss
+        self.self_links, self.unseen_nodes, self.ahead, self.loss = self_links, unseen_nodes, ahead, loss
         self.walk_settings = {"num_walks": num_walks, "length": walk_length, "window": window}
         self.positives, self.negatives, self.negative_weight = positives, negatives, negative_weight
         self.batch = batch
@@ -104,8 +113,12 @@ class Experiment(Base):
 
     def examples(self, target, view, seed, known_at=None):
         """Pairs of step `target` to score, the same for every variant of one seed."""
-        self_links = self.self_links and view == "all"
-        return self.pairs.examples(target, seed, self_links=self_links, new=view == "new", known_at=known_at)
+        options = {
+            "self_links": self.self_links and view == "all",
+            "unseen_nodes": self.unseen_nodes and "strict" not in view,
+            "new": view.startswith("new"),
+        }
+        return self.pairs.examples(target, seed, **options, known_at=known_at)
 
     def model(self, past=None, **changes):
         """The recipe's model for the steps up to the last target, or for other ones, with fresh weights."""
@@ -173,7 +186,7 @@ class _Pairs:
     def count(self, step, self_links):
         return len(self.known(step, self_links))
 
-    def examples(self, target, seed, *, self_links, new, known_at=None):
+    def examples(self, target, seed, *, self_links, unseen_nodes, new, known_at=None):
         """Links of a step and as many pairs without one, split 20/20/60; None where there are too few links."""
         random = np.random.RandomState([seed, target, int(new), int(self_links)])
         links = self.known(target, self_links, known_at)
@@ -183,7 +196,7 @@ class _Pairs:
             return None
         taken = self.of(target)
         before = self.present[(target if known_at is None else known_at) - 1]
-        others = self._without_link(len(links), taken, before, random)
+        others = self._without_link(len(links), taken, self.present[target] if unseen_nodes else before, random)
         links = random.permutation(links)[: len(others)]
         key = np.concatenate([links, others])
         half = len(links)
@@ -337,8 +350,9 @@ class _Tally:
         more = {}
         for view, title in VIEWS.items():
             found = [self._of(f"{view}.{t}") for t in self.experiment.targets if f"{view}.{t}.label" in self.kept]
+            shown = METRICS if view in ("all", "strict") else METRICS[:2]
             if found:
-                more |= {f"{title}, {name}": value for name, value in _summary(found).items()}
+                more |= {f"{title}, {name}": value for name, value in _summary(found).items() if name in shown}
         for step in range(1, self.experiment.ahead + 1):
             if self.experiment.ahead > 1 and f"ahead.{step}.label" in self.kept:
                 more[f"{step} step{'s' if step > 1 else ''} ahead, auc"] = _summary([self._of(f"ahead.{step}")])["macro_auc"]
