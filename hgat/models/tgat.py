@@ -75,10 +75,10 @@ class TGAT(nn.Module):
             nn.init.xavier_normal_(layer.weight)
 
     @classmethod
-    def for_graph(cls, recent, feat=None, edge_feat=None, **settings):
+    def for_graph(cls, graph, feat=None, num_outputs=None, target=None, *, edge_feat=None, **settings):
         """The model for a prepared graph, the features of its nodes [N, F] and of its events [E, Fe]."""
         widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
-        return cls(recent.num_nodes, *widths, **settings)
+        return cls(graph.num_nodes, *widths, **settings)
 
     def embed(self, recent, nodes, times, feat=None, edge_feat=None):
         """h of each node at its time, [B, hidden]."""

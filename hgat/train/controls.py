@@ -21,6 +21,7 @@ TITLES = {
     "neighbours": "linear on neighbours",
     "no_temporal": "no temporal attention",
     "no_structural": "no structural attention",
+    "no_time": "order of events only",
     "counting": "counting, untrained",
 }
 

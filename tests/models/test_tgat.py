@@ -35,7 +35,7 @@ def stage(columns=None, **settings):
     """(model, what it is called with after the nodes and times)."""
     graph = from_events(columns or events(), num_nodes=NODES)
     recent, feat, edge_feat = recent_neighbours(graph), torch.randn(NODES, IN), graph.edata["feat"]
-    return TGAT.for_graph(recent, feat, edge_feat, **{**SMALL, **settings}).eval(), recent, feat, edge_feat
+    return TGAT.for_graph(recent, feat, edge_feat=edge_feat, **{**SMALL, **settings}).eval(), recent, feat, edge_feat
 
 
 def queries():
@@ -153,7 +153,7 @@ def test_fractions_of_a_second_count_even_late():
 def test_time_unit_scales_elapsed_time():
     src, dst, time, edge_feat = events()
     model, recent, *rest = stage((src, dst, time, edge_feat))
-    other = TGAT.for_graph(recent, *rest, **SMALL, time_unit=64.0).eval()
+    other = TGAT.for_graph(recent, rest[0], edge_feat=rest[1], **SMALL, time_unit=64.0).eval()
     other.load_state_dict(model.state_dict())
     slow = recent_neighbours(from_events((src, dst, time * 64), num_nodes=NODES))
     nodes, times = queries()
@@ -207,7 +207,7 @@ def test_every_parameter_gets_a_finite_gradient(settings):
 @pytest.mark.parametrize("settings", FORMS, ids=str)
 def test_state_dict_round_trip(settings):
     model, recent, *rest = stage(**settings)
-    other = TGAT.for_graph(recent, *rest, **{**SMALL, **settings}).eval()
+    other = TGAT.for_graph(recent, rest[0], edge_feat=rest[1], **{**SMALL, **settings}).eval()
     nodes, times = queries()
 
     def run(which):

@@ -91,6 +91,8 @@ class Experiment(Base):
         if not 1 <= first_target < steps:
             raise RecipeError(f"protocol.first_target: expected a step from 1 to {steps - 1}, got {first_target}")
         self.self_links, self.unseen_nodes, self.ahead, self.loss = self_links, unseen_nodes, ahead, loss
+        self.views = ["all", "new"]
+        self.views += ["no_self"] * self_links + ["strict"] * (self_links or unseen_nodes) + ["new_strict"] * unseen_nodes
         self.walk_settings = {"num_walks": num_walks, "length": walk_length, "window": window}
         self.positives, self.negatives, self.negative_weight = positives, negatives, negative_weight
         self.batch = batch
@@ -328,7 +330,7 @@ class _Tally:
     def add(self, target, score_of):
         """score_of(examples) -> f(src, dst), the scores of pairs; fitted on the examples' first part."""
         experiment = self.experiment
-        for view in VIEWS:
+        for view in experiment.views:
             examples = experiment.examples(target, view, self.seed)
             if examples is not None:
                 self._keep(f"{view}.{target}", examples, score_of(examples))
