@@ -37,6 +37,16 @@ def test_minibatch_rgat_beats_chance(capsys):
     assert "chance" in capsys.readouterr().out
 
 
+def test_events_become_a_dysat_that_knows_the_next_links(tmp_path, capsys):
+    example = _load("events_to_dysat")
+    assert example.main([]) > 0.75
+    assert "looks back at" in capsys.readouterr().out
+    table = tmp_path / "met.csv"
+    lines = [f"{'abcdefg'[k % 7]},{'abcdefg'[(k + 1 + k % 3) % 7]},{k % 60}" for k in range(300)]
+    table.write_text("\n".join(["who,whom,when", *lines]))
+    assert 0 <= example.main(["--epochs", "2", str(table), "who", "whom", "when"]) <= 1
+
+
 def test_every_example_has_a_test():
     tested = re.findall(r'_load\("(\w+)"\)', Path(__file__).read_text())
     assert sorted(set(tested)) == sorted(p.stem for p in (ROOT / "examples").glob("*.py"))
@@ -44,7 +54,7 @@ def test_every_example_has_a_test():
 
 def test_python_of_the_readme_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     import dgl
 
     names = {"model": dgl.nn.GATConv(5, 3, 2)}  # the model that the reader has
@@ -53,3 +63,7 @@ def test_python_of_the_readme_runs():
     graph = names["dgl"].add_self_loop(names["dgl"].rand_graph(7, 11))
     assert names["GAT"](5, 3, 2)(graph, names["torch"].randn(7, 5)).shape == (7, 2)
     assert type(names["model"]) is names["hgat"].nn.GATConv
+    for step in ("first", "second"):
+        column = names["h"][:, ["first", "second"].index(step)]
+        names["torch"].testing.assert_close(names[step], column, atol=1e-5, rtol=1e-5)
+    assert (names["when"] < names["moments"].unsqueeze(1))[names["mask"]].all() and names["mask"].any()

@@ -151,7 +151,7 @@ class DySAT(nn.Module):
         return found
 
     def _seen(self, snapshots, device):
-        """(present [T, N] or None, the middle of every step's time, in steps, or None)."""
+        """(present [T, N] or None, the number of every step [T] or None)."""
         present = snapshots.present.to(device) if self.mask_absent else None
         time = None
         if self.past and self.past[0].position == "time":

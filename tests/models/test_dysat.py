@@ -416,7 +416,7 @@ def test_what_comes_back_after_two_steps_needs_the_past():
     settings = {"heads": [4], "hidden": 8, "temporal_heads": [2], **STILL}
     with_past = _auc(DySAT.for_graph(found, feat, **settings), 1, feat)
     without = _auc(DySAT.for_graph(found, feat, **settings, temporal=False), 1, feat)
-    assert with_past > 0.9 and without < 0.65, (with_past, without)
+    assert with_past > 0.85 and without < 0.6, (with_past, without)
 
 
 @pytest.mark.parametrize(("kind", "settings", "sentence"), [
