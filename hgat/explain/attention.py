@@ -42,10 +42,12 @@ def past(model, structure, feat):
     if not isinstance(structure, Snapshots):
         return []
     present = structure.present
+    # Steps before a node has appeared are looked at, too, where the model does not hide them.
+    seen = present if model.mask_absent else torch.ones_like(present)
     found = []
     for depth, beta in enumerate(_resting(model, lambda: model.attention(structure, feat)), 1):
         beta = beta.mean(1).cpu()
-        visible = (present.t().unsqueeze(1) & present.t().unsqueeze(2)).tril()  # [N, T, T]
+        visible = (seen.t().unsqueeze(1) & present.t().unsqueeze(2)).tril()  # [N, T, T]
         beta = torch.where(visible, beta * visible.sum(2, keepdim=True), 0.0)
         by_step = beta.sum(0) / visible.sum(0).clamp_min(1)
         by_node = beta[:, -1]

@@ -12,9 +12,16 @@ class Base:
     """One recipe on its data: builds the inputs once, and a fresh model for every fit."""
 
     kind = None  # the class of task that the protocol takes
+    graph_kinds = ()  # the structures that its models may run on, modules of hgat.graph
 
     def __init__(self, recipe, root, device):
         self.recipe = recipe
+        graph_kind = models.find(recipe.system).graph_kind
+        if graph_kind not in self.graph_kinds:
+            raise RecipeError(
+                f"protocol: expected a model on {' or '.join(self.graph_kinds)} for {recipe.protocol['name']}, got "
+                f"{recipe.system} on {graph_kind}"
+            )
         self.device = _device(device)
         self.task = data.load(recipe.data["name"], root, **recipe.settings("data"))
         if not isinstance(self.task, self.kind):

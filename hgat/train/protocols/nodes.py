@@ -21,6 +21,7 @@ class Experiment(Base):
     """A Task, the structure that the model wants, and the features of its nodes."""
 
     kind = Task
+    graph_kinds = ("homogeneous", "metapath", "relations")
     unit = "nodes"
     metrics = tuple(metrics.names())
     controls = tuple(controls.names())

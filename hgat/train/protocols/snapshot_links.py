@@ -55,6 +55,7 @@ class Experiment(Base):
     """
 
     kind = EventTask
+    graph_kinds = ("snapshots",)
     unit = "pairs"
     metrics = METRICS
     controls = ("counting", "no_structural", "no_temporal", "uniform")
@@ -98,12 +99,20 @@ class Experiment(Base):
         self.batch = batch
         pairs = _Pairs(self.snapshots)
         self.pairs = pairs
-        self.targets = [t for t in range(first_target, steps) if pairs.count(t, self_links=False) >= FEWEST]
+        found = [t for t in range(first_target, steps) if pairs.count(t) >= FEWEST]
+        self.targets = [t for t in found if self.examples(t, "all", 0) is not None]
         if not self.targets:
             raise RecipeError(
                 f"protocol.first_target: expected a step from {first_target} on with {FEWEST} links or more among nodes "
-                "that have appeared before, got none"
+                "that have appeared before, and as many pairs without one, got none"
             )
+        if ahead > 1 and steps - ahead not in self.targets:
+            least, most = steps - self.targets[-1], steps - self.targets[0]
+            raise RecipeError(f"protocol.ahead: expected 1, or steps from {least} to {most} that can be predicted, got {ahead}")
+        if loss == "links" and self.targets[0] < 2:
+            raise RecipeError(f"protocol.first_target: expected 2 or more with loss = 'links', got {first_target}")
+        if self.snapshots.is_typed and "no_structural" in recipe.train.controls:
+            raise RecipeError("train.controls: expected no 'no_structural' with several types of nodes or events, got it")
         self.past = self.snapshots[: self.targets[-1]]
         self.inputs = (self.past, self.feat)
 
@@ -145,7 +154,7 @@ class Experiment(Base):
 
 @dataclass(frozen=True)
 class _Examples:
-    """Pairs, links first: src, dst, label, part, [M] each; rivals: [links of the test part, 1 + RIVALS] other ends."""
+    """Pairs, links first: src, dst, label, part, [M] each; rivals: [links of the test part, RIVALS] other ends, -1 for none."""
 
     src: np.ndarray
     dst: np.ndarray
@@ -185,11 +194,12 @@ class _Pairs:
         keep = before[src] & before[dst]
         return key[keep & (src != dst) if not self_links else keep]
 
-    def count(self, step, self_links):
-        return len(self.known(step, self_links))
+    def count(self, step):
+        """How many links of two different nodes there are to predict."""
+        return len(self.known(step, self_links=False))
 
     def examples(self, target, seed, *, self_links, unseen_nodes, new, known_at=None):
-        """Links of a step and as many pairs without one, split 20/20/60; None where there are too few links."""
+        """Links of a step and as many pairs without one, split 20/20/60; None where there are too few of either."""
         random = np.random.RandomState([seed, target, int(new), int(self_links)])
         links = self.known(target, self_links, known_at)
         if new:
@@ -199,6 +209,8 @@ class _Pairs:
         taken = self.of(target)
         before = self.present[(target if known_at is None else known_at) - 1]
         others = self._without_link(len(links), taken, self.present[target] if unseen_nodes else before, random)
+        if len(others) < FEWEST:
+            return None
         links = random.permutation(links)[: len(others)]
         key = np.concatenate([links, others])
         half = len(links)
@@ -394,6 +406,8 @@ class _LinkFit(Fit):
         step, key = pairs.step[here] - 1, pairs.key[here]
         src, dst = key // pairs.num, key % pairs.num
         known = pairs.present[step, src] & pairs.present[step, dst] & (src != dst)
+        # A step without links has no nodes to draw negatives from.
+        known &= np.isin(step - past.start, (self.pool.nodes // self.nodes).numpy())
         base = (step - past.start)[known] * pairs.num
         return torch.from_numpy(base + src[known]), torch.from_numpy(base + dst[known])
 
@@ -462,7 +476,8 @@ class _Targets:
         self.current = self._start()
 
     def _start(self):
-        experiment, target = self.experiment, self.experiment.targets[len(self.done)]
+        experiment = self.experiment
+        target = experiment.targets[min(len(self.done), len(experiment.targets) - 1)]  # of all done, the last
         torch.manual_seed(self.seed * 1_000_003 + target)
         changes = {"no_temporal": {"temporal": False}, "no_structural": {"structural": "none"}}.get(self.variant, {})
         past = experiment.snapshots[:target]
@@ -536,4 +551,4 @@ class _Counting:
         return {}, {}
 
     def restore(self, tensors, numbers):
-        pass
+        self.step()  # a state is only saved behind it

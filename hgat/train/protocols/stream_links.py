@@ -55,6 +55,7 @@ class Experiment(Base):
     """
 
     kind = EventTask
+    graph_kinds = ("recent",)
     unit = "events"
     metrics = ("average_precision", "auc")
     controls = ("counting", "no_time", "uniform")
@@ -79,22 +80,26 @@ class Experiment(Base):
             )
         if batch < 1:
             raise RecipeError(f"protocol.batch: expected 1 or more, got {batch}")
+        if not 0 <= new_nodes_seed < 2**32:
+            raise RecipeError(f"protocol.new_nodes_seed: expected a number from 0 to {2**32 - 1}, got {new_nodes_seed}")
         self.batch = batch
         self.graph = self.task.graph
         self.events = _stacked(self.graph)
-        val, test = (float(np.quantile(self.events.time.double().numpy(), q)) for q in (1 - val_share - test_share, 1 - test_share))
         time_, events = self.events.time, self.events
+        # Moments of events, in the times' own type: whole numbers compared with a float are rounded to float32.
+        val, test = (time_[int(q * (len(time_) - 1))] for q in (1 - val_share - test_share, 1 - test_share))
         late = time_ > val
         self.is_new = self._hidden(late, new_nodes, new_nodes_seed)
         touches = self.is_new[events.src] | self.is_new[events.dst]
         masks = {"train": ~late & ~touches, "val": late & (time_ <= test), "test": time_ > test}
         self.masks, self.touches = masks, touches
         for part, mask in masks.items():
-            if mask.sum() < 2:
-                raise RecipeError(f"protocol: expected two events or more in every part, got {int(mask.sum())} for {part}")
-        self.recent = recipe.prepare(self.graph)
-        self.known = recipe.prepare(_without(self.graph, masks["train"]))
-        self.inputs = (self.recent,)
+            known = int((mask & ~touches).sum())
+            if known < 2:
+                raise RecipeError(f"protocol: expected two events or more of nodes not hidden in every part, got {known} for {part}")
+        self.recent = recipe.prepare(self.graph).to(self.device)
+        self.known = recipe.prepare(_without(self.graph, masks["train"])).to(self.device)
+        self.inputs = (self.recent, None)
 
     def _hidden(self, late, share, seed):
         total = sum(self.graph.num_nodes(t) for t in self.graph.ntypes)
@@ -128,9 +133,11 @@ class Experiment(Base):
         """{part: score in percent} against random negatives; of training on all its events, with its own past."""
         model.eval()
         found = {}
-        for part in PARTS:
-            label, logits = self.ranked(lambda e: _logits(model, self.recent, e), part, "random", 0)
-            found[part] = _measures(label, logits)[self.recipe.train.metric]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for part in PARTS:
+                label, logits = self.ranked(lambda e: _logits(model, self.recent, e), part, "random", 0)
+                found[part] = _measures(label, logits)[self.recipe.train.metric]
         return found
 
     def ranked(self, score, part, kind, seed, new=None):
@@ -298,11 +305,13 @@ class _Counting:
         self.pairs = _Earlier(events.src * total + events.dst, events.time)
         self.sources, self.targets = _Earlier(events.src, events.time), _Earlier(events.dst, events.time)
         self.total = total
+        # The same for links and negatives, which are scored apart.
+        self.most = float(events.src.bincount().max() * events.dst.bincount().max()) + 1.0
 
     def score(self, events):
         met = self.pairs.count(events.src * self.total + events.dst, events.time)
         degree = self.sources.count(events.src, events.time) * self.targets.count(events.dst, events.time)
-        return met + degree / (degree.max() + 1.0)
+        return met + degree / self.most
 
     def step(self):
         self.started = time.perf_counter()
@@ -320,7 +329,7 @@ class _Counting:
         return {}, {}
 
     def restore(self, tensors, numbers):
-        pass
+        self.step()  # a state is only saved behind it
 
 
 class _Earlier:
