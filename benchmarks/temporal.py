@@ -1,9 +1,11 @@
-"""Graphs that change: DySAT beside a loop over snapshots, and the sampler of recent neighbours beside a loop over nodes.
+"""Graphs that change: DySAT beside a loop over snapshots, and the sampler of recent neighbours beside a loop over
+nodes.
 
 - DySAT: 20,000 nodes, 16 snapshots, a million links (two million edges and the self-loops), 128 features, structural
   attention of 16 heads x 8. "DGL" runs dgl.nn.GATConv on one snapshot after the other, as ports of DySAT do, and stacks
   what comes out; everything behind it is the same module for both. An epoch is forward, the loss of 50,000 links of the
-  next snapshots against as many random pairs, backward, and a step of Adam. The row "structural" is the part that differs.
+  next snapshots against as many random pairs, backward, and a step of Adam. The row "structural" is the part that
+  differs.
 - recent neighbours: the 20 events before the time of each of 5,000 queries, among a million events; the loop bisects
   every node's own list of times.
 """

@@ -143,7 +143,11 @@ def _more(metrics):
         table.append([name.replace("_", " "), *(cell.strip() for cell in cells)])
     widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
     return [
-        "  " + "  ".join(f"{cell:>{width}}" if k else f"{cell:<{width}}" for k, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  "
+        + "  ".join(
+            f"{cell:>{width}}" if k else f"{cell:<{width}}"
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in table
     ]
 

@@ -20,11 +20,11 @@ def available():
 def load(name, root=None, **options):
     """Load a data set by name.
 
-    The files are looked for in `root/<name>`; `root` is the argument, else the environment variable
-    HGAT_DATA, else `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of
-    `hgat.data.<format>.load`; all take `verify` (True): False accepts files with other checksums or counts
-    than the card's. Returns a Task or an EventTask; raises DataError for an unknown name or option, a value of the wrong
-    type, and every file that is missing, damaged or unsafe.
+    The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
+    `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
+    take `verify` (True): False accepts files with other checksums or counts than the card's.
+    Returns a Task or an EventTask; raises DataError for an unknown name or option, a value of the wrong type, and every
+    file that is missing, damaged or unsafe.
     """
     card = _card.read(name)
     loader = importlib.import_module(f"hgat.data.{card.format}").load

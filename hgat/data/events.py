@@ -5,7 +5,8 @@ Names of nodes are whole numbers or any other text; they are sorted (numbers by 
 whole numbers or decimals in any unit. Columns that are not named are not read, empty lines are passed over.
 
 Traps:
-- Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the protocol's to say.
+- Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the protocol's to
+  say.
 - Enron's steps are given in a column: two months each, the first and the last wider, as the authors cut them.
 """
 
@@ -39,8 +40,8 @@ def load(
 ):
     """Load events of one node type; `path` reads another file than the card's, of the same form, unchecked.
 
-    src, dst, time: the columns of an event's ends and time. step: the column of its snapshot, whole numbers from 0, which
-    becomes edata["step"]; None for a file without one.
+    src, dst, time: the columns of an event's ends and time. step: the column of its snapshot, whole numbers from 0,
+    which becomes edata["step"]; None for a file without one.
     """
     if path is None:
         path, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
@@ -94,13 +95,15 @@ def _read(path, names, delimiter):
 
 
 def _rows(path, delimiter):
-    """Yield (line number, fields) of every line that is not empty; each is read alone, so that no quote swallows the rest."""
+    """Yield (line number, fields) of every line that is not empty, each read alone: no quote swallows the rest."""
     for number, text in lines(path):
         try:
             # A byte order mark, which spreadsheets write, is no part of a name.
-            yield from ((number, row) for row in csv.reader([text.lstrip("\ufeff")], delimiter=delimiter, strict=True) if row)
+            fields = next(csv.reader([text.removeprefix("\ufeff")], delimiter=delimiter, strict=True))
         except csv.Error as error:
             refuse(path, number, "fields without line ends or unclosed quotes", str(error))
+        if fields:
+            yield number, fields
 
 
 def _is_whole(text):

@@ -20,7 +20,6 @@ Traps:
 
 from pathlib import Path
 
-import dgl
 import numpy as np
 import torch
 

@@ -117,8 +117,9 @@ class EventTask:
     """Events in time, for tasks whose answer is who meets whom next.
 
     `graph` has one edge per event and its time in edata["time"], sorted by time (hgat.graph.from_events). `feat` maps
-    every node type to [N, F] float32, or to None. `ids` maps every node type to the names that its nodes had in the file.
-    `notes` are sentences that belong under every table of results. Raises DataError for what does not fit.
+    every node type to [N, F] float32, or to None. `ids` maps every node type to the names that its nodes had in the
+    file. `notes` are sentences that belong under every table of results.
+    Raises DataError for what does not fit.
     """
 
     name: str
@@ -140,7 +141,9 @@ class EventTask:
             nodes = self.graph.num_nodes(ntype)
             if feat is not None and (feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32):
                 got = f"{feat.dtype} {list(feat.shape)}"
-                raise DataError(f"{self.name}: features of {ntype}: expected [N, F] float32 with N = {nodes}, got {got}")
+                raise DataError(
+                    f"{self.name}: features of {ntype}: expected [N, F] float32 with N = {nodes}, got {got}"
+                )
         for etype in self.graph.canonical_etypes:
             event_times(self.graph, etype)
 

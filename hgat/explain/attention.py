@@ -1,4 +1,4 @@
-"""What attention is spent on, in numbers: by relation, by meta-path or by moment, beside what uniform attention would."""
+"""What attention is spent on, in numbers: by relation, meta-path or moment, beside what uniform attention would."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class Shares:
 class Past:
     """How one layer's attention is spread over time, heads averaged: 1 is what a step gets if all are looked at alike.
 
-    by_step: [T, T], row t: what step t gives to each step up to it, the mean over the nodes present there. by_node: [N, T],
-    what every node's last step gives to each step; 0 before the node has appeared. present: [T, N] bool. title: whose
-    attention.
+    by_step: [T, T], row t: what step t gives to each step up to it, the mean over the nodes present there. by_node: [N,
+    T], what every node's last step gives to each step; 0 for those that are hidden from it. present: [T, N] bool.
+    title: whose attention.
     """
 
     title: str

@@ -60,7 +60,9 @@ def from_frame(frame, src, dst, time):
             columns[name] = _column(frame[name])
         except (KeyError, IndexError, TypeError, ValueError):
             known = [str(k) for k in (frame.keys() if hasattr(frame, "keys") else [])]
-            raise GraphError(f"events: expected a column {name!r}, got {', '.join(known) or type(frame).__name__}") from None
+            raise GraphError(
+                f"events: expected a column {name!r}, got {', '.join(known) or type(frame).__name__}"
+            ) from None
         if columns[name].ndim != 1:
             raise GraphError(f"events: expected one column {name!r}, got an array {list(columns[name].shape)}")
     ends = [columns[src], columns[dst]]
@@ -133,7 +135,9 @@ def _checked(what, columns):
 
 def _nodes(what, values):
     nodes = _array(what, values)
-    if nodes.dim() != 1 or (nodes.numel() and (nodes.is_floating_point() or nodes.is_complex() or nodes.dtype == torch.bool)):
+    if nodes.dim() != 1 or (
+        nodes.numel() and (nodes.is_floating_point() or nodes.is_complex() or nodes.dtype == torch.bool)
+    ):
         raise GraphError(f"{what}: expected [E] whole numbers, got {nodes.dtype} {list(nodes.shape)}")
     nodes = nodes.long()
     if nodes.numel() and nodes.min() < 0:

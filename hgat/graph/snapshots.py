@@ -25,7 +25,7 @@ LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core co
 
 @dataclass(frozen=True)
 class Links:
-    """Distinct pairs of one relation: `count` events from `src` to `dst` in snapshot `step`, sorted by step. All [L]."""
+    """Distinct pairs of a relation: `count` events from `src` to `dst` in snapshot `step`, sorted by step. All [L]."""
 
     step: torch.Tensor
     src: torch.Tensor
@@ -141,7 +141,9 @@ class Snapshots:
 
     def events(self):
         """The pairs as a timed DGLGraph: edata["time"] is the step, edata["count"] how many events a pair had."""
-        held = {e: links.where((links.step >= self.start) & (links.step < self.stop)) for e, links in self.links.items()}
+        held = {
+            e: links.where((links.step >= self.start) & (links.step < self.stop)) for e, links in self.links.items()
+        }
         ends = {etype: (links.src, links.dst) for etype, links in held.items()}
         graph = dgl.heterograph(ends, self.num_nodes)
         for etype, links in held.items():
@@ -226,7 +228,8 @@ def snapshots(
     cumulative: step t holds all events up to it. self_loops: an edge from every node that has appeared to itself.
     both_ways: links have no direction. weight: "count", how many events a pair had in the step; "normalized", the same
     divided by the square roots of both ends' sums, D^-1/2 (A + I) D^-1/2; "none".
-    Returns Snapshots. Raises GraphError for anything else, a graph without events, and a union of 2^31 nodes or more.
+    Returns Snapshots.
+    Raises GraphError for anything else, a graph without events, and a union of 2^31 nodes or more.
     """
     ways = {"boundaries": boundaries, "windows": windows, "width": width, "events": events, "column": column}
     given = [name for name, value in ways.items() if value is not None]
@@ -278,9 +281,7 @@ def prepare(
 ):
     """The structure that DySAT trains on; see `snapshots`."""
     ways = {"boundaries": boundaries, "windows": windows, "width": width, "events": events, "column": column}
-    return snapshots(
-        graph, **ways, cumulative=cumulative, self_loops=self_loops, both_ways=both_ways, weight=weight
-    )
+    return snapshots(graph, **ways, cumulative=cumulative, self_loops=self_loops, both_ways=both_ways, weight=weight)
 
 
 def _merged(step, src, dst, count, sizes):
@@ -354,8 +355,6 @@ def _cut(times, num_nodes, boundaries=None, windows=None, width=None, events=Non
         if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or len(bounds) < 2 or not (np.diff(bounds) > 0).all():
             raise GraphError(f"boundaries: expected two or more rising times, got {boundaries}")
     count, steps = len(bounds) - 1, {}
-    if len(bounds) == 2 and bounds[0] == bounds[1]:  # all events at one time
-        return {etype: torch.zeros(len(t), dtype=torch.int64) for etype, t in times.items()}, tuple(bounds.tolist()), 1
     for etype, time in times.items():
         time = time.numpy()
         step = np.searchsorted(bounds, time, side="right") - 1

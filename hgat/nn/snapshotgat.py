@@ -17,16 +17,17 @@ class SnapshotGATConv(nn.Module):
     """Attention to neighbours inside every one of T snapshots, with one set of weights.
 
         h_u = W x_u^t
-        logit_uv = leaky_relu(w_uv (attn_l . h_u + attn_r . h_v));  alpha = softmax over the u that enter v in snapshot t
+        logit_uv = leaky_relu(w_uv (attn_l . h_u + attn_r . h_v))
+        alpha = softmax over the u that enter v in snapshot t
         out_v^t = activation(sum_u alpha_uv h_u), heads side by side
 
     w_uv is the weight of the link, snapshots.graph.edata["weight"], or 1 without one. score: "gat" as above, or "dot",
     logit_uv = (Q x_v) . (K x_u) / sqrt(D), which has no place for w.
 
-    forward: snapshots (hgat.graph.snapshots, of one node and edge type); feat [N, F], the same in all of them, [T, N, F],
-    or None for one-hot rows (F = N), which are never written -> [T, N, H * D]. With get_attention also alpha [E, H] in
-    the order of snapshots.graph, before dropout. A node that has not appeared yet gets activation(0).
-    Features that stay the same are projected once, and backward adds up their gradient over all snapshots in one pass.
+    forward: snapshots (hgat.graph.snapshots, of one node and edge type); feat [N, F], the same in all of them, [T, N,
+    F], or None for one-hot rows (F = N), which are never written -> [T, N, H * D]. With get_attention also alpha [E, H]
+    in the order of snapshots.graph, before dropout. A node that has not appeared yet gets activation(0). Features that
+    stay the same are projected once, and backward adds up their gradient over all snapshots in one pass.
     Raises GraphError for anything but such snapshots, ShapeError for features unlike them.
 
     Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 1. "dot" is not in the paper.
@@ -91,7 +92,9 @@ class SnapshotGATConv(nn.Module):
         """(graph, features at its sources or the dropout of one-hot rows, how often a source is a destination)."""
         if not isinstance(snapshots, Snapshots) or snapshots.is_typed:
             got = "several node or edge types" if isinstance(snapshots, Snapshots) else type(snapshots).__name__
-            raise GraphError(f"snapshots: expected what hgat.graph.snapshots gives for one node and edge type, got {got}")
+            raise GraphError(
+                f"snapshots: expected what hgat.graph.snapshots gives for one node and edge type, got {got}"
+            )
         nodes, steps = ("N", snapshots.total_nodes), len(snapshots)
         if feat is None:
             if self._in_feats != nodes[1]:

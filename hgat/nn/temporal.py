@@ -22,15 +22,16 @@ class TemporalAttention(nn.Module):
     residual: X is added to Z.
     Inside hgat.ops.uniform_attention() beta is the mean over the steps up to i.
 
-    forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives zeros;
-    time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
+    forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives
+    zeros; time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
     extend: x [N, F], the next step alone, and the cache of the steps before it -> ([N, F], cache): row T of forward, in
     O(T) and with nothing of the past computed again.
     Raises ShapeError for tensors unlike one another, and more steps than there are learned positions.
 
-    Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 2. Differs: its mask is printed with i and j exchanged, which
-    would let a step see the future and not the past; text and code mean the form above. The feed-forward layer's ReLU and
-    skip, and "sqrt_T", are those of the authors' code; the masking of absent steps and the residual are in neither.
+    Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 2. Differs: its mask is printed with i and j exchanged,
+    which would let a step see the future and not the past; text and code mean the form above. The feed-forward layer's
+    ReLU and skip, and "sqrt_T", are those of the authors' code; the masking of absent steps and the residual are in
+    neither.
     """
 
     def __init__(
@@ -124,7 +125,9 @@ class TemporalAttention(nn.Module):
         steps = x.shape[1]
         if self.position == "learned":
             if first + steps > len(self.place):
-                raise ShapeError(f"x: expected at most {len(self.place)} steps, as many as positions, got {first + steps}")
+                raise ShapeError(
+                    f"x: expected at most {len(self.place)} steps, as many as positions, got {first + steps}"
+                )
             return x + self.place[first : first + steps]
         if self.position == "time":
             if time is None:

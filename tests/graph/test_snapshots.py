@@ -155,6 +155,23 @@ def oracle(graph, cut, cumulative, self_loops, both_ways, weight, first=0, last=
     return found, present, met
 
 
+def distinct(graph, cut, both_ways):
+    """{etype: {(step, src, dst): events}}, a pair of either direction from the lower number where both are one."""
+    rows = listed(graph)
+    found = {etype: Counter() for etype in graph.canonical_etypes}
+    for (etype, u, v, _, _), step in zip(rows, steps_of(rows, **cut)[0], strict=True):
+        if step is not None:
+            u, v = sorted((u, v)) if both_ways and len(found) == 1 else (u, v)
+            found[etype][step, u, v] += 1
+    return found
+
+
+def _pairs(links):
+    key = list(zip(links.step.tolist(), links.src.tolist(), links.dst.tolist(), strict=True))
+    assert key == sorted(set(key))
+    return Counter(dict(zip(key, links.count.tolist(), strict=True)))
+
+
 def read(graph):
     """{etype: {(src, dst): weight or None}} of a union, every pair once."""
     found = {}
@@ -199,6 +216,7 @@ def test_equals_loops_over_the_events(make, cut, kind, weight):
         assert len(found) == len(present)
         assert found.present.tolist() == present
         same(read(found.graph), expected)
+        assert {e: _pairs(x) for e, x in found.links.items()} == distinct(graph, CUTS[cut], both_ways)
         assert _walked(found.walkable) == met
         assert found.walkable.num_nodes() == len(found) * graph.num_nodes()
         assert {t: found.graph.num_nodes(t) for t in graph.ntypes} == {

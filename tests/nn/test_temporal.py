@@ -184,6 +184,24 @@ def test_never_nan(settings, training):
             assert not x.grad[~present.t()].any()
 
 
+@forms
+def test_every_row_of_the_mask_sees_something(settings, monkeypatch):
+    """Where a row sees nothing it is up to PyTorch's version whether that is zero or NaN."""
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def strict(query, key, value, mask, *args, **options):
+        assert mask.any(-1).all()
+        return real(query, key, value, mask, *args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", strict)
+    layer = layer_of(**settings)
+    x, present, time = inputs(layer, absent=True)
+    layer(x, present, time)
+    cache = None
+    for t in range(T):
+        _, cache = layer.extend(x[:, t], cache, present[t], None if time is None else time[t])
+
+
 def test_positions():
     x = torch.randn(N, T, F)
     learned, none = layer_of(), layer_of(position="none")

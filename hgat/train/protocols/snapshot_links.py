@@ -45,13 +45,13 @@ VIEWS = {
 class Experiment(Base):
     """Timed events cut into snapshots, and one training per target step.
 
-    first_target: the first step to predict; all from there to the last are. self_links: events of a node with itself are
-    links to be predicted, too. unseen_nodes: pairs without a link may have ends that appear in the target step only,
-    which is easy to tell. Both are so in the paper's code; the scores without them are reported either way. ahead: how many
-    steps ahead to look with one training, on all but that many steps. loss: "walks", nodes that random walks meet near
-    each other against nodes drawn by degree^0.75 (paper), or "links", the next step's links against pairs drawn so.
-    num_walks, walk_length, window: the walks. positives, negatives: drawn per node, step and epoch. negative_weight: of
-    the negatives' mean loss. batch: nodes in a step of the optimiser, None for all at once.
+    first_target: the first step to predict; all from there to the last are. self_links: events of a node with itself
+    are links to be predicted, too. unseen_nodes: pairs without a link may have ends that appear in the target step
+    only, which is easy to tell. Both are so in the paper's code; the scores without them are reported either way.
+    ahead: how many steps ahead to look with one training, on all but that many steps. loss: "walks", nodes that random
+    walks meet near each other against nodes drawn by degree^0.75 (paper), or "links", the next step's links against
+    pairs drawn so. num_walks, walk_length, window: the walks. positives, negatives: drawn per node, step and epoch.
+    negative_weight: of the negatives' mean loss. batch: nodes in a step of the optimiser, None for all at once.
     """
 
     kind = EventTask
@@ -93,7 +93,9 @@ class Experiment(Base):
             raise RecipeError(f"protocol.first_target: expected a step from 1 to {steps - 1}, got {first_target}")
         self.self_links, self.unseen_nodes, self.ahead, self.loss = self_links, unseen_nodes, ahead, loss
         self.views = ["all", "new"]
-        self.views += ["no_self"] * self_links + ["strict"] * (self_links or unseen_nodes) + ["new_strict"] * unseen_nodes
+        self.views += (
+            ["no_self"] * self_links + ["strict"] * (self_links or unseen_nodes) + ["new_strict"] * unseen_nodes
+        )
         self.walk_settings = {"num_walks": num_walks, "length": walk_length, "window": window}
         self.positives, self.negatives, self.negative_weight = positives, negatives, negative_weight
         self.batch = batch
@@ -103,16 +105,16 @@ class Experiment(Base):
         self.targets = [t for t in found if self.examples(t, "all", 0) is not None]
         if not self.targets:
             raise RecipeError(
-                f"protocol.first_target: expected a step from {first_target} on with {FEWEST} links or more among nodes "
-                "that have appeared before, and as many pairs without one, got none"
+                f"protocol.first_target: expected a step from {first_target} on with {FEWEST} links or more among "
+                "nodes that have appeared before, and as many pairs without one, got none"
             )
         if ahead > 1 and steps - ahead not in self.targets:
             least, most = steps - self.targets[-1], steps - self.targets[0]
-            raise RecipeError(f"protocol.ahead: expected 1, or steps from {least} to {most} that can be predicted, got {ahead}")
+            raise RecipeError(f"protocol.ahead: expected 1, or {least} to {most} with links enough, got {ahead}")
         if loss == "links" and self.targets[0] < 2:
             raise RecipeError(f"protocol.first_target: expected 2 or more with loss = 'links', got {first_target}")
         if self.snapshots.is_typed and "no_structural" in recipe.train.controls:
-            raise RecipeError("train.controls: expected no 'no_structural' with several types of nodes or events, got it")
+            raise RecipeError("train.controls: expected 'no_structural' with one type of nodes and events, got several")
         self.past = self.snapshots[: self.targets[-1]]
         self.inputs = (self.past, self.feat)
 
@@ -154,7 +156,7 @@ class Experiment(Base):
 
 @dataclass(frozen=True)
 class _Examples:
-    """Pairs, links first: src, dst, label, part, [M] each; rivals: [links of the test part, RIVALS] other ends, -1 for none."""
+    """Pairs, links first: src, dst, label, part, [M] each; rivals: [test links, RIVALS] other ends, or -1."""
 
     src: np.ndarray
     dst: np.ndarray
@@ -369,7 +371,9 @@ class _Tally:
                 more |= {f"{title}, {name}": value for name, value in _summary(found).items() if name in shown}
         for step in range(1, self.experiment.ahead + 1):
             if self.experiment.ahead > 1 and f"ahead.{step}.label" in self.kept:
-                more[f"{step} step{'s' if step > 1 else ''} ahead, auc"] = _summary([self._of(f"ahead.{step}")])["macro_auc"]
+                more[f"{step} step{'s' if step > 1 else ''} ahead, auc"] = _summary([self._of(f"ahead.{step}")])[
+                    "macro_auc"
+                ]
         return {"test": more[f"{VIEWS['all']}, {metric}"], "more": more}
 
     def _of(self, name):
@@ -471,7 +475,9 @@ class _Targets:
         self.experiment, self.variant, self.seed = experiment, variant, seed
         self.tally, self.done = _Tally(experiment, seed), []
         # A bar counts the epochs of all targets.
-        self.train = dataclasses.replace(experiment.recipe.train, epochs=experiment.recipe.train.epochs * len(experiment.targets))
+        self.train = dataclasses.replace(
+            experiment.recipe.train, epochs=experiment.recipe.train.epochs * len(experiment.targets)
+        )
         self.before = 0
         self.current = self._start()
 

@@ -1,9 +1,9 @@
 """Prediction of events one by one, in order of time, as TGAT's paper does it.
 
-Events are cut in time: training, validation, test. Some nodes that occur behind the cut are hidden from training with all
-their events; what involves one of them is the inductive part, all else the transductive one. A link is scored at its own
-time from strictly earlier events, against one negative at that time; scores of a whole part are ranked at once, and the
-negatives of an evaluation are drawn once per seed, the same for every variant.
+Events are cut in time: training, validation, test. Some nodes that occur behind the cut are hidden from training with
+all their events; what involves one of them is the inductive part, all else the transductive one. A link is scored at
+its own time from strictly earlier events, against one negative at that time; scores of a whole part are ranked at once,
+and the negatives of an evaluation are drawn once per seed, the same for every variant.
 Paper: Xu et al. 2020 (TGAT), arXiv:2002.07962. Historical and inductive negatives: Poursafaei et al. 2022,
 arXiv:2207.10128. Differs from TGAT's code: see hgat.graph.recent for its neighbour finder; its metrics are means over
 batches, and its negatives are drawn anew at every evaluation.
@@ -96,7 +96,10 @@ class Experiment(Base):
         for part, mask in masks.items():
             known = int((mask & ~touches).sum())
             if known < 2:
-                raise RecipeError(f"protocol: expected two events or more of nodes not hidden in every part, got {known} for {part}")
+                raise RecipeError(
+                    "protocol: expected two events or more in every part among nodes that are not hidden, "
+                    f"got {known} for {part}"
+                )
         self.recent = recipe.prepare(self.graph).to(self.device)
         self.known = recipe.prepare(_without(self.graph, masks["train"])).to(self.device)
         self.inputs = (self.recent, None)
@@ -164,7 +167,10 @@ class Experiment(Base):
         if kind == "random":
             start = torch.tensor(list(self.recent.start.values()))
             type_of = torch.searchsorted(start, events.dst, right=True) - 1
-            pools = [torch.unique(every.dst[(torch.searchsorted(start, every.dst, right=True) - 1) == k]) for k in range(len(start))]
+            pools = [
+                torch.unique(every.dst[(torch.searchsorted(start, every.dst, right=True) - 1) == k])
+                for k in range(len(start))
+            ]
 
             def draw(rows):
                 dst = torch.empty(len(rows), dtype=torch.int64)
@@ -234,7 +240,9 @@ def _without(graph, kept):
         src, dst = graph.edges(etype=etype, order="eid")
         found[etype] = src[here], dst[here], graph.edges[etype].data["time"][here]
     sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
-    return from_events(found, sizes) if len(found) > 1 or len(sizes) > 1 else from_events(*found.values(), *sizes.values())
+    return (
+        from_events(found, sizes) if len(found) > 1 or len(sizes) > 1 else from_events(*found.values(), *sizes.values())
+    )
 
 
 def _measures(label, scores):
