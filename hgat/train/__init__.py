@@ -2,5 +2,6 @@
 
 from hgat.train.recipe import available, read
 from hgat.train.run import Result, evaluate_folder, train
+from hgat.train.runs import Runs, options
 
-__all__ = ["Result", "available", "evaluate_folder", "read", "train"]
+__all__ = ["Result", "Runs", "available", "evaluate_folder", "options", "read", "train"]

@@ -1,0 +1,188 @@
+"""Several seeds of a training script of one's own, with OGB's summary, and a state from which a killed run goes on."""
+
+import argparse
+import copy
+import random
+import statistics
+import time
+
+import dgl
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from hgat.errors import DataError, RecipeError
+from hgat.train import checkpoint
+
+__all__ = ["Runs", "options"]
+
+PROGRESS, MODEL = "progress.safetensors", "model.safetensors"
+SAVE_EVERY = 2.0  # seconds of work that a run loses at most when it is killed
+
+
+def options(description, **defaults):
+    """An argument parser with OGB's usual options; `defaults` change theirs, and further names become options.
+
+    root, sample, device, runs, epochs, lr, hidden, heads, layers, dropout, out, resume: as their help says.
+    """
+    parser = argparse.ArgumentParser(
+        description=description.strip().split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    known = {
+        "device": ("cpu", "cpu, cuda, cuda:1, ..."),
+        "runs": (10, "seeds, counted from 0"),
+        "epochs": (500, "epochs of each run"),
+        "lr": (0.01, "learning rate"),
+        "hidden": (256, "width of the hidden layers, all heads together"),
+        "heads": (4, "heads of the hidden layers"),
+        "layers": (3, "layers"),
+        "dropout": (0.5, "dropout between layers"),
+        "out": ("runs/ogb", "folder of the checkpoint"),
+    }
+    for name, default in defaults.items():
+        known[name] = (default, known[name][1] if name in known else name.replace("_", " "))
+    for name, (default, text) in known.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        else:
+            parser.add_argument(flag, type=type(default), default=default, help=text)
+    parser.add_argument("--root", help="folder of OGB's data sets (HGAT_DATA, or ~/.cache/hgat)")
+    parser.add_argument("--sample", action="store_true", help="run on small data of the same form, written on the spot")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    return parser
+
+
+class Runs:
+    """The seeds 0 to count - 1, one after the other.
+
+        runs = Runs("runs/mine", 10)
+        for run in runs:
+            model, optimizer = ...
+            for epoch in run.epochs(500, model, optimizer):
+                loss = ...
+                run.record(loss, train=..., valid=..., test=...)
+        runs.summary()
+
+    The epoch with the highest `valid` counts, ties to the earlier one. With resume, finished seeds are left out and an
+    unfinished one goes on behind its last saved epoch, as if it had not been stopped: PyTorch's, NumPy's, Python's and
+    DGL's generators are set anew before every epoch. settings: what a resumed run must share. In a process group rank 0
+    writes; each rank draws numbers of its own.
+    Raises OutputError for a folder that cannot be written to, RecipeError for the state of other settings.
+    """
+
+    def __init__(self, out, count, *, resume=False, settings=None, better=max):
+        if count < 1:
+            raise RecipeError(f"runs: expected 1 or more, got {count}")
+        self.count, self.better = count, better
+        self.rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        self.out = checkpoint.make_folder(out)
+        self.about = {"settings": settings or {}, "done": [], "running": None}
+        self.tensors = {}
+        self.saved = time.monotonic()
+        if resume and (self.out / PROGRESS).exists():
+            self.tensors, about = checkpoint.load_tensors(self.out / PROGRESS)
+            if about.get("settings") != self.about["settings"]:
+                raise RecipeError(f"--resume: expected the settings of the run in {self.out}, got others")
+            self.about = about
+        elif self.rank == 0:
+            for name in (PROGRESS, MODEL):
+                checkpoint.remove(self.out / name)
+
+    def __iter__(self):
+        for seed in range(len(self.about["done"]), self.count):
+            torch.manual_seed(seed)
+            run = _Run(self, seed)
+            yield run
+            self._finish(run)
+
+    def _finish(self, run):
+        if not run.best:
+            raise RecipeError("runs: expected at least one recorded epoch in every run, got none")
+        self.about["done"].append(run.best)
+        self.about["running"], self.tensors = None, {}
+        if all(run.best["valid"] == self.better(run.best["valid"], other["valid"]) for other in self.about["done"]):
+            self._write(MODEL, run.kept, {"seed": run.seed, **run.best})
+        self._write(PROGRESS, {}, self.about)
+
+    def _write(self, name, tensors, about):
+        if self.rank == 0:
+            checkpoint.save_tensors(self.out / name, tensors, about)
+        self.saved = time.monotonic()
+
+    def summary(self):
+        """Print OGB's lines, and give {"train", "valid", "test"}: (mean, std) in percent, at the best `valid`."""
+        found = {}
+        for part in ("train", "valid", "test"):
+            values = [100.0 * run[part] for run in self.about["done"] if part in run]
+            if values:
+                found[part] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else float("nan")
+        if self.rank == 0:
+            print(f"All runs: {len(self.about['done'])}")
+            titles = {"valid": "Highest Valid", "train": "Final Train", "test": "Final Test"}
+            for part, title in titles.items():
+                if part in found:
+                    print(f"{title:>13}: {found[part][0]:.2f} ± {found[part][1]:.2f}")
+        return found
+
+
+class _Run:
+    """One seed."""
+
+    def __init__(self, runs, seed):
+        self.runs, self.seed = runs, seed
+        self.best, self.kept = {}, {}
+
+    def epochs(self, count, model, optimizer):
+        """Numbers of the epochs to train, from 1; the state is kept behind each."""
+        self.model = model
+        first = self._restore(optimizer)
+        for epoch in range(first + 1, count + 1):
+            _seed(self.seed, epoch, self.runs.rank)
+            yield epoch
+            last = epoch == count
+            if last or time.monotonic() - self.runs.saved >= SAVE_EVERY:
+                self._save(optimizer, epoch)
+
+    def record(self, loss, *, valid, **scores):
+        """Scores of an epoch, from 0 to 1; those of the best `valid` count."""
+        if not self.best or (valid != self.best["valid"] and self.runs.better(valid, self.best["valid"]) == valid):
+            self.best = {"valid": float(valid), **{name: float(value) for name, value in scores.items()}}
+            self.kept = copy.deepcopy(_plain(self.model).state_dict())
+
+    def _save(self, optimizer, epoch):
+        moments, counts = checkpoint.pack_optimizer(optimizer)
+        tensors = {f"model.{k}": v for k, v in _plain(self.model).state_dict().items()}
+        tensors |= {f"kept.{k}": v for k, v in self.kept.items()} | {f"optimizer.{k}": v for k, v in moments.items()}
+        numbers = {"seed": self.seed, "epoch": epoch, "best": self.best, "optimizer": counts}
+        self.runs._write(PROGRESS, tensors, {**self.runs.about, "running": numbers})
+
+    def _restore(self, optimizer):
+        running = self.runs.about["running"]
+        if not running or running["seed"] != self.seed:
+            return 0
+
+        def part(prefix):
+            return {k[len(prefix) :]: v for k, v in self.runs.tensors.items() if k.startswith(prefix)}
+
+        try:
+            _plain(self.model).load_state_dict(part("model."))
+            checkpoint.unpack_optimizer(optimizer, part("optimizer."), running["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DataError(f"--resume: expected the state of this model, got another: {error}") from None
+        self.kept, self.best = part("kept."), running["best"]
+        self.runs.about["running"], self.runs.tensors = None, {}
+        return running["epoch"]
+
+
+def _plain(model):
+    """The model itself, without DistributedDataParallel around it."""
+    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+
+
+def _seed(seed, epoch, rank):
+    number = (seed * 100_003 + epoch) * 1_009 + rank
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+    dgl.seed(number % 2**31)
