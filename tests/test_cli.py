@@ -21,7 +21,7 @@ from hgat.cli import main
 from hgat.data import card
 from hgat.train import checkpoint
 from hgat.train.controls import TITLES
-from shell import Shell
+from shell import Done, Shell
 
 # An installation without the compiled core says so at import, which is not what these tests are about.
 ENVIRONMENT = {
@@ -505,3 +505,162 @@ def test_a_picture_where_there_is_something_to_draw(shell, place, tmp_path, monk
     done = shell(*arguments, "--resume")
     assert (done.status, done.err) == (0, "") and done.out.rstrip().endswith("recipe.toml, attention.png")
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def mails(tmp_path_factory):
+    """A small file of events in four steps, in groups that anyone can learn."""
+    random, lines = np.random.default_rng(0), ["snapshot,u,v,unix_time"]
+    for number in range(4 * 89):
+        u = random.integers(29)
+        lines.append(f"{number // 89},{u},{random.choice(np.arange(u % 3, 29, 3))},{number}")
+    path = tmp_path_factory.mktemp("mails") / "mails.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def here(capsys):
+    """`hgat` in this process, which is quicker where a test needs no process of its own."""
+
+    def run(*arguments):
+        status = main([str(argument) for argument in arguments])
+        return Done(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def dysat(here, mails):
+    """`hgat train dysat-enron`, few epochs of a small model on the small file."""
+
+    def run(*arguments):
+        settings = [f"data.path={str(mails)!r}", "train.epochs=3", "protocol.first_target=2", "protocol.ahead=1"]
+        settings += ["model.heads=[2]", "model.temporal_heads=[2]", "protocol.num_walks=2", "protocol.walk_length=5"]
+        words = [word for setting in settings for word in ("--set", setting)]
+        return here("train", "dysat-enron", "--root", mails.parent, "--seeds", 2, *words, *arguments)
+
+    return run
+
+
+def test_links_of_the_next_step(dysat, here, tmp_path):
+    done = dysat("--out", tmp_path / "run")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    sizes = metrics["pairs"]
+    assert (
+        f"macro auc in percent on {sizes['test']:,} test pairs, 2 seeds, epoch chosen on {sizes['val']:,} val"
+        in lines[1]
+    )
+    more, controls = metrics["more"], metrics["controls"]
+    assert set(controls) == {"counting", "no_structural", "no_temporal"}
+    assert {"all links, macro_auc", "new links, micro_auc", "without self-links, macro_auc"} <= set(more)
+    for part in (metrics, *controls.values()):
+        assert part["more"].keys() == more.keys()
+        assert part["test"] == part["more"]["all links, macro_auc"]
+        for spread in part["more"].values():
+            one, other = spread["values"]
+            assert spread["mean"] == pytest.approx((one + other) / 2) and 0 <= min(one, other) <= max(one, other) <= 100
+            assert spread["std"] == pytest.approx(abs(one - other) / 2**0.5)
+    # The table of measures: a column each for the paper, hgat and the controls.
+    titles = ["paper", "hgat dysat", *(TITLES[name] for name in train.read("dysat-enron").train.controls)]
+    head = next(k for k, line in enumerate(lines) if re.split(r"  +", line.strip()) == titles)
+    rows = {cells[0]: cells[1:] for line in lines[head + 1 :] if len(cells := re.split(r"  +", line.strip())) > 1}
+    assert set(rows) == {name.replace("_", " ") for name in more}
+    for name, (paper, ours, *others) in ((name, rows[name.replace("_", " ")]) for name in more):
+        stated = metrics["paper_more"].get(name)
+        assert paper == (f"{stated[0]:.1f} ± {stated[1]:.1f}" if stated else "–")
+        spreads = [more[name], *(controls[c]["more"][name] for c in train.read("dysat-enron").train.controls)]
+        assert [ours, *others] == [f"{s['mean']:.1f} ± {s['std']:.1f}" for s in spreads]
+    if importlib.util.find_spec("matplotlib"):
+        assert lines[-1].endswith("metrics.json, model.safetensors, recipe.toml, attention.png")
+        assert (tmp_path / "run" / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+    evaluated = here("eval", tmp_path / "run", "--root", tmp_path)
+    assert (evaluated.status, evaluated.err) == (0, "")
+    first, *scores = evaluated.out.splitlines()
+    assert re.fullmatch(r"DySAT on Enron.*, seed [01]: macro auc in percent", first)
+    assert [re.split(" +", line.strip())[0] for line in scores] == ["train", "val", "test"]
+    assert all(re.search(r"\d\d\.\d  on \d+ pairs", line) for line in scores)
+    assert here("eval", tmp_path / "run", "--root", tmp_path).out == evaluated.out
+
+
+def test_events_in_order_of_time(here, mails, tmp_path):
+    (tmp_path / "stream.toml").write_text(
+        '[paper]\ntitle = "none"\nauthors = "none"\nyear = 2024\nlink = ""\n'
+        f'[data]\nname = "enron"\npath = "{mails}"\n[model]\nsystem = "tgat"\nhidden = 11\ntime_feats = 7\n'
+        'layers = 1\nneighbours = 5\n[protocol]\nname = "stream_links"\n'
+        '[train]\nmetric = "auc"\nepochs = 2\nlr = 0.01\ncontrols = ["counting", "no_time"]\n'
+    )
+    done = here("train", tmp_path / "stream.toml", "--out", tmp_path / "run")
+    assert (done.status, done.err) == (0, "")
+    assert "transductive, historical negatives, average precision" in done.out and "attention.png" not in done.out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["events"].keys() == {"train", "val", "test"}
+    assert metrics["test"]["values"] == metrics["more"]["transductive, random negatives, auc"]["values"]
+    evaluated = [here("eval", tmp_path / "run") for _ in range(2)]
+    assert evaluated[0].out == evaluated[1].out and [e.status for e in evaluated] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "settings, pattern",
+    [
+        (
+            ["data.time=when"],
+            r"mails.csv: expected one column 'when' \(data.time\), got the columns snapshot, u, v, unix",
+        ),
+        (["data.path=none.csv"], "data.path: expected a CSV file, got none.csv, which is none"),
+        (["data.sep=';'"], "enron: expected only the keys verify, path, src, .*, got 'sep'"),
+        (["protocol.typo=1"], "protocol: expected only the keys first_target, self_links, .*, got 'typo'"),
+        (["protocol.first_target=4"], "protocol.first_target: expected a step from 1 to 3, got 4"),
+        (["protocol.batch=0"], "protocol.batch: expected 1 or more, got 0"),
+        (["protocol.name=links"], "protocol.name: expected one of nodes, snapshot_links, stream_links, got 'links'"),
+        (["protocol.name=nodes"], "protocol: expected only the keys .*, got 'first_target'"),
+        (["train.metric=accuracy"], "train.metric: expected one of macro_auc, .*, got 'accuracy'"),
+        (["train.controls=['majority']"], "train.controls: expected names among .*, got 'majority'"),
+        (["data.name=citeseer", "data.verify=false"], "citeseer: expected only the keys verify, normalize, got 'path'"),
+        (["train.refit=true"], "train.refit: expected false with links"),
+    ],
+)
+def test_wrong_settings_of_links(dysat, tmp_path, settings, pattern):
+    words = [word for setting in settings for word in ("--set", setting)]
+    refused(dysat("--out", tmp_path, *words), pattern)
+
+
+@pytest.mark.parametrize(
+    "data, system, protocol, metric, pattern",
+    [
+        ("mails", "gat", "nodes", "accuracy", "expected data of the kind Task for nodes, got EventTask of enron"),
+        ("mails", "dysat", "nodes", "accuracy", "expected a model on .* for nodes, got dysat on snapshots"),
+        ("mails", "gat", "snapshot_links", "mrr", "expected a model on snapshots for snapshot_links, got gat on homog"),
+        (
+            "mails",
+            "dysat",
+            "stream_links",
+            "auc",
+            "expected a model on recent for stream_links, got dysat on snapshots",
+        ),
+        (
+            "citeseer",
+            "dysat",
+            "snapshot_links",
+            "mrr",
+            "data of the kind EventTask for snapshot_links, got Task of cites",
+        ),
+        (
+            "citeseer",
+            "tgat",
+            "stream_links",
+            "auc",
+            "data of the kind EventTask for stream_links, got Task of citeseer",
+        ),
+    ],
+)
+def test_a_protocol_for_other_data(here, place, mails, tmp_path, data, system, protocol, metric, pattern):
+    """Nodes on events, links on nodes, and models on what they cannot run on."""
+    where = "name = 'citeseer'\nverify = false" if data == "citeseer" else f"name = 'enron'\npath = '{mails}'"
+    text = citations.RECIPE[: citations.RECIPE.index("[data]")] + f"[data]\n{where}\n[model]\nsystem = '{system}'\n"
+    text += f"[protocol]\nname = '{protocol}'\n[train]\nmetric = '{metric}'\nepochs = 1\nlr = 0.01\n"
+    (tmp_path / "r.toml").write_text(text)
+    refused(here("train", tmp_path / "r.toml", "--root", place, "--out", tmp_path / "out"), f"protocol: .*{pattern}")

@@ -2,6 +2,6 @@
 
 from hgat.train.recipe import available, read
 from hgat.train.run import Result, evaluate_folder, train
-from hgat.train.runs import Runs, options
+from hgat.train.runs import Runs, attention, load_ogb, options
 
-__all__ = ["Result", "Runs", "available", "evaluate_folder", "options", "read", "train"]
+__all__ = ["Result", "Runs", "attention", "available", "evaluate_folder", "load_ogb", "options", "read", "train"]

@@ -4,30 +4,49 @@ import argparse
 import copy
 import random
 import statistics
+import tempfile
 import time
+from contextlib import nullcontext
 
 import dgl
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from hgat import ops
 from hgat.errors import DataError, RecipeError
 from hgat.train import checkpoint
 
-__all__ = ["Runs", "options"]
+__all__ = ["Runs", "attention", "load_ogb", "options"]
 
 PROGRESS, MODEL = "progress.safetensors", "model.safetensors"
+CONTROLS = ("none", "uniform", "mlp")
 SAVE_EVERY = 2.0  # seconds of work that a run loses at most when it is killed
 
 
-def options(description, **defaults):
+class _Options(argparse.ArgumentParser):
+    """Options of which --sample changes the defaults."""
+
+    on_sample = {}
+
+    def parse_args(self, args=None, namespace=None):
+        found = super().parse_args(args, namespace)
+        if found.sample:
+            self.set_defaults(**self.on_sample)
+            found = super().parse_args(args, namespace)
+        return found
+
+
+def options(description, *, on_sample=None, **defaults):
     """An argument parser with OGB's usual options; `defaults` change theirs, and further names become options.
 
-    root, sample, device, runs, epochs, lr, hidden, heads, layers, dropout, out, resume: as their help says.
+    root, sample, device, runs, epochs, lr, hidden, heads, layers, dropout, control, out, resume: as their help says.
+    on_sample: the defaults that --sample changes, on top of one run of 50 epochs.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Options(
         description=description.strip().split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.on_sample = {"runs": 1, "epochs": 50, **(on_sample or {})}
     known = {
         "device": ("cpu", "cpu, cuda, cuda:1, ..."),
         "runs": (10, "seeds, counted from 0"),
@@ -42,15 +61,28 @@ def options(description, **defaults):
     for name, default in defaults.items():
         known[name] = (default, known[name][1] if name in known else name.replace("_", " "))
     for name, (default, text) in known.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(default, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        else:
-            parser.add_argument(flag, type=type(default), default=default, help=text)
-    parser.add_argument("--root", help="folder of OGB's data sets (HGAT_DATA, or ~/.cache/hgat)")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
+    parser.add_argument("--control", choices=CONTROLS, default="none", help="what attention is replaced by")
+    parser.add_argument("--root", help="folder of OGB's data sets (default: HGAT_DATA, or ~/.cache/hgat)")
     parser.add_argument("--sample", action="store_true", help="run on small data of the same form, written on the spot")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     return parser
+
+
+def load_ogb(name, arguments):
+    """hgat.data.ogb.load(name), from --root, or, with --sample, of a small data set that is written first."""
+    from hgat.data import ogb  # needs the package ogb, which takes seconds to import
+
+    if not arguments.sample:
+        return ogb.load(name, arguments.root)
+    with tempfile.TemporaryDirectory() as folder:
+        ogb.write_sample(name, folder)
+        return ogb.load(name, folder)
+
+
+def attention(arguments):
+    """The context of --control: uniform attention, or nothing."""
+    return ops.uniform_attention() if arguments.control == "uniform" else nullcontext()
 
 
 class Runs:
@@ -111,18 +143,22 @@ class Runs:
         self.saved = time.monotonic()
 
     def summary(self):
-        """Print OGB's lines, and give {"train", "valid", "test"}: (mean, std) in percent, at the best `valid`."""
+        """Print OGB's lines, and give {"train", "valid", "test"}: (mean, std) in percent, at the best `valid`.
+
+        The standard deviation is the sample's, None of one run.
+        """
         found = {}
         for part in ("train", "valid", "test"):
             values = [100.0 * run[part] for run in self.about["done"] if part in run]
             if values:
-                found[part] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else float("nan")
+                found[part] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
         if self.rank == 0:
             print(f"All runs: {len(self.about['done'])}")
             titles = {"valid": "Highest Valid", "train": "Final Train", "test": "Final Test"}
             for part, title in titles.items():
                 if part in found:
-                    print(f"{title:>13}: {found[part][0]:.2f} ± {found[part][1]:.2f}")
+                    mean, std = found[part]
+                    print(f"{title:>13}: {mean:.2f}" + ("" if std is None else f" ± {std:.2f}"))
         return found
 
 

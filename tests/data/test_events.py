@@ -111,7 +111,7 @@ def test_a_missing_file_says_how_to_get_it(tmp_path):
             hgat.data.load("enron", tmp_path, path=str(path))
 
 
-OPENED = 'expected fields without line ends or unclosed quotes, got '
+OPENED = "expected fields without line ends or unclosed quotes, got "
 BAD = {
     "too few fields": (["0,1,2,3", "0,1,2"], "line 3: expected 4 fields, got 3 in '0,1,2'"),
     "too many fields": (["0,1,2,3,4"], "line 2: expected 4 fields, got 5 in '0,1,2,3,4'"),
@@ -133,7 +133,7 @@ BAD = {
     "an empty file": (b"", ": expected a line with the names of the columns, got an empty file"),
     "a header of one quote": (b'"u,v\n1,2\n', f"line 1: {OPENED}unexpected end of data"),
     "no text": (HEADER.encode() + b"\n0,\xff,2,3\n", "line 2: expected utf-8 text, got the byte 0xff"),
-    "a column twice": (b"snapshot,u,v,u,unix_time\n", "one column 'u' (data.src), got the columns snapshot, u, v, u, unix_"),
+    "a column twice": (b"snapshot,u,v,u,unix_time\n", "one column 'u' (data.src), got the columns snapshot, u, v, u, "),
 }  # fmt: skip
 
 

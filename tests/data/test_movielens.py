@@ -147,9 +147,7 @@ def ratings(task):
         times = task.graph.edges[relation].data["time"].tolist()
         assert times == sorted(times)
         ids = task.ids
-        found += [
-            (ids["user"][u], ids["film"][f], relation[1], t) for u, f, t in zip(user, film, times, strict=True)
-        ]
+        found += [(ids["user"][u], ids["film"][f], relation[1], t) for u, f, t in zip(user, film, times, strict=True)]
     return sorted(found)
 
 

@@ -1,4 +1,4 @@
-"""Shares of attention against loops over nodes and edges, written from their definition."""
+"""Shares of attention, and attention to the past, against loops over nodes and edges, written from their definition."""
 
 import math
 
@@ -6,10 +6,12 @@ import dgl
 import pytest
 import torch
 
-from hgat.explain import shares
-from hgat.graph import join, metapaths
+from hgat.explain import past, shares
+from hgat.graph import from_events, join, metapaths, snapshots
+from hgat.graph.recent import recent_neighbours
 from hgat.graph.relations import prepare
 from hgat.models import find
+from hgat.ops import uniform_attention
 from zoo import homogeneous, typed_graph
 
 FEATS, CLASSES = 7, 3
@@ -204,3 +206,81 @@ def test_reading_leaves_the_mode_as_it_was():
     model, structure, feat = rgat(typed_graph())
     shares(model.train(), structure, feat)
     assert model.training and all(module.training for module in model.modules())
+
+
+TWO_LAYERS = {"heads": [2], "hidden": 6, "temporal_heads": [3, 2]}
+
+
+def dysat(**settings):
+    """(model, snapshots, features): 13 nodes in 5 steps, one of which never comes."""
+    random = torch.Generator().manual_seed(3)
+    src, dst = (torch.randint(0, 12, (61,), generator=random) for _ in range(2))
+    step = torch.arange(61) % 5
+    late = (src > 7) | (dst > 7)
+    step[late] = step[late].clamp_min(2)
+    graph = from_events((src, dst, step), num_nodes=13)
+    found = snapshots(graph, windows=5)
+    feat = {"_N": torch.randn(13, FEATS, generator=random)}
+    model = find("dysat").for_graph(found, feat, **{**TWO_LAYERS, **settings})
+    for layer in model.past:
+        layer.qkv.weight.data *= 3  # else attention is nearly uniform
+    return model, found, feat
+
+
+@pytest.mark.parametrize("mask_absent", [True, False])
+def test_past_of_temporal_layers(mask_absent):
+    """A step's share of what a step of a node attends to, as a multiple of what it would have if all were alike."""
+    model, structure, feat = dysat(mask_absent=mask_absent)
+    present = structure.present.tolist()
+    layers = model.eval().attention(structure, feat)
+    found = past(model, structure, feat)
+    assert [entry.title for entry in found] == ["temporal attention, layer 1", "temporal attention, layer 2"]
+    for entry, beta in zip(found, layers, strict=True):
+        sums, counts, last = torch.zeros(5, 5), torch.zeros(5, 5), torch.zeros(13, 5)
+        for node in range(13):
+            for t in range(5):
+                seen = [s for s in range(t + 1) if present[s][node] or not mask_absent]
+                if not present[t][node]:
+                    continue
+                for s in seen:
+                    share = sum(beta[node, :, t, s].tolist()) / beta.shape[1] * len(seen)
+                    sums[t, s] += share
+                    counts[t, s] += 1
+                    if t == 4:
+                        last[node, s] = share
+        assert torch.allclose(entry.by_step, sums / counts.clamp_min(1), atol=1e-5)
+        assert torch.allclose(entry.by_node, last, atol=1e-5)
+        assert torch.equal(entry.present, structure.present)
+        assert (entry.by_node[12] == 0).all() and (entry.by_step.triu(1) == 0).all()
+        assert entry.by_step[4].max() > 1.1
+
+
+@pytest.mark.parametrize("mask_absent", [True, False])
+def test_past_is_one_where_all_steps_are_looked_at_alike(mask_absent):
+    model, structure, feat = dysat(mask_absent=mask_absent)
+    with uniform_attention():
+        for entry in past(model, structure, feat):
+            assert torch.allclose(entry.by_step, torch.ones(5, 5).tril())
+            here = structure.present.t() if mask_absent else structure.present[-1].unsqueeze(1).expand(13, 5)
+            assert torch.allclose(entry.by_node, here.float())
+
+
+def test_only_temporal_layers_have_a_past():
+    model, structure, feat = dysat(temporal=False)
+    assert past(model, structure, feat) == [] and shares(model, structure, feat) == []
+    model, joined, feat = rgat(typed_graph())
+    assert past(model, joined, feat) == []
+    recent = recent_neighbours(from_events(([0, 1], [1, 2], [3, 5])))
+    assert past(find("tgat").for_graph(recent), recent, None) == []
+
+
+def test_reading_the_past_changes_nothing():
+    model, structure, feat = dysat(feat_drop=0.5, attn_drop=0.5, temporal_drop=0.5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    one, other = past(model.train(), structure, feat), past(model, structure, feat)
+    assert all(
+        torch.equal(a.by_step, b.by_step) and torch.equal(a.by_node, b.by_node) for a, b in zip(one, other, strict=True)
+    )
+    assert torch.equal(torch.get_rng_state(), generator) and model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -5,10 +5,15 @@ import struct
 import sys
 
 import pytest
+import torch
 
 from hgat import files
 from hgat.errors import HgatError, OutputError
-from hgat.explain import Shares, draw_shares, plot
+from hgat.explain import Past, Shares, draw, draw_past, draw_shares, plot
+from hgat.graph import from_events, metapaths, snapshots
+from hgat.graph.recent import recent_neighbours
+from hgat.models import find
+from zoo import homogeneous, typed_graph
 
 matplotlib = pytest.importorskip("matplotlib", reason="missing the package matplotlib")
 
@@ -142,3 +147,98 @@ def test_the_picture_is_readable_for_others_as_any_file_is(tmp_path):
 def test_nothing_to_draw_is_a_sentence(tmp_path):
     with pytest.raises(HgatError):
         draw_shares([], tmp_path / "p.png")
+
+
+def a_past(nodes=7, steps=5, title="temporal attention, layer 1"):
+    """Node v comes at step v % 3; what it attends to rises with the step."""
+    generator = torch.Generator().manual_seed(nodes)
+    present = torch.arange(steps).unsqueeze(1) >= torch.arange(nodes) % 3
+    by_step = 2 * torch.rand(steps, steps, generator=generator).tril()
+    return Past(title, by_step, torch.rand(nodes, steps, generator=generator) * present.t(), present)
+
+
+def cells(axis):
+    """The values of a heatmap, NaN where nothing is shown."""
+    values = axis.images[0].get_array()
+    return torch.tensor(values.filled(float("nan")))
+
+
+def test_heatmaps_are_the_past(tmp_path, drawn):
+    found = [a_past(), a_past(11, title="temporal attention, layer 2")]
+    draw_past(found, str(tmp_path / "p.png"), "DySAT on Enron", names=[f"person {k}" for k in range(11)])
+    (figure,) = drawn
+    assert figure.get_suptitle() == "DySAT on Enron"
+    panels = [axis for axis in figure.axes if axis.get_xlabel() == "step that is looked at"]
+    for entry, (left, right) in zip(found, (panels[:2], panels[2:]), strict=True):
+        nodes = entry.present.shape[1]
+        assert left.get_title() == entry.title and right.get_title() == f"the last step of {nodes} nodes"
+        lower = torch.ones(5, 5).tril().bool()
+        assert torch.equal(cells(left)[lower], entry.by_step[lower]) and cells(left)[~lower].isnan().all()
+        order = sorted(range(nodes), key=lambda v: (v % 3, v))  # those who came first
+        assert [label.get_text() for label in right.get_yticklabels()] == [f"person {v}" for v in order]
+        there = entry.present.t()[order]
+        assert torch.equal(cells(right)[there], entry.by_node[order][there]) and cells(right)[~there].isnan().all()
+        for axis in (left, right):
+            assert axis.images[0].norm.vcenter == 1, "what uniform attention gives is the middle of the colours"
+    assert size(tmp_path / "p.png")[1] > 1.9 * size_of_one(tmp_path)
+
+
+def size_of_one(folder):
+    draw_past([a_past()], folder / "one.png")
+    return size(folder / "one.png")[1]
+
+
+def test_the_nodes_that_are_shown_have_been_there_longest(tmp_path, drawn):
+    entry = a_past(plot.MOST_NODES + 13)
+    entry.present[:, 3] = False  # never there
+    draw_past([entry], tmp_path / "p.png")
+    right = drawn[0].axes[1]
+    shown = [int(label.get_text()) for label in right.get_yticklabels()]
+    age = entry.present.sum(0).tolist()
+    left_out = set(range(len(age))) - set(shown)
+    assert len(set(shown)) == plot.MOST_NODES and 3 in left_out
+    assert min(age[v] for v in shown) >= max(age[v] for v in left_out)
+
+
+def test_attention_that_is_uniform_is_drawn(tmp_path):
+    """All values are the middle of the colours."""
+    present = torch.ones(3, 5, dtype=torch.bool)
+    draw_past([Past("even", torch.ones(3, 3).tril(), torch.ones(5, 3), present)], tmp_path / "p.png")
+    assert size(tmp_path / "p.png")
+
+
+def test_a_past_without_matplotlib_or_layers(tmp_path, monkeypatch):
+    with pytest.raises(HgatError, match="figures: expected attention of at least one temporal layer, got none"):
+        draw_past([], tmp_path / "p.png")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(HgatError) as error:
+        draw_past([a_past()], tmp_path / "p.png")
+    assert str(error.value) == 'figures: expected matplotlib, got none; pip install "hgat[plot]"'
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_there_is_to_draw_depends_on_the_model(tmp_path, drawn):
+    """Bars for relations and meta-paths, heatmaps for the past, nothing for the rest."""
+    random = torch.Generator().manual_seed(0)
+    src, dst = (torch.randint(0, 11, (53,), generator=random) for _ in range(2))
+    events = from_events((src, dst, torch.arange(53)), num_nodes=11)
+    views = metapaths(typed_graph(), {"one": ["follows"], "two": ["follows"] * 2})
+    steps, recent, plain = snapshots(events, windows=3), recent_neighbours(events), homogeneous()
+    feat = {"film": torch.randn(11, 5), "user": None}
+    plain_feat = {"_N": torch.randn(plain.num_nodes(), 5)}
+    small, none = {"heads": [2], "hidden": 3}, {"_N": None}
+    shown = [
+        ("bars", find("han").for_graph(views, feat, 3, "film", **small), views, feat),
+        ("heat", find("dysat").for_graph(steps, none, temporal_heads=[1], **small), steps, none),
+        (None, find("dysat").for_graph(steps, none, temporal_heads=[1], temporal=False, **small), steps, none),
+        (None, find("gat").for_graph(plain, plain_feat, 3, "_N"), plain, plain_feat),
+        (None, find("tgat").for_graph(recent), recent, None),
+    ]
+    for number, (kind, model, structure, feat) in enumerate(shown):
+        path = tmp_path / f"{number}.png"
+        drawn.clear()
+        assert draw(model, structure, feat, path, "a title") == (kind is not None) == path.exists()
+        if kind:
+            (figure,) = drawn
+            assert figure.get_suptitle() == "a title" and size(path)
+            assert bool(figure.axes[0].images) == (kind == "heat")

@@ -71,7 +71,8 @@ def test_dates_are_seconds_since_1970():
     graph = from_events(([0, 1, 2, 3], [1, 2, 3, 0], np.array(days, "datetime64[D]")))
     assert graph.edata["time"].dtype == torch.float64
     assert graph.edata["time"].tolist() == sorted((day - date(1970, 1, 1)).total_seconds() for day in days)
-    for unit, value, seconds in (("ms", 1500, 1.5), ("ns", -250_000_000, -0.25), ("h", 2, 7200.0), ("M", 1, 31 * 86400.0)):
+    month = 31 * 86400.0
+    for unit, value, seconds in (("ms", 1500, 1.5), ("ns", -250_000_000, -0.25), ("h", 2, 7200.0), ("M", 1, month)):
         graph = from_events(([0], [1], np.array([value], f"datetime64[{unit}]")))
         assert graph.edata["time"].tolist() == [seconds], unit
     with pytest.raises(GraphError, match="time: expected finite numbers, got nan at event 1"):

@@ -106,7 +106,7 @@ def steps_of(rows, boundaries=None, windows=None, width=None, events=None, colum
 
 
 def oracle(graph, cut, cumulative, self_loops, both_ways, weight, first=0, last=None):
-    """(edges of the union {etype: {(src, dst): weight}}, present [T][N], events of stacked nodes Counter), steps a to b."""
+    """(edges {etype: {(src, dst): weight}}, present [T][N], events {pair of stacked nodes: count}) of some steps."""
     rows = listed(graph)
     steps, count = steps_of(rows, **cut)
     last = count if last is None else last
@@ -199,15 +199,12 @@ def _walked(graph):
     return found
 
 
-@pytest.mark.parametrize("weight", ["count", "normalized", "none"])
-@pytest.mark.parametrize("kind", ["whole", "fractions"])
+@pytest.mark.parametrize(("kind", "weight"), [("whole", "count"), ("fractions", "normalized"), ("whole", "none")])
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("make", [random_graph, random_typed], ids=["plain", "typed"])
 def test_equals_loops_over_the_events(make, cut, kind, weight):
     graph = make(7, kind)
     for cumulative, self_loops, both_ways in product([False, True], repeat=3):
-        if make is random_typed and both_ways is False and weight == "count":
-            continue  # seen with the other weights
         settings = (cumulative, self_loops, both_ways, weight)
         found = snapshots(
             graph, **CUTS[cut], cumulative=cumulative, self_loops=self_loops, both_ways=both_ways, weight=weight
@@ -390,7 +387,8 @@ def test_every_event_lies_in_one_step_whatever_the_rounding(cut):
     """Fractions that binary numbers cannot hold: no event is lost at the upper end, none is counted twice."""
     for seed in range(300):
         random = np.random.RandomState(seed)
-        times = np.round(random.rand(31) * 10 ** random.randint(-3, 9), random.randint(0, 12)) + random.choice([0, 0.1, -7e6])
+        times = np.round(random.rand(31) * 10 ** random.randint(-3, 9), random.randint(0, 12))
+        times += random.choice([0, 0.1, -7e6])
         span = float(times.max() - times.min())
         setting = {"windows": 7, "width": span / random.randint(1, 20) if span else 1.0, "events": 4}[cut]
         found = snapshots(from_events((np.arange(31), np.arange(31)[::-1].copy(), times)), **{cut: setting})
@@ -456,7 +454,7 @@ def _named(name):
     (random_graph, {"width": float("nan")}, "width: expected a finite number above 0, got nan"),
     (random_graph, {"width": float("inf")}, "width: expected a finite number above 0, got inf"),
     (random_graph, {"width": 1e-12}, "2^31 nodes in all, got 39,000,000,000,001 steps of 11 nodes"),
-    (random_graph, {"width": 1e-7}, "snapshots: expected fewer than 2^31 nodes in all, got 390,000,001 steps of 11 nodes"),
+    (random_graph, {"width": 1e-7}, "fewer than 2^31 nodes in all, got 390,000,001 steps of 11 nodes"),
     (random_graph, {"boundaries": [3]}, "boundaries: expected two or more rising times, got [3]"),
     (random_graph, {"boundaries": [3, 3]}, "boundaries: expected two or more rising times, got [3, 3]"),
     (random_graph, {"boundaries": [3, 5, 4]}, "boundaries: expected two or more rising times, got [3, 5, 4]"),
@@ -473,8 +471,8 @@ def _named(name):
     (lambda: dgl.to_block(random_graph()), {"windows": 2}, "graph: expected a DGLGraph of all nodes, got a block"),
     (typed_graph, {"windows": 2}, "graph: expected the time of every edge in edata['time'] of ("),
     (lambda: from_events(([], [], []), 3), {"windows": 2}, "snapshots: expected at least one event, got none"),
-    (lambda: _named(("b", "x^-1", "a")), {"windows": 1}, "both_ways: expected no relation ('b', 'x^-1', 'a'), which it adds"),
-    (lambda: _named(("a", "self", "a")), {"windows": 1}, "self_loops: expected no relation ('a', 'self', 'a'), which it"),
+    (lambda: _named(("b", "x^-1", "a")), {"windows": 1}, "both_ways: expected no relation ('b', 'x^-1', 'a'), which"),
+    (lambda: _named(("a", "self", "a")), {"windows": 1}, "self_loops: expected no relation ('a', 'self', 'a'), which"),
 ])  # fmt: skip
 def test_wrong_calls_are_one_sentence(graph, settings, sentence):
     with pytest.raises(GraphError, match=re.escape(sentence)) as error:

@@ -12,7 +12,7 @@ from hgat import models, ops
 from hgat.errors import GraphError, HgatError, RecipeError, ShapeError
 from hgat.graph import from_events, snapshots
 from hgat.models.dysat import DySAT
-from hgat.nn import HANConv, RGATConv
+from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
 
 N, T, IN = 13, 5, 7
 SIZES = {"film": 7, "tag": 3, "user": 11}
@@ -29,7 +29,7 @@ PLAIN = [
     {"temporal": False},
     {"temporal": False, "combine": "concat"},
     {"combine": "concat"},
-    {"combine": "concat", "structural": "none"},
+    {"combine": "concat", "structural": "none", "mask_absent": False},
     {"position": "time"},
     {"position": "none", "temporal_scale": "sqrt_T"},
     {"heads": [3, 2], "temporal_heads": [3, 1], "temporal_residual": True},
@@ -115,12 +115,13 @@ def test_shape(kind, with_feat, settings):
 
 def later_changes(events, t):
     """The events with links of step t moved, deleted, added, or all of steps from t on deleted."""
+    more = torch.tensor([2, 2, 1])
     for etype, (src, dst, step) in events.items():
         late = step == t
         yield {**events, etype: (torch.where(late, (src + 1) % 3, src), dst, step)}
-        yield {**events, etype: tuple(x[~late] for x in (src, dst, step))}
-        more = torch.tensor([2, 2, 1])
-        yield {**events, etype: (torch.cat([src, more]), torch.cat([dst, more % 2]), torch.cat([step, 0 * more + t]))}
+    yield {etype: tuple(x[columns[2] != t] for x in columns) for etype, columns in events.items()}
+    added = (torch.cat([src, more]), torch.cat([dst, more % 2]), torch.cat([step, 0 * more + t]))
+    yield {**events, etype: added}
     yield {etype: tuple(x[columns[2] < t] for x in columns) for etype, columns in events.items()}
 
 
@@ -195,8 +196,8 @@ def test_permuted_nodes_give_permuted_rows(kind, settings):
         shuffled = torch.randperm(len(src))
         moved[etype] = place[etype[0]][src][shuffled], place[etype[2]][dst][shuffled], step[shuffled]
     got = model(cut(kind, moved, weight="normalized"), {t: x[order[t]] for t, x in feat.items()})
-    parts = zip(got.split(list(found.num_nodes.values())), model(found, feat).split(list(found.num_nodes.values())), order)
-    for permuted, expected, ntype in parts:
+    sizes = list(found.num_nodes.values())
+    for permuted, expected, ntype in zip(got.split(sizes), model(found, feat).split(sizes), order, strict=True):
         close(permuted, expected[order[ntype]])
 
 
@@ -341,6 +342,63 @@ def test_han_is_hanconv_on_every_snapshot_by_itself(heads):
             close(out[ntype][:, t], model.structure.widen(h[ntype]) * present[ntype])
 
 
+@pytest.mark.parametrize("heads", [[4], [3, 2]])
+@pytest.mark.parametrize("structural", ["gat", "dot", "none"])
+def test_the_layers_are_those_of_hgat_nn_one_after_the_other(structural, heads):
+    found, feat = cut("plain", weight="normalized"), feat_of("plain")
+    settings = {"structural": structural, "heads": heads, "temporal_heads": [3, 2], "temporal_scale": "sqrt_T"}
+    model = model_of(found, feat, **settings, temporal_residual=True)
+    h, width, there = feat["_N"], IN, found.present.unsqueeze(-1)
+    for inner, count in zip(model.structure.layers, heads, strict=True):
+        if structural == "none":
+            h = F.elu(h @ inner.fc.weight.t()) * there
+        else:
+            layer = SnapshotGATConv(width, 3, count, score=structural)
+            layer.load_state_dict(inner.state_dict())
+            h, width = layer(found, h), 3 * count
+    close(model_of_structure(model, found, feat), h)
+    h = h.transpose(0, 1)
+    for inner, count in zip(model.past, (3, 2), strict=True):
+        layer = TemporalAttention(3 * heads[-1], count, T, scale="sqrt_T", residual=True)
+        layer.load_state_dict(inner.state_dict())
+        h = layer(h, found.present)
+    close(model(found, feat), h)
+
+
+def model_of_structure(model, found, feat):
+    kept, model.past = model.past, torch.nn.ModuleList()
+    out, model.past = model(found, feat), kept
+    return out.transpose(0, 1)
+
+
+@pytest.mark.parametrize("mask_absent", [True, False])
+@pytest.mark.parametrize("kind", ["plain", "typed"])
+def test_side_by_side_is_each_on_the_input(kind, mask_absent):
+    """Left what structural attention gives, right the temporal one of the projected input, zeros before it appeared."""
+    found, feat = cut(kind), feat_of(kind)
+    structural = "gat" if kind == "plain" else "rgat"
+    model = model_of(found, feat, structural=structural, combine="concat", mask_absent=mask_absent)
+    left, right = model(found, feat).split(12, -1)
+    close(left, model_of_structure(model, found, feat).transpose(0, 1))
+    if kind == "plain":
+        rows = feat["_N"] @ model.structure.layers[0].fc.weight.t()
+    else:
+        inputs = zip(feat.values(), model.structure.inputs, strict=True)
+        rows = torch.cat([x @ layer.weight.t() + layer.bias for x, layer in inputs]) @ model.structure.widen.weight.t()
+    rows = rows.unsqueeze(1) * found.present.t().unsqueeze(-1)
+    close(right, model.past[0](rows, found.present if mask_absent else None))
+
+
+@pytest.mark.parametrize("structural", ["gat", "rgat"])
+def test_a_time_is_the_number_of_the_step_also_on_a_slice(structural):
+    kind = "plain" if structural == "gat" else "typed"
+    found, feat = cut(kind), feat_of(kind)
+    model = model_of(found, feat, structural=structural, position="time")
+    h = model_of_structure(model, found, feat)[2:5].transpose(0, 1)
+    time = torch.tensor([2, 3, 4])
+    close(model(found[2:5], feat), model.past[0](h, found.present[2:5], time))
+
+
 def test_uniform_attention_covers_both_levels():
     found, feat = cut("plain"), feat_of("plain")
     model = model_of(found, feat, position="none").eval()
@@ -423,12 +481,12 @@ def test_what_comes_back_after_two_steps_needs_the_past():
     ("plain", {"heads": []}, "model.heads: expected a number of heads per layer, each 1 or more, got []"),
     ("plain", {"heads": [2, 0]}, "model.heads: expected a number of heads per layer, each 1 or more, got [2, 0]"),
     ("plain", {"hidden": 0}, "hidden: expected 1 or more, got 0"),
-    ("plain", {"temporal_heads": [5]}, "model.temporal_heads: expected divisors of the width 12, one per layer, got [5]"),
+    ("plain", {"temporal_heads": [5]}, "model.temporal_heads: expected divisors of the width 12, one per layer,"),
     ("plain", {"temporal_heads": [2, 0]}, "model.temporal_heads: expected divisors of the width 12, one per layer"),
     ("plain", {"temporal_heads": []}, "model.temporal_heads: expected divisors of the width 12, one per layer, got []"),
     ("plain", {"structural": "gcn"}, "model.structural: expected one of gat, dot, none, rgat, han, got 'gcn'"),
     ("plain", {"combine": "sum"}, "model.combine: expected one of stack, concat, got 'sum'"),
-    ("plain", {"combine": "concat", "heads": [2, 4]}, "model.heads: expected one structural layer with combine 'concat'"),
+    ("plain", {"combine": "concat", "heads": [2, 4]}, "model.heads: expected one structural layer with"),
     ("plain", {"position": "sine"}, "position: expected 'learned', 'time' or 'none', got 'sine'"),
     ("plain", {"temporal_scale": "one"}, "scale: expected 'sqrt_d' or 'sqrt_T', got 'one'"),
     ("plain", {"paths": PATHS}, "model.paths: expected meta-paths with structural 'han' and none else, got"),
@@ -436,7 +494,8 @@ def test_what_comes_back_after_two_steps_needs_the_past():
     ("typed", {"structural": "rgat", "paths": PATHS}, "model.paths: expected meta-paths with structural 'han'"),
     ("typed", {"structural": "rgat", "embed": 0}, "embed: expected 1 or more, got 0"),
     ("typed", {}, "model.structural: expected 'rgat' or 'han' on typed snapshots, got 'gat'"),
-    *(("plain", {rate: wrong}, f"{rate}: expected a number from 0 to 1, got {wrong}") for rate in STILL for wrong in (-0.1, 2)),
+    *(("plain", {rate: -0.1}, f"{rate}: expected a number from 0 to 1, got -0.1") for rate in STILL),
+    *(("plain", {rate: 2}, f"{rate}: expected a number from 0 to 1, got 2") for rate in STILL),
 ])  # fmt: skip
 def test_settings_out_of_range_are_one_sentence(kind, settings, sentence):
     with pytest.raises(HgatError, match=re.escape(sentence)) as error:

@@ -40,11 +40,12 @@ def layer_of(kind="same", score="gat", **settings):
 
 
 def feat_of(kind, dtype=torch.float32):
-    return {"same": torch.randn(N, IN, dtype=dtype), "changing": torch.randn(T, N, IN, dtype=dtype), "one-hot": None}[kind]
+    shape = {"same": (N, IN), "changing": (T, N, IN), "one-hot": None}[kind]
+    return None if shape is None else torch.randn(shape, dtype=dtype)
 
 
 def oracle(layer, found, feat):
-    """(out [T, N, H * D], alpha [E, H]) in the order of found.graph; the equations of the docstring, snapshot by snapshot."""
+    """(out [T, N, H * D], alpha [E, H] in the order of found.graph), one snapshot at a time."""
     p, out, alpha = dict(layer.named_parameters()), [], []
     src, dst = found.graph.edges(order="eid")
     weight = found.graph.edata["weight"] if "weight" in found.graph.edata else torch.ones(len(src))

@@ -105,14 +105,9 @@ def test_wrong_calls_are_one_sentence(tmp_path):
 
 
 def test_options_are_ogbs_and_the_scripts_own():
-    parser = options("A script.\n\nMore of it.", lr=0.5, fanout=10, batch_norm=True)
-    found = parser.parse_args(["--fanout", "3", "--no-batch-norm", "--sample"])
-    assert (found.lr, found.fanout, found.batch_norm, found.sample, found.runs, found.root) == (
-        0.5,
-        3,
-        False,
-        True,
-        10,
-        None,
-    )
+    parser = options("A script.\n\nMore of it.", lr=0.5, fanout=10, on_sample={"epochs": 3})
+    found = parser.parse_args(["--fanout", "3"])
+    assert (found.lr, found.fanout, found.runs, found.epochs, found.root, found.control) == (0.5, 3, 10, 500, None, "none")
+    found = parser.parse_args(["--sample", "--runs", "2"])
+    assert (found.runs, found.epochs, found.sample) == (2, 3, True)
     assert parser.description == "A script."

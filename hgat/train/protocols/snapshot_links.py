@@ -80,6 +80,8 @@ class Experiment(Base):
         batch: int | None = None,
     ):
         super().__init__(recipe, root, device)
+        if recipe.train.refit:
+            raise RecipeError("train.refit: expected false with links, whose validation part is no part of the past")
         numbers = {"num_walks": num_walks, "walk_length": walk_length, "window": window, "ahead": ahead}
         for name, number in {**numbers, "positives": positives, "negatives": negatives, "batch": batch}.items():
             if number is not None and number < 1:
@@ -139,8 +141,6 @@ class Experiment(Base):
 
     def fit(self, variant, seed, refit_epochs=None):
         """(one training per target step in a row, context in which it runs) of one variant."""
-        if refit_epochs is not None:
-            raise RecipeError("train.refit: expected false with links, whose validation part is no part of the past")
         if variant == "counting":
             return _Counting(self, seed), nullcontext()
         return _Targets(self, variant, seed), ops.uniform_attention() if variant == "uniform" else nullcontext()

@@ -73,6 +73,8 @@ class Experiment(Base):
         batch: int = 200,
     ):
         super().__init__(recipe, root, device)
+        if recipe.train.refit:
+            raise RecipeError("train.refit: expected false with events in order of time, got true")
         if not (0 < val_share and 0 < test_share and val_share + test_share < 1 and 0 <= new_nodes < 1):
             raise RecipeError(
                 "protocol: expected shares above 0 that leave something to train on, got "
@@ -122,8 +124,6 @@ class Experiment(Base):
 
     def fit(self, variant, seed, refit_epochs=None):
         """(the training, context in which it runs) of one variant."""
-        if refit_epochs is not None:
-            raise RecipeError("train.refit: expected false with events in order of time, got true")
         if variant == "counting":
             return _Counting(self, seed), nullcontext()
         torch.manual_seed(seed)

@@ -1,0 +1,536 @@
+"""OGB's data sets: read through OGB's own loaders, asked nothing, downloaded nothing; and the stand-ins for them."""
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import shutil
+import socket
+import urllib.request
+import zipfile
+
+import dgl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+import hgat
+from hgat.data import ogb
+from hgat.errors import DataError, OutputError, ShapeError
+from hgat.models.gat import GAT
+from hgat.models.rgat import RGAT
+from hgat.ops import uniform_attention
+
+NODE = {"ogbn-arxiv": 128, "ogbn-products": 100, "ogbn-proteins": None, "ogbn-mag": 128}
+LINK = {"ogbl-collab": 128, "ogbl-ddi": None, "ogbl-biokg": None, "ogbl-wikikg2": None}
+NODES = 360
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No question, no network."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("asked, or went to the network")
+
+    monkeypatch.setattr("builtins.input", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with a sample of every kind; tests that change one copy it."""
+    folder = tmp_path_factory.mktemp("ogb")
+    for name in ogb.SAMPLES:
+        ogb.write_sample(name, folder, nodes=NODES)
+    return folder
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    def one(name):
+        folder = name.replace("-", "_")
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("processed"))
+        return tmp_path / folder
+
+    return one
+
+
+def master(name):
+    """OGB's own row, read here without hgat."""
+    folder = {"ogbn": "nodeproppred", "ogbl": "linkproppred", "ogbg": "graphproppred"}[name[:4]]
+    path = os.path.join(os.path.dirname(ogb.PACKAGES[name[:4]].__file__), "master.csv")
+    assert folder in path
+    return pd.read_csv(path, index_col=0, keep_default_na=False)[name]
+
+
+def one_sentence(error):
+    message = str(error.value)
+    assert "\n" not in message and not message.endswith(".") and re.search(r"expected .*, got|got:", message), message
+    return message
+
+
+def check_split(split, count):
+    assert list(split) == ["train", "valid", "test"]
+    assert all(len(ids) and ids.dtype == torch.int64 for ids in split.values())
+    assert torch.cat(list(split.values())).sort().values.equal(torch.arange(count))
+
+
+# ---- every sample, read back ----
+
+
+@pytest.mark.parametrize("name", NODE)
+def test_node_samples_have_the_schema_of_the_real_one(root, name):
+    facts, task = master(name), ogb.load(name, root)
+    assert isinstance(task, ogb.Node) and task.name == name
+    target = "paper" if name == "ogbn-mag" else "_N"
+    assert task.target == target and task.graph.num_nodes(target) == NODES
+    check_split(task.split, NODES)
+    assert task.metric == facts["eval metric"]
+    if task.metric == "acc":
+        assert task.num_outputs == int(facts["num classes"])
+        assert task.label.shape == (NODES,) and task.label.dtype == torch.int64
+        assert task.label.min() >= 0 and task.label.max() == task.num_outputs - 1
+        # No class is asked for that training does not show.
+        assert set(task.label.tolist()) == set(task.label[task.split["train"]].tolist())
+    else:
+        assert task.num_outputs == int(facts["num tasks"])
+        assert task.label.shape == (NODES, task.num_outputs) and set(task.label.unique().tolist()) == {0, 1}
+    for ntype, feat in task.feat.items():
+        if ntype == target and NODE[name]:
+            assert feat.shape == (NODES, NODE[name]) and feat.dtype == torch.float32
+        else:
+            assert feat is None
+    assert not any("feat" in task.graph.nodes[ntype].data for ntype in task.graph.ntypes)
+    if facts["has_edge_attr"] == "True":
+        assert task.edge_feat.shape == (task.graph.num_edges(), 8)
+    else:
+        assert task.edge_feat is None
+    for column in facts["additional node files"].split(","):
+        assert column == "None" or task.graph.nodes[target].data[column.removeprefix("node_")].shape == (NODES, 1)
+    if facts["add_inverse_edge"] == "True":
+        source, target = task.graph.edges()
+        assert source[::2].equal(target[1::2]) and source[1::2].equal(target[::2])
+    assert len(task.notes) == 1 and "not OGB's data" in task.notes[0]
+
+
+def test_mag_has_the_relations_of_the_real_one(root):
+    graph = ogb.load("ogbn-mag", root).graph
+    assert graph.ntypes == ["author", "field_of_study", "institution", "paper"]
+    assert sorted(graph.canonical_etypes) == [
+        ("author", "affiliated_with", "institution"),
+        ("author", "writes", "paper"),
+        ("paper", "cites", "paper"),
+        ("paper", "has_topic", "field_of_study"),
+    ]
+    assert all(graph.edges[etype].data["reltype"].unique().numel() == 1 for etype in graph.canonical_etypes)
+
+
+@pytest.mark.parametrize("name", LINK)
+def test_link_samples_have_the_schema_of_the_real_one(root, name):
+    facts, task = master(name), ogb.load(name, root)
+    assert isinstance(task, ogb.Link) and task.metric == facts["eval metric"]
+    assert list(task.split) == ["train", "valid", "test"]
+    typed = name in ("ogbl-biokg", "ogbl-wikikg2")
+    keys = {"head", "relation", "tail"} if typed else {"edge"}
+    keys |= {"head_type", "tail_type"} if name == "ogbl-biokg" else set()
+    keys |= {"weight", "year"} if name == "ogbl-collab" else set()
+    negatives = {"head_neg", "tail_neg"} if typed else {"edge_neg"}
+    for part, content in task.split.items():
+        assert set(content) == keys | (set() if part == "train" else negatives)
+        count = len(content["head" if typed else "edge"])
+        assert count and all(len(content[key]) == count for key in keys)
+    if typed:
+        for part in ("valid", "test"):
+            count = len(task.split[part]["head"])
+            assert task.split[part]["head_neg"].shape == task.split[part]["tail_neg"].shape == (count, 500)
+    # The graph holds the training links and no other.
+    size = task.graph.num_edges() / (2 if facts["add_inverse_edge"] == "True" else 1)
+    assert size == len(task.split["train"]["head" if typed else "edge"])
+    if LINK[name]:
+        assert task.feat["_N"].shape == (NODES, LINK[name])
+    else:
+        assert all(feat is None for feat in task.feat.values())
+    for column in facts["additional edge files"].split(","):
+        for etype in task.graph.canonical_etypes:
+            data = task.graph.edges[etype].data
+            assert column == "None" or data[column.removeprefix("edge_")].shape == (task.graph.num_edges(etype), 1)
+
+
+def test_biokg_and_wikikg2_have_the_relations_of_the_real_ones(root):
+    graph = ogb.load("ogbl-biokg", root).graph
+    assert graph.ntypes == ["disease", "drug", "function", "protein", "sideeffect"]
+    assert len(graph.canonical_etypes) == 51
+    assert sum(etype.startswith("drug-drug_") for etype in graph.etypes) == 38
+    for number, (head, name, tail) in enumerate(sorted(graph.canonical_etypes)):
+        assert name.startswith(f"{head}-{tail}")
+        assert set(graph.edges[head, name, tail].data["reltype"].flatten().tolist()) == {number}
+    relation = ogb.load("ogbl-wikikg2", root).split["train"]["relation"]
+    assert relation.unique().tolist() == list(range(535))
+
+
+def test_held_out_links_are_new_and_negatives_are_false(root):
+    for name in ("ogbl-collab", "ogbl-ddi"):
+        split = ogb.load(name, root).split
+        pairs = {part: {tuple(sorted(pair)) for pair in split[part]["edge"].tolist()} for part in split}
+        wrong = {tuple(sorted(pair)) for part in ("valid", "test") for pair in split[part]["edge_neg"].tolist()}
+        assert not pairs["valid"] & pairs["test"] and not pairs["train"] & (pairs["valid"] | pairs["test"])
+        assert not wrong & (pairs["valid"] | pairs["test"])
+    for name in ("ogbl-biokg", "ogbl-wikikg2"):
+        split = ogb.load(name, root).split
+        for part in ("valid", "test"):
+            assert not (split[part]["tail_neg"] == split[part]["tail"][:, None]).any()
+            assert not (split[part]["head_neg"] == split[part]["head"][:, None]).any()
+
+
+def test_molhiv_has_the_schema_of_the_real_one(root):
+    facts, task = master("ogbg-molhiv"), ogb.load("ogbg-molhiv", root)
+    assert isinstance(task, ogb.Graphs) and task.metric == facts["eval metric"] and task.num_outputs == 1
+    assert len(task.graphs) == NODES and task.label.shape == (NODES, 1) and task.label.dtype == torch.int64
+    check_split(task.split, NODES)
+    batch = dgl.batch(task.graphs)
+    for feat, dims in (
+        (batch.ndata["feat"], [119, 5, 12, 12, 10, 6, 6, 2, 2]),
+        (batch.edata["feat"], [5, 6, 2]),
+    ):
+        assert feat.dtype == torch.int64 and (feat >= 0).all() and (feat < torch.tensor(dims)).all()
+    # As many atoms and bonds of each kind under either label: what is bound to the phosphorus tells, by double bonds.
+    double = {}
+    for graph, label in zip(task.graphs, task.label.flatten().tolist(), strict=True):
+        element = graph.ndata["feat"][:, 0]
+        assert (element == 6).sum() == (element == 7).sum() == 4
+        (centre,) = torch.nonzero(element == 14).flatten().tolist()
+        near, _, edges = graph.in_edges(centre, form="all")
+        double.setdefault(label, []).append(set(element[near[graph.edata["feat"][edges, 0] == 1]].tolist()) - {5})
+    assert all(7 in found for found in double[0]) and all(6 in found for found in double[1])
+
+
+@pytest.mark.parametrize("name", ogb.SAMPLES)
+def test_a_seed_decides_every_byte(root, tmp_path, name):
+    folder = name.replace("-", "_")
+    again, other = ogb.write_sample(name, tmp_path / "a", NODES), ogb.write_sample(name, tmp_path / "b", NODES, seed=1)
+
+    def content(path):
+        files = sorted(p for p in path.rglob("*") if p.is_file() and "processed" not in p.parts)
+        return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+    first = content(root / folder)
+    assert content(again) == first
+    assert content(other).keys() == first.keys() and content(other) != first
+
+
+@pytest.mark.parametrize("name", ogb.SAMPLES)
+def test_the_smallest_sample_is_read(tmp_path, name):
+    ogb.write_sample(name, tmp_path, nodes=121, seed=3)
+    ogb.load(name, tmp_path)
+    with pytest.raises(DataError) as error:
+        ogb.write_sample(name, tmp_path / "other", nodes=119)
+    assert one_sentence(error) == "nodes: expected 120 or more, got 119"
+
+
+def test_ids_and_labels_may_be_written_to(root):
+    """pandas' own memory may not: a write into it would end the process."""
+    for name in ("ogbn-arxiv", "ogbn-mag", "ogbg-molhiv"):
+        task = ogb.load(name, root)
+        for tensor in (task.label, *task.split.values()):
+            tensor.add_(1)
+
+
+# ---- scores ----
+
+
+def test_accuracy_is_ogbs(root):
+    task = ogb.load("ogbn-arxiv", root)
+    ids = task.split["valid"]
+    right = F.one_hot(task.label[ids], 40).float()
+    right[: len(ids) // 4] = right[: len(ids) // 4].roll(1, dims=1)
+    assert task.evaluate("valid", right) == 1 - (len(ids) // 4) / len(ids)
+    assert task.evaluate("valid", right.bfloat16()) == task.evaluate("valid", right)
+    mag = ogb.load("ogbn-mag", root)
+    assert mag.evaluate("test", F.one_hot(mag.label[mag.split["test"]], 349)) == 1
+
+
+def test_area_under_the_curve_is_ogbs(root):
+    for name in ("ogbn-proteins", "ogbg-molhiv"):
+        task = ogb.load(name, root)
+        truth = task.label[task.split["test"]].float()
+        assert task.evaluate("test", truth) == 1 and task.evaluate("test", -truth) == 0
+        assert task.evaluate("test", torch.zeros_like(truth)) == 0.5
+    score = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0))
+    ahead = (score[truth == 1][:, None] > score[truth == 0]).double().mean().item()
+    assert task.evaluate("test", score) == pytest.approx(ahead, abs=1e-12)
+
+
+def test_hits_and_mean_reciprocal_rank_are_ogbs(root):
+    collab, biokg = ogb.load("ogbl-collab", root), ogb.load("ogbl-biokg", root)
+    negative = torch.arange(100.0)
+    assert collab.evaluate(torch.tensor([49.5, 50.5, 99.5, 10]), negative) == {"hits@50": 0.5}
+    found = biokg.evaluate(np.array([5.0, 2.5, 0.5]), np.array([[1.0, 2, 3, 4]] * 3))
+    assert found == pytest.approx({"mrr": (1 + 1 / 3 + 1 / 5) / 3, "hits@1": 1 / 3, "hits@3": 2 / 3, "hits@10": 1})
+    assert biokg.evaluate(torch.zeros(1), torch.zeros(1, 4))["mrr"] == pytest.approx(1 / 3)  # ties: the middle rank
+
+
+def test_wrong_predictions_are_refused(root):
+    arxiv, collab, biokg = (ogb.load(name, root) for name in ("ogbn-arxiv", "ogbl-collab", "ogbl-biokg"))
+    count = len(arxiv.split["valid"])
+    cases = [
+        (lambda: arxiv.evaluate("val", torch.zeros(1, 40)), "part: expected one of train, valid, test, got 'val'"),
+        (lambda: arxiv.evaluate("valid", torch.full((count, 40), torch.nan)), "prediction: expected numbers, got NaN"),
+        (lambda: arxiv.evaluate("valid", torch.zeros(count, 1)), r"expected \[n, C\] = "),
+        # OGB itself gives 1 for both of these.
+        (lambda: collab.evaluate(torch.zeros(3), torch.ones(49)), "expected 1 link or more and 50 negatives"),
+        (lambda: biokg.evaluate(torch.full((3,), torch.nan), torch.ones(3, 5)), "positive: expected numbers, got NaN"),
+        (lambda: biokg.evaluate(torch.zeros(3), torch.ones(5)), r"negative: expected \[B, negatives\]"),
+        (lambda: collab.evaluate(torch.zeros(0), torch.ones(60)), "expected 1 link or more"),
+    ]
+    for call, sentence in cases:
+        with pytest.raises((DataError, ShapeError), match=sentence) as error:
+            call()
+        one_sentence(error)
+
+
+# ---- what is not there, or not whole ----
+
+
+@pytest.mark.parametrize("name", ["ogbn-arxiv", "ogbn-papers100M", "ogbl-biokg", "ogbg-molhiv", "ogbl-vessel"])
+def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HGAT_DATA", str(tmp_path))
+    with pytest.raises(DataError) as error:
+        ogb.load(name)
+    message = one_sentence(error)
+    assert master(name)["url"] in message and str(tmp_path / name.replace("-", "_")) in message
+    assert (f"python -m hgat.data.ogb sample {name} DIR" in message) == (name in ogb.SAMPLES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_are_answered_with_the_known(tmp_path):
+    for call in (ogb.load, ogb.write_sample):
+        with pytest.raises(DataError) as error:
+            call("ogbn-cora", tmp_path)
+        assert "ogbn-arxiv" in one_sentence(error) and "got 'ogbn-cora'" in str(error.value)
+    assert {"ogbn-papers100M", "ogbl-ppa", "ogbg-code2"} < set(ogb.names())
+
+
+def test_a_folder_of_another_version_or_without_edges_is_refused(copy):
+    folder = copy("ogbn-mag")
+    (folder / "RELEASE_v2.txt").rename(folder / "RELEASE_v1.txt")
+    with pytest.raises(DataError, match=r"got no RELEASE_v2.txt, so another version") as error:
+        ogb.load("ogbn-mag", folder.parent)  # OGB asks a question here
+    one_sentence(error)
+    folder = copy("ogbn-arxiv")
+    (folder / "raw/edge.csv.gz").unlink()
+    for download in (False, True):
+        with pytest.raises(DataError, match="got no raw/edge.csv.gz") as error:
+            ogb.load("ogbn-arxiv", folder.parent, download=download)  # OGB downloads here
+        one_sentence(error)
+    assert folder.exists()
+
+
+def test_the_folder_of_earlier_releases_is_found(copy):
+    folder = copy("ogbn-arxiv")
+    folder.rename(folder.with_name("ogbn_arxiv_dgl"))
+    assert ogb.load("ogbn-arxiv", folder.parent).graph.num_nodes() == NODES
+    with pytest.raises(OutputError):
+        ogb.write_sample("ogbn-arxiv", folder.parent)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGED = [
+    ("ogbn-arxiv", "raw/node-feat.csv.gz", cut),
+    ("ogbn-arxiv", "raw/edge.csv.gz", lambda path: path.write_bytes(b"no gzip")),
+    (
+        "ogbn-arxiv",
+        "raw/node-label.csv.gz",
+        lambda path: pd.DataFrame([[1]] * 7).to_csv(path, header=False, index=False),
+    ),
+    (
+        "ogbn-arxiv",
+        "raw/node-label.csv.gz",
+        lambda path: pd.DataFrame([[40]] * NODES).to_csv(path, header=False, index=False),
+    ),
+    ("ogbn-arxiv", "split/time/valid.csv.gz", lambda path: path.unlink()),
+    ("ogbn-arxiv", "split/time/valid.csv.gz", lambda path: shutil.copy(path.with_name("test.csv.gz"), path)),
+    (
+        "ogbn-arxiv",
+        "split/time/test.csv.gz",
+        lambda path: pd.DataFrame([[NODES]]).to_csv(path, header=False, index=False),
+    ),
+    ("ogbn-mag", "raw/relations/paper___cites___paper/edge.csv.gz", cut),
+    ("ogbl-biokg", "split/random/valid.pt", cut),
+    (
+        "ogbg-molhiv",
+        "raw/graph-label.csv.gz",
+        lambda path: pd.DataFrame([[1]] * 7).to_csv(path, header=False, index=False),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "damage"), DAMAGED)
+def test_damaged_files_are_refused_with_one_sentence(copy, name, path, damage):
+    folder = copy(name)
+    damage(folder / path)
+    with pytest.raises((DataError, ShapeError)) as error:
+        ogb.load(name, folder.parent)
+    assert name in one_sentence(error)
+
+
+def test_half_a_cache_is_refused(copy):
+    folder = copy("ogbn-arxiv")
+    ogb.load("ogbn-arxiv", folder.parent)
+    cut(folder / "processed/dgl_data_processed")
+    with pytest.raises(DataError, match="remove its folder processed") as error:
+        ogb.load("ogbn-arxiv", folder.parent)
+    one_sentence(error)
+    shutil.rmtree(folder / "processed")
+    ogb.load("ogbn-arxiv", folder.parent)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("told_to_trust", [False, True])
+def test_a_split_that_runs_code_is_refused(copy, tmp_path, monkeypatch, told_to_trust):
+    folder = copy("ogbl-ddi")
+    torch.save({"edge": Payload(tmp_path / "ran")}, folder / "split/target/train.pt")
+    if told_to_trust:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    before = dict(os.environ)
+    with pytest.raises(DataError, match="expected arrays and lists") as error:
+        ogb.load("ogbl-ddi", folder.parent)
+    one_sentence(error)
+    assert isinstance(error.value.__cause__, pickle.UnpicklingError)
+    assert not (tmp_path / "ran").exists() and dict(os.environ) == before
+
+
+def test_an_existing_data_set_is_not_overwritten(copy, monkeypatch):
+    folder = copy("ogbn-arxiv")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(OutputError) as error:
+        ogb.write_sample("ogbn-arxiv", folder.parent)
+    assert "remove it or name another folder" in one_sentence(error)
+    assert sorted(folder.rglob("*")) == before
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ogb, "_write", full)
+    with pytest.raises(OutputError, match="got: No space left") as error:
+        ogb.write_sample("ogbl-ddi", folder.parent)
+    one_sentence(error)
+    assert [path.name for path in folder.parent.iterdir()] == ["ogbn_arxiv"]
+
+
+# ---- asked for by name ----
+
+
+def test_a_download_that_was_asked_for(root, tmp_path, monkeypatch):
+    archive = tmp_path / "collab.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in (root / "ogbl_collab").rglob("*.*"):
+            out.write(path, f"collab/{path.relative_to(root / 'ogbl_collab')}")
+    asked = []
+
+    class Answer(io.BytesIO):
+        def info(self):
+            return {"Content-Length": str(2 << 30 if large else len(self.getvalue()))}
+
+    def urlopen(url):
+        asked.append(url)
+        if url.endswith("ddi.zip"):
+            raise urllib.error.URLError("no route")
+        return Answer(archive.read_bytes())
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    for large in (False, True):  # OGB asks before it fetches more than 1 GB
+        there = tmp_path / str(large)
+        assert ogb.load("ogbl-collab", there, download=True).graph.num_nodes() == NODES
+        assert [path.name for path in there.iterdir()] == ["ogbl_collab"]
+    assert set(asked) == {master("ogbl-collab")["url"]}
+    with pytest.raises(DataError, match="got: .*no route") as error:
+        ogb.load("ogbl-ddi", there, download=True)
+    one_sentence(error)
+    archive.write_bytes(b"<html>")
+    with pytest.raises(DataError, match="expected an archive from .*wikikg-v2.zip, got:") as error:
+        ogb.load("ogbl-wikikg2", there, download=True)
+    one_sentence(error)
+    assert [path.name for path in there.iterdir()] == ["ogbl_collab"]
+
+
+def test_the_command_line(tmp_path, capsys):
+    arguments = ["sample", "ogbl-ddi", str(tmp_path), "--nodes", "130", "--seed", "4"]
+    assert ogb.main(arguments) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'ogbl_ddi'}\n"
+    task = ogb.load("ogbl-ddi", tmp_path)
+    assert capsys.readouterr().out == ""  # OGB talks on stderr
+    assert task.graph.num_nodes() == 130 and "nodes 130, seed 4" in task.notes[0]
+    assert ogb.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("hgat: ogbl-ddi: expected no data set in")
+
+
+# ---- the planted structure ----
+
+
+def fit(task, model, call, epochs):
+    """Test accuracy at the best epoch on validation, of every fifth."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    train, best = task.split["train"], (-1, -1)
+    for epoch in range(epochs):
+        optimizer.zero_grad()
+        F.cross_entropy(call()[train], task.label[train]).backward()
+        optimizer.step()
+        if epoch % 5 == 4:
+            with torch.no_grad():
+                out = call()
+            best = max(best, tuple(task.evaluate(part, out[task.split[part]]) for part in ("valid", "test")))
+    return best[1]
+
+
+def margins(task, make, call, epochs):
+    """Test accuracy with attention, with uniform attention, and of a perceptron on the nodes' own features."""
+    scores = []
+    for control in (contextlib.nullcontext, uniform_attention):
+        torch.manual_seed(0)
+        model = make()
+        with control():
+            scores.append(fit(task, model, lambda model=model: call(model), epochs))
+    x = task.feat[task.target]
+    perceptron = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, task.num_outputs)
+    )
+    return *scores, fit(task, perceptron, lambda: perceptron(x), epochs)
+
+
+def test_attention_finds_what_arxiv_hides(tmp_path):
+    ogb.write_sample("ogbn-arxiv", tmp_path)
+    task = ogb.load("ogbn-arxiv", tmp_path)
+    graph = hgat.graph.homogeneous.prepare(task.graph, undirected=True)
+    x, none = task.feat["_N"], {"feat_drop": 0.0, "attn_drop": 0.0, "value_drop": 0.0}
+    attention, uniform, perceptron = margins(
+        task, lambda: GAT(128, 40, hidden=16, heads=(4, 1), **none), lambda model: model(graph, x), 60
+    )
+    assert attention > 0.8 and attention > max(uniform, perceptron) + 0.4, (attention, uniform, perceptron)
+
+
+def test_attention_finds_what_mag_hides(tmp_path):
+    ogb.write_sample("ogbn-mag", tmp_path, nodes=1200)
+    task = ogb.load("ogbn-mag", tmp_path)
+    joined = hgat.graph.relations.prepare(task.graph)
+    attention, uniform, perceptron = margins(
+        task,
+        lambda: RGAT.for_graph(joined, task.feat, 349, "paper", embed=32, heads=(2, 1), softmax="within"),
+        lambda model: model(joined, task.feat),
+        40,
+    )
+    assert attention > 0.7 and attention > max(uniform, perceptron) + 0.3, (attention, uniform, perceptron)
