@@ -308,7 +308,7 @@ def _reading(name, folder):
     _set(switches)  # torch before 2.6 trusts every file, and a user may have told a newer one to
     try:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            # The ids of a split lie in pandas' memory until they are copied (_ids).
+            # The ids of a split lie in pandas' own memory, until _ids copies them.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             yield
     except DataError:

@@ -384,6 +384,24 @@ def test_counting_goes_on_from_a_state_behind_its_step(make):
     assert json.dumps(result[0]) == json.dumps(result[1])
 
 
+def test_the_epoch_is_chosen_on_validation_events_of_nodes_that_are_not_hidden(make):
+    experiment = make(stream())
+    fit, _ = experiment.fit("ours", 2)
+    fit.step()
+    new, moments = hidden(experiment), []
+
+    def score(events):
+        moments.append(listed(events))
+        return stream_links._logits(fit.model.eval(), experiment.recent, events)
+
+    label, logits = experiment.ranked(score, "val", "random", 2, False)
+    assert moments[0] == [e for e in part_of(experiment, "val") if not new & {*e[:2]}]
+    metric, loss = fit.evaluate("val")
+    assert metric == fit.val_metric == pytest.approx(100 * average_precision_score(label, logits))
+    chance = 1 / (1 + np.exp(-logits))
+    assert loss == pytest.approx(-np.mean(np.log(np.where(label == 1, chance, 1 - chance))))
+
+
 def test_an_evaluation_can_be_repeated_and_draws_nothing(make):
     """With neighbours drawn at random, too, and however often there was one before."""
     experiment = make(stream(), "model.sample=uniform", "model.neighbours=3", "train.epochs=2")
