@@ -167,12 +167,11 @@ def _eval(arguments):
     from hgat import train
 
     recipe, experiment, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
-    print(f"{recipe.title}, seed {about['seed']}: {recipe.train.metric.replace('_', ' ')} in percent")
+    print(f"{recipe.title}, seed {about['seed']}: {experiment.scored} in percent")
     learned = ("train", "val") if recipe.train.refit else ("train",)
-    sizes = experiment.sizes()
-    for split, value in scores.items():
+    for split, (value, count) in scores.items():
         seen = ", which it was trained on" if split in learned else ""
-        print(f"  {split:<5}  {value:5.1f}  on {sizes[split]:,} {experiment.unit}{seen}")
+        print(f"  {split:<5}  {value:5.1f}  on {count:,} {experiment.unit}{seen}")
 
 
 def _list(arguments):

@@ -41,9 +41,7 @@ class Net(nn.Module):
 
 def main(arguments=None):
     small = {"hidden": 64, "epochs": 10, "batch": 256}
-    parser = options(
-        __doc__, layers=2, lr=0.005, epochs=20, batch=1024, fanout=15, dropout=0.3, on_sample=small
-    )
+    parser = options(__doc__, layers=2, lr=0.005, epochs=20, batch=1024, fanout=15, dropout=0.3, on_sample=small)
     args = parser.parse_args(arguments)
     data = load_ogb("ogbn-mag", args)
     graph = hgat.graph.add_inverse(data.graph, self_relation=True)

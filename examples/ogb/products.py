@@ -69,9 +69,7 @@ def main(arguments=None):
         conv = getattr(hgat.nn, args.conv)
         model = Net(conv, x.shape[1], args.hidden, data.num_outputs, args.layers, args.heads, args.dropout).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-        batches = dgl.dataloading.DataLoader(
-            graph, data.split["train"], sampler, batch_size=args.batch, shuffle=True
-        )
+        batches = dgl.dataloading.DataLoader(graph, data.split["train"], sampler, batch_size=args.batch, shuffle=True)
         for epoch in run.epochs(args.epochs, model, optimizer):
             with attention(args):
                 model.train()

@@ -72,7 +72,8 @@ def load(
     if events:
         name = card.name if since is None else f"{card.name} since {since}"
         ids = {"user": tuple(user_ids.tolist()), "film": tuple(film_ids.tolist())}
-        return EventTask(name=name, graph=graph, feat=feat, ids=ids, notes=())
+        note = "nobody rates a film twice: a pair that was seen before is no link, and whoever remembers it is right"
+        return EventTask(name=name, graph=graph, feat=feat, ids=ids, notes=(note,))
 
     label, genres = _genres(table["genres"][first])
     times_rated = torch.from_numpy(np.bincount(film))

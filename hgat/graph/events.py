@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from hgat.errors import GraphError
-from hgat.graph.csr import in_order
 
 __all__ = ["TIME", "event_times", "from_events", "from_frame"]
 
@@ -181,11 +180,3 @@ def _sizes(checked, num_nodes):
         if num_nodes.get(ntype, least) < least:
             raise GraphError(f"num_nodes: expected {least} or more of {ntype!r}, got {num_nodes[ntype]}")
     return {**largest, **num_nodes}
-
-
-def timed_edges(graph, etype=None):
-    """(src, dst, time, order): the events of one relation sorted by time, and where each stood in the graph."""
-    time = event_times(graph, etype)
-    src, dst = (end.long().cpu() for end in in_order(graph, etype))
-    order = torch.argsort(time, stable=True)
-    return src[order], dst[order], time[order], order

@@ -55,7 +55,8 @@ class Walks:
         above = self._mass[first + self.num_nodes - 1]
         share = torch.rand((len(nodes), count), generator=generator, dtype=torch.float64)
         drawn = torch.searchsorted(self._mass, below.unsqueeze(1) + share * (above - below).unsqueeze(1), right=True)
-        return drawn.clamp_max(len(self._mass) - 1)
+        # A draw that rounds up to the whole mass would fall into the next snapshot.
+        return torch.minimum(drawn, (first + self.num_nodes - 1).unsqueeze(1))
 
 
 def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):

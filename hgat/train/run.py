@@ -252,11 +252,11 @@ def _load_model(experiment, folder):
 
 
 def evaluate_folder(folder, root=None, *, device="cpu"):
-    """(recipe, experiment, {part: score in percent}, about) of the checkpoint that `train` left in a folder."""
+    """(recipe, experiment, {part: (score in percent, on how many)}, about) of what `train` left in a folder."""
     folder = Path(folder)
     if not (folder / RECIPE).is_file():
         raise DataError(f"eval: expected a folder with {RECIPE} and {MODEL}, got {folder}")
     recipe = read(folder / RECIPE)
     experiment = _experiment(recipe, root, device)
     model, about = _load_model(experiment, folder)
-    return recipe, experiment, experiment.scores(model), about
+    return recipe, experiment, experiment.scores(model, about["seed"]), about

@@ -15,7 +15,7 @@ class Killed(Exception):
 
 
 def script(out, count=3, kill=None, **settings):
-    """A training with dropout and drawn numbers; kill: (seed, epoch) behind which it stops. Gives (summary, weights)."""
+    """A training with dropout and drawn numbers; kill: (seed, epoch) behind which it stops; (summary, weights)."""
     found, end = Runs(out, count, **settings), {}
     for run in found:
         model = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5))
@@ -107,7 +107,14 @@ def test_wrong_calls_are_one_sentence(tmp_path):
 def test_options_are_ogbs_and_the_scripts_own():
     parser = options("A script.\n\nMore of it.", lr=0.5, fanout=10, on_sample={"epochs": 3})
     found = parser.parse_args(["--fanout", "3"])
-    assert (found.lr, found.fanout, found.runs, found.epochs, found.root, found.control) == (0.5, 3, 10, 500, None, "none")
+    assert (found.lr, found.fanout, found.runs, found.epochs, found.root, found.control) == (
+        0.5,
+        3,
+        10,
+        500,
+        None,
+        "none",
+    )
     found = parser.parse_args(["--sample", "--runs", "2"])
     assert (found.runs, found.epochs, found.sample) == (2, 3, True)
     assert parser.description == "A script."

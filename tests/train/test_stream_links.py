@@ -407,10 +407,10 @@ def test_an_evaluation_can_be_repeated_and_draws_nothing(make):
     experiment = make(stream(), "model.sample=uniform", "model.neighbours=3", "train.epochs=2")
     fit = to_the_end(experiment.fit("ours", 0)[0])
     generator = torch.get_rng_state()
-    one, scores = fit.evaluate("val"), experiment.scores(fit.model)
+    one, scores = fit.evaluate("val"), experiment.scores(fit.model, 0)
     assert torch.equal(torch.get_rng_state(), generator)
     torch.rand(7)
-    assert fit.evaluate("val") == one and experiment.scores(fit.model) == scores
+    assert fit.evaluate("val") == one and experiment.scores(fit.model, 0) == scores
     assert fit.results() == fit.results()
     assert set(scores) == set(PARTS)
 

@@ -3,7 +3,8 @@
 A protocol file `<name>.py` exports `Experiment`, one recipe on its data. Its keyword-only arguments are the keys of a
 recipe's [protocol]; `metrics` and `controls` are the names that a recipe may use; `task`, `inputs` and `unit`, what is
 counted, are for reports; `model()` gives fresh weights, `fit(variant, seed, refit_epochs)` a training in the manner of
-hgat.train.loop.Fit and a context to run it in, and `scores(model)` the score of a trained model on every part.
+hgat.train.loop.Fit and a context to run it in; `scores(model, seed)` is the score of a trained model on every part and
+on how many examples, and `scored` says what score that is.
 """
 
 import importlib

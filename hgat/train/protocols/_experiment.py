@@ -30,6 +30,11 @@ class Base:
                 f"{type(self.task).__name__} of {recipe.data['name']}"
             )
 
+    @property
+    def scored(self):
+        """What `scores` gives."""
+        return self.recipe.train.metric.replace("_", " ")
+
     def build(self, *arguments, **changes):
         """The recipe's model with fresh weights; changes: settings to replace."""
         system, settings = models.find(self.recipe.system), {**self.recipe.settings("model"), **changes}

@@ -60,9 +60,10 @@ class Experiment(Base):
             return Fit(self.model(), self.inputs, task, settings), context
         return Fit(model.to(self.device), [x.to(self.device) for x in inputs], task, settings), context
 
-    def scores(self, model):
-        """{part: score in percent} of a trained model."""
-        return {part: evaluate(model, self.inputs, self.task, self.recipe.train.metric, part)[0] for part in PARTS}
+    def scores(self, model, seed):
+        """{part: (score in percent, on how many nodes)} of a trained model."""
+        metric, sizes = self.recipe.train.metric, self.sizes()
+        return {part: (evaluate(model, self.inputs, self.task, metric, part)[0], sizes[part]) for part in PARTS}
 
     def sizes(self):
         """{part: how many nodes}."""

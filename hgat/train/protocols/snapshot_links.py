@@ -145,13 +145,16 @@ class Experiment(Base):
             return _Counting(self, seed), nullcontext()
         return _Targets(self, variant, seed), ops.uniform_attention() if variant == "uniform" else nullcontext()
 
-    def scores(self, model):
-        """{part: score in percent} of the model of the last target, on that step alone."""
-        table = _embedding(model, self.past, self.feat)
-        examples = self.examples(self.targets[-1], "all", 0)
-        logits = _regression(table, examples)
-        names = (("train", FIT), ("val", VAL), ("test", TEST))
-        return {name: _auc(examples.label, logits, examples.part == part) for name, part in names}
+    @property
+    def scored(self):
+        return f"auc of step {self.targets[-1]} alone"
+
+    def scores(self, model, seed):
+        """{part: (AUC in percent, on how many pairs)} of the model of the last target, on that step alone."""
+        examples = self.examples(self.targets[-1], "all", seed)
+        logits = _regression(_embedding(model, self.past, self.feat), examples)
+        masks = {name: examples.part == part for name, part in (("train", FIT), ("val", VAL), ("test", TEST))}
+        return {name: (_auc(examples.label, logits, mask), int(mask.sum())) for name, mask in masks.items()}
 
 
 @dataclass(frozen=True)

@@ -132,15 +132,15 @@ class Experiment(Base):
         context = ops.uniform_attention() if variant == "uniform" else nullcontext()
         return _StreamFit(self, self.model(**changes), seed), context
 
-    def scores(self, model):
-        """{part: score in percent} against random negatives; of training on all its events, with its own past."""
+    def scores(self, model, seed):
+        """{part: (score in percent, on how many events)} against random negatives, old and new nodes together."""
         model.eval()
-        found = {}
+        found, sizes = {}, self.sizes()
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             for part in PARTS:
-                label, logits = self.ranked(lambda e: _logits(model, self.recent, e), part, "random", 0)
-                found[part] = _measures(label, logits)[self.recipe.train.metric]
+                label, logits = self.ranked(lambda e: _logits(model, self.recent, e), part, "random", seed)
+                found[part] = _measures(label, logits)[self.recipe.train.metric], sizes[part]
         return found
 
     def ranked(self, score, part, kind, seed, new=None):
