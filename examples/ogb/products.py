@@ -62,17 +62,17 @@ def main(arguments=None):
     if args.control == "mlp":
         graph = dgl.add_self_loop(dgl.graph(([], []), num_nodes=graph.num_nodes()))
     x, label, device = data.feat["_N"], data.label, torch.device(args.device)
-    sampler = dgl.dataloading.NeighborSampler([args.fanout] * args.layers)
+    train, sampler = data.split["train"], dgl.dataloading.NeighborSampler([args.fanout] * args.layers)
 
     runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         conv = getattr(hgat.nn, args.conv)
         model = Net(conv, x.shape[1], args.hidden, data.num_outputs, args.layers, args.heads, args.dropout).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-        batches = dgl.dataloading.DataLoader(graph, data.split["train"], sampler, batch_size=args.batch, shuffle=True)
         for epoch in run.epochs(args.epochs, model, optimizer):
             with attention(args):
                 model.train()
+                batches = dgl.dataloading.DataLoader(graph, train, sampler, batch_size=args.batch, shuffle=True)
                 for inputs, seeds, blocks in batches:
                     out = model([block.to(device) for block in blocks], x[inputs].to(device))
                     loss = F.cross_entropy(out, label[seeds].to(device))

@@ -1,0 +1,85 @@
+"""OGB's example scripts on small data of the same form: attention finds what was planted, its controls do not."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from hgat.data import ogb
+from hgat.errors import DataError
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "ogb"
+# script -> (its options, the least test score in percent, the least distance to either control)
+PLANTED = {
+    "arxiv": (["--epochs", "25"], 80, 40),
+    "mag": (["--epochs", "7"], 75, 40),
+    "products": (["--epochs", "6"], 80, 40),
+    "proteins": ([], 82, 10),
+}
+
+
+def main(name, *arguments):
+    spec = importlib.util.spec_from_file_location(f"ogb_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(argument) for argument in arguments])
+
+
+def test_every_script_is_tested():
+    assert sorted(PLANTED) == sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
+@pytest.mark.parametrize("name", PLANTED)
+def test_attention_finds_what_was_planted_and_its_controls_do_not(name, tmp_path, capsys):
+    options, least, distance = PLANTED[name]
+    test = {}
+    for control in ("none", "uniform", "mlp"):
+        summary = main(name, "--sample", "--out", tmp_path / control, "--control", control, *options)
+        test[control] = summary["test"][0]
+    assert test["none"] > least and test["none"] - max(test["uniform"], test["mlp"]) > distance, test
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r" +Final Test: \d+\.\d\d", line) for line in lines)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_scripts_are_short_and_say_what_is_published(name):
+    text = (FOLDER / f"{name}.py").read_text()
+    assert len(text.splitlines()) < 150 and "Published" in text.split('"""')[1]
+
+
+def test_without_data_it_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match=r"ogbn-arxiv: expected OGB's files in .*ogbn_arxiv, got no such folder"):
+        main("arxiv", "--root", tmp_path, "--out", tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_script_goes_on_where_it_was_killed(tmp_path, monkeypatch, request):
+    from hgat.train import runs
+
+    monkeypatch.setattr(runs, "SAVE_EVERY", -1.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # DGL's sampler takes its numbers in the order in which threads ask
+    request.addfinalizer(lambda: torch.set_num_threads(before))
+    options = ["--sample", "--runs", "2", "--epochs", "4"]
+    expected = main("products", *options, "--out", tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    real, seen = ogb.Node.evaluate, []
+
+    def evaluate(self, part, prediction):
+        seen.append(part)
+        if len(seen) == 17:  # in the sixth epoch, the second of the second run
+            raise Killed
+        return real(self, part, prediction)
+
+    monkeypatch.setattr(ogb.Node, "evaluate", evaluate)
+    with pytest.raises(Killed):
+        main("products", *options, "--out", tmp_path / "killed")
+    monkeypatch.setattr(ogb.Node, "evaluate", real)
+    # The folder is a setting, too: the same one goes on.
+    assert main("products", *options, "--out", tmp_path / "killed", "--resume") == expected
