@@ -23,14 +23,16 @@ class DySAT(nn.Module):
     snapshots: what the model is built for; others of the same nodes and relations, with no more steps, serve, too.
     in_feats: {node type: F, or None for a type without features}. heads, hidden: structural layers, heads of each and
     width per head; their product at the last layer is the width of the embedding. temporal_heads: temporal layers.
-    structural: "gat" (paper), "dot", or "none", each node by itself, on one node and edge type; "rgat"
-    (hgat.nn.RGATConv over all relations of all snapshots at once) or "han" (hgat.nn.HANConv, paths: its meta-paths, of
-    one node type; beta per node, since one for all snapshots would know the later ones) on typed snapshots. temporal:
-    False leaves the past out. "none" and False are the paper's two ablations. combine: "stack", temporal attention over
-    what structural attention gives (paper), or "concat", both on the input and side by side. position, temporal_scale:
-    see hgat.nn.TemporalAttention. mask_absent: steps before a node's first event are hidden from its past; False keeps
-    them, as the authors' code does. Nodes without features have one-hot rows (one type), or a learned row of width
-    `embed` (typed).
+    structural: "gat" (paper), "dot", or "none", each node by itself, on one node and edge type; on typed snapshots
+    "rgat", hgat.nn.RGATConv over all relations of all snapshots at once, or "han", hgat.nn.HANConv, paths: its
+    meta-paths, of one node type; beta per node, since one for all snapshots would know the later ones. Only "gat" reads
+    the weights of links.
+    temporal: False leaves the past out. "none" and False are the paper's two ablations.
+    combine: "stack", temporal attention over what structural attention gives (paper), or "concat", both on the input
+    and side by side; with features that do not change, its temporal half knows when a node was there, and no link.
+    position, temporal_scale, temporal_residual: see hgat.nn.TemporalAttention. mask_absent: steps before a node's first
+    event are hidden from its past; False keeps them, as the authors' code does.
+    Nodes without features have one-hot rows (one type), or a learned row of width `embed` (typed).
 
     embed, forward: snapshots, feat {node type: [N, F] or None} -> [N, T, F], nodes of all types stacked.
     extend: the embeddings of one more snapshot alone, from the state of those before it.
@@ -126,8 +128,8 @@ class DySAT(nn.Module):
     def extend(self, snapshot, feat=None, state=None):
         """(embeddings [N, F] of one more snapshot, state for the next).
 
-        snapshot: `snapshots[t]`, one step. state: what the last call gave, None for the first step. The same as column
-        t of `embed` on the steps up to t, since no embedding depends on later ones; the snapshots before are not read.
+        snapshot: `snapshots[t]`, one step. state: what the last call gave, None for the first step. The same as the
+        last column of `embed` on the steps up to this one; the snapshots before are not read.
         """
         if len(snapshot) != 1:
             raise ShapeError(f"snapshot: expected one step, got {len(snapshot)}")

@@ -99,8 +99,8 @@ class Runs:
     The epoch with the highest `valid` counts, ties to the earlier one. With resume, finished seeds are left out and an
     unfinished one goes on behind its last saved epoch, as if it had not been stopped: PyTorch's, NumPy's, Python's and
     DGL's generators are set anew before every epoch. (A DGL DataLoader that is made anew in every epoch shuffles alike;
-    its samplers draw in several threads, so that what they draw repeats on one thread alone.) settings: what a resumed run must share. In a process group rank 0
-    writes; each rank draws numbers of its own.
+    its samplers draw in several threads, so that what they draw repeats on one thread alone.)
+    settings: what a resumed run must share. In a process group rank 0 writes; each rank draws numbers of its own.
     Raises OutputError for a folder that cannot be written to, RecipeError for the state of other settings.
     """
 
