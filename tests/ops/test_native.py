@@ -75,7 +75,7 @@ def _same(got, expected, dtype):
 
 
 # Heads and widths on both sides of every special case: registers, chunks that overlap, one column, odd heads.
-SHAPES = [(1, 1), (1, 64), (2, 3), (3, 17), (4, 32), (8, 8), (5, 2), (1, 40), (8, 5), (2, 130)]
+SHAPES = [(1, 1), (1, 64), (2, 3), (3, 17), (4, 32), (8, 8), (5, 2), (1, 40), (8, 5), (2, 130), (16, 8), (16, 11)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))

@@ -149,6 +149,7 @@ template <int W, class F> inline void with_fixed(const Layout<W>& layout, const 
     is(Constant<1>{}, Constant<8>{}), is(Constant<2>{}, Constant<1>{}), is(Constant<2>{}, Constant<2>{});
     is(Constant<2>{}, Constant<4>{}), is(Constant<4>{}, Constant<1>{}), is(Constant<4>{}, Constant<2>{});
     is(Constant<4>{}, Constant<4>{}), is(Constant<8>{}, Constant<1>{}), is(Constant<8>{}, Constant<2>{});
+    is(Constant<16>{}, Constant<1>{});
   }
 }
 

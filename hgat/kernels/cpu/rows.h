@@ -158,6 +158,7 @@ template <class F> inline void with_heads(int heads, const F& f) {
     case 2: f(Constant<2>{}); break;
     case 4: f(Constant<4>{}); break;
     case 8: f(Constant<8>{}); break;
+    case 16: f(Constant<16>{}); break;
     default: f(Constant<0>{});
   }
 }
