@@ -15,7 +15,7 @@ from tqdm import tqdm
 import hgat
 from hgat.errors import DataError, RecipeError
 from hgat.train import checkpoint, controls, protocols
-from hgat.train.recipe import read, to_toml
+from hgat.train.recipe import Expect, read, to_toml
 
 __all__ = ["Result", "evaluate_folder", "train"]
 
@@ -207,6 +207,11 @@ def _summary(recipe, experiment, ledger, seeds):
             "seconds": [round(r["seconds"], 2) for r in rows],
         }
 
+    # The paper's numbers say nothing of another file in the data set's place.
+    expect, notes = recipe.expect, list(experiment.task.notes)
+    if experiment.task.name != recipe.data["name"] and expect.paper:
+        expect = Expect()
+        notes.append(f"run on {experiment.task.name} and not on the recipe's data: the paper's numbers are left out")
     return {
         "recipe": recipe.name,
         "system": recipe.system,
@@ -218,10 +223,10 @@ def _summary(recipe, experiment, ledger, seeds):
         "seeds": list(range(seeds)),
         **of("ours"),
         "controls": {variant: of(variant) for variant in recipe.train.controls},
-        "paper": recipe.expect.paper or None,
-        "paper_note": recipe.expect.paper_note,
-        **({"paper_more": recipe.expect.paper_more} if recipe.expect.paper_more else {}),
-        "notes": list(experiment.task.notes),
+        "paper": expect.paper or None,
+        "paper_note": expect.paper_note,
+        **({"paper_more": expect.paper_more} if expect.paper_more else {}),
+        "notes": notes,
         "total_seconds": round(sum(r["seconds"] for r in ledger.about["done"]), 2),
         "versions": {
             "hgat": hgat.__version__,
