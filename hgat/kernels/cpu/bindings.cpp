@@ -213,16 +213,15 @@ void recent_of(const Array& indptr, const Array& neighbour, const Array& time, c
                                 static_cast<uint8_t*>(checked("mask", mask, 8, slots)),
                                 static_cast<int64_t*>(checked("end", end, 64, queries))};
   nb::gil_scoped_release release;
-  for (int64_t row = 0; row < rows; ++row)
-    if (known.indptr[row] < 0 || known.indptr[row] > known.indptr[row + 1] || known.indptr[row + 1] > events) {
+  // Only the rows that are asked for: a call may ask for a few of millions.
+  for (int64_t q = 0; q < queries; ++q) {
+    const bool inside = node[q] >= 0 && node[q] < rows;
+    const int64_t first = inside ? known.indptr[node[q]] : -1, end = inside ? known.indptr[node[q] + 1] : -1;
+    if (first < 0 || end < first || end > events) {
       nb::gil_scoped_acquire acquire;
-      throw nb::value_error("indptr: expected rising positions of events");
+      throw nb::value_error(inside ? "indptr: expected rising positions of events" : "nodes: expected numbers of rows");
     }
-  for (int64_t q = 0; q < queries; ++q)
-    if (node[q] < 0 || node[q] >= rows) {
-      nb::gil_scoped_acquire acquire;
-      throw nb::value_error("nodes: expected numbers of rows");
-    }
+  }
   hgat::recent<Time>(known, node, now, queries, count, found, threads);
 }
 
