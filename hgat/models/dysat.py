@@ -254,7 +254,10 @@ class _Typed(nn.Module):
             return self._metapaths(snapshots, h)
         graph = join(snapshots.graph)
         for layer in self.layers:
-            h = {t: F.elu(x.flatten(1)) for t, x in layer(graph, h).items()}
+            out = {t: F.elu(x.flatten(1)) for t, x in layer(graph, h).items()}
+            width = next(iter(out.values())).shape[1]
+            # A type that no relation ends at: zeros, as for any node without in-edges.
+            h = {t: out[t] if t in out else x.new_zeros(len(x), width) for t, x in h.items()}
         return torch.cat([h[t].view(steps, n, -1) for t, n in snapshots.num_nodes.items()], 1)
 
     def _metapaths(self, snapshots, h):

@@ -413,6 +413,17 @@ def test_uniform_attention_covers_both_levels():
     close(out, (torch.relu(past.feed_forward(z)) + z) * there)
 
 
+@pytest.mark.parametrize("heads", [[2], [3, 2]], ids=str)
+def test_a_type_that_no_relation_ends_at_gets_what_a_node_without_neighbours_gets(heads):
+    graph = from_events({("user", "likes", "film"): (torch.arange(5) % 3, torch.arange(5), torch.arange(5))})
+    found = snapshots(graph, windows=2, both_ways=False, self_loops=False)
+    settings = {**SMALL, **STILL, "heads": heads, "temporal": False}
+    model = DySAT(found, {"user": None, "film": None}, structural="rgat", **settings).eval()
+    rows = dict(zip(found.ntypes, model(found).split(list(found.num_nodes.values())), strict=True))
+    assert (rows["user"] == 0).all() and rows["user"].shape == (3, 2, heads[-1] * settings["hidden"])
+    assert (rows["film"] != 0).any() == (len(heads) == 1)  # two steps away from any user's own row there is nothing
+
+
 def test_a_step_without_a_pair_along_a_metapath():
     """No tag marks a film in step 2: the model goes on with what there is, in embed and in extend."""
     events, feat = random_events("typed"), feat_of("typed")
