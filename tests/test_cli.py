@@ -630,7 +630,7 @@ def test_events_in_order_of_time(here, mails, tmp_path):
         (["protocol.name=nodes"], "protocol: expected only the keys .*, got 'first_target'"),
         (["train.metric=accuracy"], "train.metric: expected one of macro_auc, .*, got 'accuracy'"),
         (["train.controls=['majority']"], "train.controls: expected names among .*, got 'majority'"),
-        (["data.name=citeseer", "data.verify=false"], "citeseer: expected only the keys verify, normalize, got 'path'"),
+        (["data.name=citeseer", "data.verify=false"], "citeseer: expected only the keys verify, normalize, got 'src'"),
         (["train.refit=true"], "train.refit: expected false with links"),
     ],
 )
