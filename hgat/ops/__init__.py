@@ -1,6 +1,7 @@
 """Attention as operators on DGLGraphs: contract, checks, and the choice of backend."""
 
 from hgat.ops.additive import additive_attention, additive_weights
+from hgat.ops.chunks import in_chunks
 from hgat.ops.dispatch import backends, uniform_attention, use_backend
 from hgat.ops.dot import dot_product_attention, dot_product_logits, dot_product_weights
 from hgat.ops.dropout import attention_dropout
@@ -18,6 +19,7 @@ __all__ = [
     "dot_product_weights",
     "edge_softmax",
     "edge_weighted_sum",
+    "in_chunks",
     "gatv2_attention",
     "gatv2_weights",
     "typed_projection",

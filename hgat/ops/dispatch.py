@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from hgat.errors import BackendError
-from hgat.ops import native, reference
+from hgat.ops import chunks, native, reference
 
 __all__ = ["backends", "is_uniform", "pick", "uniform_attention", "use_backend"]
 
@@ -100,6 +100,8 @@ def pick(operator, *tensors):
             continue
         reason = backend.why_not(operator, tensors)
         if reason is None:
-            return getattr(backend.kernels, operator)
+            run = getattr(backend.kernels, operator)
+            edges = chunks.limit() if backend.kernels is reference else None
+            return run if edges is None else chunks.run(run, edges)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"{operator}: no backend can run this call ({'; '.join(reasons)})")
