@@ -68,8 +68,8 @@ def test_a_layer_in_chunks_and_half_precision():
         expected = layer(graph, feat, edge)
         with ops.in_chunks(20):
             torch.testing.assert_close(layer(graph, feat, edge), expected, atol=1e-12, rtol=0)
-        # Node 0 sends a thousand edges: in bfloat16 a sum of as many parts would stop growing.
-        graph = dgl.graph((torch.zeros(1000, dtype=torch.int64), torch.arange(1000)))
+        # Node 0 sends thousands of edges: in bfloat16 a sum of as many parts would stop growing.
+        graph = dgl.graph((torch.zeros(4000, dtype=torch.int64), torch.arange(4000)))
         value = torch.randn(graph.num_nodes(), 2, 5, dtype=torch.bfloat16, requires_grad=True)
         weight = torch.rand(graph.num_edges(), 2, dtype=torch.bfloat16)
         (whole,) = torch.autograd.grad(ops.weighted_sum(graph, value, weight).sum(), value)
