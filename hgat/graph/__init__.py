@@ -2,7 +2,7 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.events import event_times, from_events, from_frame
-from hgat.graph.metapath import Views, metapath_graph, metapaths, union
+from hgat.graph.metapath import Views, metapath_graph, metapaths, union, views
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join, join_types
 from hgat.graph.snapshots import Snapshots, snapshots
@@ -30,5 +30,6 @@ __all__ = [
     "relations",
     "snapshots",
     "union",
+    "views",
     "walks",
 ]

@@ -5,15 +5,15 @@ along it joins them. Attention over several meta-paths is attention over the dis
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dgl
 import torch
 
 from hgat.errors import GraphError
-from hgat.graph.csr import in_order, single_relation
+from hgat.graph.csr import cached, in_order, single_relation
 
-__all__ = ["Views", "metapath_graph", "metapaths", "prepare", "union"]
+__all__ = ["Views", "metapath_graph", "metapaths", "prepare", "union", "views"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,33 @@ def union(graphs, names=None):
     blocks = any(g.is_block for g in graphs)
     first = all(g.is_block or g.is_homogeneous for g in graphs)
     return Views(joined, names, num_dst, tuple(starts), same_size and not blocks, first)
+
+
+def views(graph):
+    """The relations of a typed DGLGraph or block, all from one node type to one, as Views; built once per graph.
+
+    For blocks of a graph with one relation per meta-path, as a sampler gives them: its relations share their sources.
+    Views are returned as they are. Raises GraphError for relations between several pairs of node types.
+    """
+    if isinstance(graph, Views):
+        return graph
+    etypes = getattr(graph, "canonical_etypes", None)
+    if etypes is None:
+        raise GraphError(
+            "views: expected what hgat.graph.metapaths or hgat.graph.union gives, or a DGLGraph, "
+            f"got {type(graph).__name__}"
+        )
+    if len({(src, dst) for src, _, dst in etypes}) != 1:
+        raise GraphError(
+            "views: expected what hgat.graph.metapaths or hgat.graph.union gives, or relations between one pair of "
+            f"node types, got {etypes}"
+        )
+
+    def build():
+        found = union([graph[etype] for etype in etypes], [etype[1] for etype in etypes])
+        return replace(found, shared_source=True, destinations_first=etypes[0][0] == etypes[0][2])
+
+    return cached(graph, ("views", tuple(etypes), graph.is_block), build)
 
 
 def _name(path):

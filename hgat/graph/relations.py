@@ -81,7 +81,14 @@ class JoinedRelations:
 
 def _pairs(node, relation, num_nodes, num_relations):
     """Distinct pairs of (relation, node), and the pair of each edge."""
-    key, pair_of_edge = torch.unique(relation * num_nodes + node, sorted=True, return_inverse=True)
+    number = relation * num_nodes + node
+    slots = num_nodes * num_relations
+    if slots <= 8 * number.numel() + 1000:  # a mark for every possible pair costs less than a sort of the edges
+        seen = torch.zeros(slots, dtype=torch.bool, device=number.device).index_fill_(0, number, True)
+        key = seen.nonzero().squeeze(1)
+        pair_of_edge = (torch.cumsum(seen, 0) - 1)[number]
+    else:
+        key, pair_of_edge = torch.unique(number, sorted=True, return_inverse=True)
     pair_relation = torch.div(key, max(num_nodes, 1), rounding_mode="floor")
     count = torch.bincount(pair_relation, minlength=num_relations)
     return Pairs(key - pair_relation * num_nodes, pair_relation, count), pair_of_edge

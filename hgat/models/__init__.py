@@ -3,15 +3,17 @@
 A model file `<system>.py` exports one class in `__all__`. The class has a class method
 `for_graph(graph, feat, num_outputs, **settings)`, whose keyword arguments are the keys of a recipe's [model], an
 attribute `graph_kind`, the module of hgat.graph that prepares its structure, and
-`forward(graph, feat) -> [N, num_outputs]` with one row per node of the predicted type.
+`forward(graph, feat) -> [N, num_outputs]` with one row per node of the predicted type. A model that is made of layers
+has `layers`, `start` and `step`, by which it runs on blocks and in `layerwise`.
 """
 
 import importlib
 import pkgutil
 
 from hgat.errors import RecipeError
+from hgat.models._batches import layerwise
 
-__all__ = ["available", "find"]
+__all__ = ["available", "find", "layerwise"]
 
 
 def available():

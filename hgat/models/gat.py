@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hgat.errors import RecipeError, check_range
+from hgat.models._batches import one_type, over_layers
 from hgat.nn import GATConv
 
 __all__ = ["GAT"]
@@ -14,8 +15,9 @@ class GAT(nn.Module):
 
     in_feats: F. num_outputs: C. heads: one number per layer, the last for the output layer. hidden: width per head of
     the hidden layers. residual: a skip around every layer.
-    forward: graph with self-loops, feat [N, F] -> logits [N, C].
-    Raises RecipeError for no heads.
+    forward: graph with self-loops, feat [N, F], or DGL's blocks, one per layer, feat [N_src, F] of the first
+    -> logits [N, C] or [N_dst, C].
+    Raises RecipeError for no heads and for another number of blocks than layers.
     Paper: Velickovic et al. 2018, arXiv:1710.10903, section 3.3. Differs: value_drop, dropout on the projected
     features, stands in the authors' code and not in the paper.
     """
@@ -50,8 +52,16 @@ class GAT(nn.Module):
         """The model for a prepared graph and the features of its nodes."""
         return cls(feature_width(feat, target), num_outputs, **settings)
 
+    def start(self, feat, nodes=None):
+        """What the first layer receives."""
+        return one_type(feat)
+
+    def step(self, depth, graph, h):
+        """Layer `depth`, counted from 0, on a graph or block: [N_src, width] -> [N_dst, width], of the last logits."""
+        return run_layer(self.layers, depth, graph, h)
+
     def forward(self, graph, feat):
-        return run_stack(self.layers, graph, feat)
+        return over_layers(self, graph, feat)
 
 
 def feature_width(feat, target):
@@ -80,10 +90,7 @@ def stack(conv, in_feats, hidden, num_outputs, heads, options):
     return layers
 
 
-def run_stack(layers, graph, feat):
-    """Heads side by side between layers, averaged at the end; a dict of features holds one node type."""
-    if isinstance(feat, dict):
-        (feat,) = feat.values()
-    for layer in layers[:-1]:
-        feat = layer(graph, feat).flatten(1)
-    return layers[-1](graph, feat).mean(1)
+def run_layer(layers, depth, graph, h):
+    """Layer `depth` of a stack: heads side by side, averaged at the end."""
+    h = layers[depth](graph, h)
+    return h.mean(1) if depth == len(layers) - 1 else h.flatten(1)

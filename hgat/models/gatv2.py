@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from hgat.models.gat import feature_width, run_stack, stack
+from hgat.models._batches import one_type, over_layers
+from hgat.models.gat import feature_width, run_layer, stack
 from hgat.nn import GATv2Conv
 
 __all__ = ["GATv2"]
@@ -13,7 +14,7 @@ class GATv2(nn.Module):
 
     in_feats: F. num_outputs: C. heads, hidden, residual: as in GAT. share_weights: one projection for both ends of an
     edge, as in the paper's experiments.
-    forward: graph with self-loops, feat [N, F] -> logits [N, C].
+    forward: a graph with self-loops or blocks, as GAT's.
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7, in GAT's architecture.
     """
 
@@ -49,5 +50,13 @@ class GATv2(nn.Module):
         """The model for a prepared graph and the features of its nodes."""
         return cls(feature_width(feat, target), num_outputs, **settings)
 
+    def start(self, feat, nodes=None):
+        """What the first layer receives."""
+        return one_type(feat)
+
+    def step(self, depth, graph, h):
+        """Layer `depth`, counted from 0, on a graph or block: [N_src, width] -> [N_dst, width], of the last logits."""
+        return run_layer(self.layers, depth, graph, h)
+
     def forward(self, graph, feat):
-        return run_stack(self.layers, graph, feat)
+        return over_layers(self, graph, feat)

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from hgat.errors import check_range
+from hgat.errors import RecipeError, check_range
+from hgat.models._batches import per_layer
 from hgat.models.gat import check_settings, feature_width
 from hgat.nn import HANConv
 
@@ -14,7 +15,8 @@ class HAN(nn.Module):
 
     in_feats: F of the node type that the meta-paths join. target: its name, for features given as a dict. heads: one
     number per layer; hidden: width per head. semantic, semantic_feats, share_projection: see hgat.nn.HANConv.
-    forward: views (hgat.graph.metapaths), feat [N, F] -> logits [N, C].
+    forward: views (hgat.graph.metapaths), or a graph with one relation per meta-path, feat [N, F], or blocks of such a
+    graph, one per layer, feat [N_src, F] of the first -> logits [N, C] or [N_dst, C].
     Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-10. Differs: value_drop, dropout on the projected features, stands
     in the released code and not in the paper.
     """
@@ -69,10 +71,21 @@ class HAN(nn.Module):
 
     def embed(self, views, feat):
         """Z of the last layer, [N, H * D]."""
-        z = feat[self.target] if isinstance(feat, dict) else feat
-        for layer in self.layers:
-            z = layer(views, z)
+        z = self.start(feat)
+        for layer, graph in zip(self.layers, per_layer(views, len(self.layers)), strict=True):
+            z = layer(graph, z)
         return z
+
+    def start(self, feat, nodes=None):
+        """What the first layer receives."""
+        return feat[self.target] if isinstance(feat, dict) else feat
+
+    def step(self, depth, graph, h):
+        """Layer `depth`, counted from 0, on a graph or block, behind the last the classifier."""
+        if self.layers[depth].semantic.form == "global":
+            raise RecipeError("model.semantic: expected 'per_node' in batches of nodes, got 'global', which needs all")
+        h = self.layers[depth](graph, h)
+        return self.classify(h) if depth == len(self.layers) - 1 else h
 
     def forward(self, views, feat):
         return self.classify(self.embed(views, feat))

@@ -5,6 +5,7 @@ from torch import nn
 
 from hgat.errors import RecipeError, ShapeError, check_range
 from hgat.graph.relations import join
+from hgat.models._batches import per_layer, source_ids
 from hgat.models.gat import check_settings
 from hgat.nn import FeaturelessRGATConv, RGATConv
 
@@ -20,7 +21,8 @@ class RGAT(nn.Module):
     brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
     layer; hidden: width per head. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see
     hgat.nn.RGATConv.
-    forward: graph or joined relations, {node type: [N, F] or None} -> logits [N_target, C].
+    forward: graph or joined relations, {node type: [N, F] or None} -> logits [N_target, C]; or DGL's blocks, one per
+    layer, and features of the first one's sources -> logits of the last one's destinations. Not on blocks: one_hot.
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
@@ -104,32 +106,50 @@ class RGAT(nn.Module):
         in_feats = {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
         return cls(joined, in_feats, num_outputs, target, **settings)
 
-    def _input(self, feat):
+    def start(self, feat, nodes=None):
+        """What the first layer receives, {node type: [N, embed]}; nodes: {type: ids} where only some nodes are here."""
+        if self.one_hot and nodes is not None:
+            raise RecipeError("model.one_hot: expected false on blocks, got true: layer one has a row per relation")
         if self.one_hot:
             return None
         h = {}
         for ntype, featured, layer in zip(self.ntypes, self.featured, self.inputs, strict=True):
+            if nodes is not None and ntype not in nodes:
+                continue
             if featured and feat.get(ntype) is None:
                 raise ShapeError(f"feat: expected features of {ntype!r} nodes, got none")
-            h[ntype] = layer(feat[ntype]) if featured else layer.weight
+            if featured:
+                h[ntype] = layer(feat[ntype])
+            else:
+                h[ntype] = layer.weight if nodes is None else layer(nodes[ntype])
         return h
+
+    def _layer(self, depth, joined, h):
+        """{node type: [N_dst, width]} behind layer `depth`."""
+        last = depth == len(self.layers) - 1
+        out = {t: z.mean(1) if last else z.flatten(1) for t, z in self.layers[depth](joined, h).items()}
+        width = next(iter(out.values())).shape[1]
+        for t in joined.num_dst if joined.is_block else joined.num_src:
+            if t not in out:  # a type that receives nothing: zeros, as for any node without in-edges
+                count = (joined.num_dst if joined.is_block else joined.num_src)[t]
+                out[t] = self.layers[depth].attention_kernel()[0].new_zeros((count, width))
+        if len(self.skips) and h is not None:
+            out = {t: z + self.skips[depth](h[t][: len(z)]) for t, z in out.items()}
+        return out if last else {t: F.relu(z) for t, z in out.items()}
+
+    def step(self, depth, graph, h):
+        """Layer `depth`, counted from 0, on a graph or block: {type: [N_src, width]} -> {type: [N_dst, width]}."""
+        h = self._layer(depth, join(graph), h)
+        return h[self.target] if depth == len(self.layers) - 1 else h
 
     def hidden_states(self, graph, feat):
         """What each layer receives: a list of {node type: [N, width]}, and the logits behind them."""
-        joined = join(graph)
-        h = self._input(feat)
+        parts = [join(part) for part in per_layer(graph, len(self.layers))]
+        h = self.start(feat, source_ids(graph))
         states = []
-        for depth, layer in enumerate(self.layers):
+        for depth, part in enumerate(parts):
             states.append(h)
-            last = depth == len(self.layers) - 1
-            out = {t: z.mean(1) if last else z.flatten(1) for t, z in layer(joined, h).items()}
-            width = next(iter(out.values())).shape[1]
-            for t in joined.num_src:
-                if t not in out:  # a type that receives nothing: zeros, as for any node without in-edges
-                    out[t] = layer.attention_kernel()[0].new_zeros((joined.num_src[t], width))
-            if len(self.skips) and h is not None:
-                out = {t: z + self.skips[depth](h[t]) for t, z in out.items()}
-            h = out if last else {t: F.relu(z) for t, z in out.items()}
+            h = self._layer(depth, part, h)
         return states, h[self.target]
 
     def forward(self, graph, feat):
@@ -137,6 +157,8 @@ class RGAT(nn.Module):
 
     def attention(self, graph, feat):
         """alpha of every layer, a list of {relation: [E_r, H]}."""
-        joined = join(graph)
-        states, _ = self.hidden_states(joined, feat)
-        return [layer(joined, h, get_attention=True)[1] for layer, h in zip(self.layers, states, strict=True)]
+        states, _ = self.hidden_states(graph, feat)
+        parts = [join(part) for part in per_layer(graph, len(self.layers))]
+        return [
+            layer(part, h, get_attention=True)[1] for layer, part, h in zip(self.layers, parts, states, strict=True)
+        ]

@@ -6,7 +6,7 @@ from torch import nn
 
 from hgat import ops
 from hgat.errors import GraphError, ShapeError, check_shape
-from hgat.graph.metapath import Views
+from hgat.graph.metapath import views as as_views
 from hgat.nn.common import check_in_degrees, glorot_
 from hgat.nn.fusion import SemanticAttention
 
@@ -24,11 +24,12 @@ class HANConv(nn.Module):
     share_projection: one M for all meta-paths, as the paper writes it; False gives each meta-path its own, as the
     released code does. semantic: "global" (paper) or "per_node" (released code).
 
-    forward: views, what hgat.graph.metapaths or hgat.graph.union gives; feat [N, F], or for views with their own
-    sources (blocks) a list of P tensors [N_src_p, F], destinations first -> [N_dst, H * D], and with get_attention
-    (alpha [E, H] in the order of views.graph, before dropout, and beta [P] or [N_dst, P]).
-    All views are one operator call. Raises GraphError for anything but Views, ShapeError for feat unlike them, and
-    DGLError for a node without neighbours unless allow_zero_in_degree.
+    forward: views, what hgat.graph.metapaths or hgat.graph.union gives, or a DGLGraph or block with one relation per
+    meta-path; feat [N, F], or for views with their own sources a list of P tensors [N_src_p, F], destinations first
+    -> [N_dst, H * D], and with get_attention (alpha [E, H] in the order of views.graph, before dropout, and beta [P]
+    or [N_dst, P]). All views are one operator call. A global beta is the batch's own on blocks.
+    Raises GraphError for another graph, ShapeError for feat unlike it, and DGLError for a node without neighbours
+    unless allow_zero_in_degree.
 
     Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-9. Differs: a bias after the sum, as in the released code.
     """
@@ -112,10 +113,7 @@ class HANConv(nn.Module):
         return score_src, score_dst
 
     def forward(self, views, feat, get_attention=False):
-        if not isinstance(views, Views):
-            raise GraphError(
-                f"views: expected what hgat.graph.metapaths or hgat.graph.union gives, got {type(views).__name__}"
-            )
+        views = as_views(views)
         if views.num_views != self._num_metapaths:
             raise GraphError(f"views: expected {self._num_metapaths} meta-paths, got {views.num_views}")
         if not views.destinations_first:

@@ -1,0 +1,81 @@
+"""Models on sampled blocks, and exact inference on a whole graph, layer by layer.
+
+A model that can do both has `layers`, `start(feat, nodes=None)`, what the first layer receives, and `step(depth, graph,
+h)`, one layer on a graph or block.
+"""
+
+import dgl
+import torch
+
+from hgat.errors import RecipeError
+
+__all__ = ["layerwise", "one_type", "over_layers", "per_layer", "source_ids"]
+
+
+def one_type(feat):
+    """The features themselves where they come as {node type: features} of one type."""
+    if isinstance(feat, dict):
+        (feat,) = feat.values()
+    return feat
+
+
+def per_layer(graph, layers):
+    """The graph of each layer: blocks as they are, one graph for all. Raises RecipeError for too few or many blocks."""
+    if not isinstance(graph, (list, tuple)):
+        return [graph] * layers
+    if len(graph) != layers:
+        raise RecipeError(f"blocks: expected {layers}, one for each layer, got {len(graph)}")
+    return graph
+
+
+def source_ids(graph):
+    """{node type: ids in the whole graph} of the first block's sources; None for anything but blocks."""
+    if not isinstance(graph, (list, tuple)):
+        return None
+    return {ntype: graph[0].srcnodes[ntype].data[dgl.NID] for ntype in graph[0].srctypes}
+
+
+def over_layers(model, graph, feat):
+    """forward of a model, from its steps."""
+    h = model.start(feat, source_ids(graph))
+    for depth, part in enumerate(per_layer(graph, len(model.layers))):
+        h = model.step(depth, part, h)
+    return h
+
+
+@torch.no_grad()
+def layerwise(model, graph, feat, *, batch_size=1024, device=None):
+    """Logits of all nodes as model(graph, feat) gives them, in batches: each layer is finished before the next begins.
+
+    For graphs that were trained on by sampling. Every batch has all its in-edges, so nothing is sampled, and no more
+    than a batch's is on `device` (default: the model's). model: in eval mode for what forward gives. graph: a
+    DGLGraph; for HAN with one relation per meta-path. feat: [N, F] or {node type: [N, F] or None}, on the CPU, in
+    memory or in mapped files. Returns [N, C] on the CPU, of the model's target type.
+    Raises RecipeError for a model or a setting that has no layers of this kind, such as HAN with a global beta.
+    """
+    if not hasattr(model, "step"):
+        raise RecipeError(f"layerwise: expected a model with steps, such as GAT, RGAT, HAN, got {type(model).__name__}")
+    device = next(model.parameters()).device if device is None else torch.device(device)
+    typed = isinstance(feat, dict) and len(graph.ntypes) > 1
+    h = feat[graph.ntypes[0]] if isinstance(feat, dict) and not typed else feat
+    sampler = dgl.dataloading.MultiLayerFullNeighborSampler(1)
+    for depth in range(len(model.layers)):
+        last = depth == len(model.layers) - 1
+        ntypes = [model.target] if last and typed else graph.ntypes
+        nodes = {ntype: torch.arange(graph.num_nodes(ntype), dtype=graph.idtype) for ntype in ntypes}
+        parts = {ntype: [] for ntype in ntypes}
+        # One type after the other, so that what a batch gives has one order.
+        for ntype in ntypes:
+            ids = {ntype: nodes[ntype]} if typed else nodes[ntype]
+            for inputs, _, (block,) in dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=batch_size):
+                if typed:
+                    here = {t: None if h.get(t) is None else h[t][i].to(device) for t, i in inputs.items()}
+                    rows = {t: i.to(device) for t, i in inputs.items()}
+                else:
+                    here, rows = h[inputs].to(device), inputs.to(device)
+                here = model.start(here, rows) if depth == 0 else here
+                found = model.step(depth, block.to(device), here)
+                parts[ntype].append((found[ntype] if typed and not last else found).cpu())
+        h = {ntype: torch.cat(some) for ntype, some in parts.items()}
+        h = h if typed and not last else next(iter(h.values()))
+    return h
