@@ -13,7 +13,10 @@ COMMANDS = {
     "layers": "whole layers with shared parameters",
     "epochs": "whole training epochs",
     "blocks": "new sampled blocks and small graphs, with the building of structure",
+    "large": "one layer on 20 million edges inside a limit of memory",
+    "ogb": "epochs on data of OGB's real shapes in OGB's format: whole graphs, and sampled training taken apart",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
+    "processes": "epochs of sampled training on one process and on two",
     "scaling": "growth with edges, heads, width and threads, as plots",
 }
 
@@ -49,12 +52,21 @@ def parse(argv):
         command.add_argument("--no-memory", action="store_true", help="start no processes that measure memory")
         command.add_argument("--backend", default="auto", help="hgat's backend (%(default)s: the fastest)")
         command.add_argument("--json", metavar="FILE", help="write everything, bare times too")
+        if name == "ogb":
+            command.add_argument("--root", required=True, help="folder of OGB's data; stand-ins are written there")
         if name in ("layers", "epochs", "blocks", "quick"):
             command.add_argument("--root", help="folder of the real data sets (HGAT_DATA, or ~/.cache/hgat)")
         if name == "operators":
             shapes = "4x32,8x8,1x64,4x64,3x250"
             command.add_argument("--operators", type=_operators, default="gat,gatv2,dot", help="which (%(default)s)")
             command.add_argument("--shapes", type=_shapes, default=shapes, help="heads x width (%(default)s)")
+        if name == "large":
+            command.add_argument("--layer", choices=("GATv2Conv", "GATConv"), default="GATv2Conv")
+            command.add_argument("--nodes", type=int, default=1_000_000)
+            command.add_argument("--edges", type=int, default=20_000_000)
+            command.add_argument("--shape", type=lambda text: _shapes(text)[0], default="4x64", help="heads x width")
+            command.add_argument("--limit", type=float, default=8.0, help="GiB that a process may hold (%(default)s)")
+            command.add_argument("--chunk", type=int, default=250_000, help="edges of a chunk (%(default)s)")
         if name == "scaling":
             command.add_argument("--out", required=True, metavar="DIR", help="folder of scaling.png and benchmark.png")
     return parser.parse_args(argv)
@@ -77,14 +89,27 @@ def main(argv=None):
     from benchmarks.report import Report
 
     report = Report(options.rounds, not options.no_memory, options.only, options.backend)
-    report.start(f"benchmarks {options.command}: {COMMANDS[options.command]}.", options.scale)
-    if options.command == "scaling":
+    above = {"above": "it is faster than one process with one thread"} if options.command == "processes" else {}
+    report.start(f"benchmarks {options.command}: {COMMANDS[options.command]}.", options.scale, **above)
+    if options.command == "large":
+        from benchmarks import large
+
+        large.run(report, options)
+    elif options.command == "scaling":
         from benchmarks import scaling
 
         report.with_memory = False
         scaling.run(report, options.out, options.scale)
+    elif options.command == "processes":
+        from benchmarks import processes
+
+        processes.run(report, options.scale)
     else:
         report.run(_specs(options))
+        if options.command == "ogb":
+            from benchmarks import ogb
+
+            ogb.run(report, options.root, options.scale)
     return report.finish(options.json)
 
 

@@ -47,12 +47,19 @@ def _labels(count, classes=CLASSES):
     return label, torch.randperm(count, generator=generator)[: max(int(0.54 * count), 1)]
 
 
-def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32"):
-    """The case of `depth` layers of one kind on the power-law graph, ELU between them, one head at the end."""
-    structure = graphs.arxiv(scale)
+def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32", root=None):
+    """The case of `depth` layers of one kind, ELU between them, one head at the end, on the power-law graph.
+
+    root: on ogbn-arxiv in OGB's format there instead.
+    """
     dtype = getattr(torch, dtype)
-    feat = torch.randn((structure.num_src, in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
-    label, train = _labels(structure.num_dst)
+    if root is None:
+        structure = graphs.arxiv(scale)
+        feat = torch.randn((structure.num_src, in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
+        label, train = _labels(structure.num_dst)
+    else:
+        structure, data = graphs.ogb_arxiv(root, scale)
+        feat, label, train = data.feat["_N"], data.label, data.split["train"]
     widths = [(in_feats, width, heads)]
     widths += [(heads * width, width, heads)] * (depth - 2) + [(heads * width, CLASSES, 1)]
     peers = [HOMOGENEOUS[layer](*sizes) for sizes in widths]
@@ -74,25 +81,32 @@ def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32"
     def proof():
         return stack(layer, heads, width, min(scale, SMALL / graphs.ARXIV[1]), depth, in_feats, "float64")
 
-    title = f"{layer} {depth} layers, {heads} x {width}, arxiv"
+    title = f"{layer} {depth} layers, {heads} x {width}, {'arxiv' if root is None else 'ogbn-arxiv'}"
     return Case(title, candidates, ("epoch",), None if dtype is torch.float64 else proof)
 
 
-def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32"):
-    """The case of two relational layers and a linear map; all nodes that are papers have labels."""
-    graph = graphs.typed(share * scale)
-    dtype = getattr(torch, dtype)
+def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32", root=None):
+    """The case of two relational layers and a linear map; all nodes that are papers have labels.
+
+    root: on ogbn-mag in OGB's format there instead; every node has random features.
+    """
+    dtype, classes = getattr(torch, dtype), CLASSES
+    if root is None:
+        graph = graphs.typed(share * scale)
+        label, train = _labels(graph.num_nodes("paper"))
+    else:
+        graph, data = graphs.ogb_mag(root, share * scale)
+        label, train, classes = data.label, data.split["train"], data.num_outputs
     feat = torch.randn((graph.num_nodes(), in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
-    label, train = _labels(graph.num_nodes("paper"))
     before = sum(graph.num_nodes(ntype) for ntype in graph.ntypes[: graph.ntypes.index("paper")])
     papers = slice(before, before + graph.num_nodes("paper"))
     first, second = (rgat_trio(graph, size, width, heads) for size in (in_feats, heads * width))
-    start = nn.Linear(heads * width, CLASSES).state_dict()
+    start = nn.Linear(heads * width, classes).state_dict()
     candidates = []
     for name in first:
         layer_first, run_first, leaves_first, common = first[name]
         layer_second, run_second, leaves_second, _ = second[name]
-        classify = nn.Linear(heads * width, CLASSES)
+        classify = nn.Linear(heads * width, classes)
         classify.load_state_dict(start)
         for module in (layer_first, layer_second, classify):
             module.to(dtype)
@@ -116,7 +130,7 @@ def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32"):
         small = min(share * scale, SMALL / (2 * sum(graphs.MAG_EDGES.values())))
         return rgat(small, heads, width, in_feats, dtype="float64")
 
-    title = f"RGATConv 2 layers, {heads} x {width}, mag / {round(1 / share)}"
+    title = f"RGATConv 2 layers, {heads} x {width}, {'' if root is None else 'ogbn-'}mag / {round(1 / share)}"
     return Case(title, candidates, ("epoch",), None if dtype is torch.float64 else proof)
 
 

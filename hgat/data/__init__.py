@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 
 from hgat.data import card as _card
+from hgat.data.memmap import mapped
 from hgat.data.task import EventTask, Task
 from hgat.errors import DataError
 from hgat.settings import check_settings
 
-__all__ = ["EventTask", "Task", "available", "load"]
+__all__ = ["EventTask", "Task", "available", "load", "mapped"]
 
 
 def available():

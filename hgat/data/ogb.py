@@ -19,7 +19,8 @@ import tempfile
 import warnings
 import zipfile
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import dgl
@@ -31,6 +32,7 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from ogb.utils.url import download_url, extract_zip
 from torch import Tensor
 
+from hgat.data.memmap import mapped as on_disk
 from hgat.errors import DataError, OutputError, check_shape
 
 __all__ = ["Graphs", "Link", "Node", "load", "main", "names", "write_sample"]
@@ -140,12 +142,14 @@ def names():
     return sorted(itertools.chain.from_iterable(_master(package) for package in PACKAGES.values()))
 
 
-def load(name, root=None, download=False):
+def load(name, root=None, download=False, mapped=False):
     """Read one of OGB's data sets from `root/ogbn_arxiv` and the like: a Node, a Link or a Graphs.
 
     root: else the environment variable HGAT_DATA, else `~/.cache/hgat`. download: fetch it from OGB's address if its
-    folder is not there; without it nothing is fetched. OGB keeps what it read in the folder's `processed/`. Raises
-    DataError for an unknown name and for files that are missing, damaged or unsafe to read.
+    folder is not there; without it nothing is fetched. mapped: features of nodes and edges lie in memory-mapped files
+    in the folder's `mapped/` (hgat.data.mapped); OGB's loader itself still reads them once into memory. OGB keeps what
+    it read in the folder's `processed/`. Raises DataError for an unknown name and for files that are missing, damaged
+    or unsafe to read.
     """
     facts = _facts(name)
     root = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
@@ -160,7 +164,19 @@ def load(name, root=None, download=False):
         split = dataset.get_edge_split() if name.startswith("ogbl") else dataset.get_idx_split()
         if not isinstance(split, dict) or set(split) != set(PARTS):
             raise DataError(f"{name}: split: expected the parts {', '.join(PARTS)}, got {str(split)[:80]}")
-        return _BUILD[name[:4]](name, facts, dataset, split, _notes(folder, facts))
+        data = _BUILD[name[:4]](name, facts, dataset, split, _notes(folder, facts))
+    return _on_disk(data, folder / "mapped") if mapped else data
+
+
+def _on_disk(data, folder):
+    """The data with its features in files; those of many small graphs stay where they are."""
+    if isinstance(data, Graphs):
+        return data
+    feat = {t: x if x is None else on_disk(folder / f"{t}.npy", x) for t, x in data.feat.items()}
+    found = replace(data, feat=feat)
+    if getattr(data, "edge_feat", None) is not None:
+        found = replace(found, edge_feat=on_disk(folder / "edge.npy", data.edge_feat))
+    return found
 
 
 def _node(name, facts, dataset, split, notes):
@@ -343,30 +359,38 @@ def _notes(folder, facts):
 #
 # Each has the schema of the real data set and a planted structure: what decides a node's label, or which links exist,
 # stands beside as much that is false, and a mark on nodes or edges, or the relation, tells one from the other. A mean
-# over all neighbours mixes the two. (An atom of ogbg-molhiv has so few neighbours that no mean can hide them: there the
-# graph matters, and attention is not needed.)
+# over all neighbours mixes the two.
 
 CIRCLE = 12  # nodes that share a label and are linked among themselves
 GROUPS = 4  # of a circle: one group shows the true class and is trusted, each other group shows one false class
 YEARS = {"train": (2005, 2018), "valid": (2018, 2019), "test": (2019, 2021)}
 
 
-def write_sample(name, folder, nodes=None, seed=0):
+def write_sample(name, folder, nodes=None, seed=0, share=None):
     """Write a small data set with the schema of `name` into `folder/ogbn_arxiv` and the like; that path.
 
-    nodes: of the labelled type, of all types, or for ogbg graphs; 120 or more. The same seed gives the same files.
+    nodes: of the labelled type, of all types, or for ogbg graphs; 120 or more. share: instead of nodes, the part of
+    the real data set's nodes and edges that are written, of every type, for ogbn-arxiv and ogbn-mag. The same seed
+    gives the same files.
     Raises DataError for a name without a sample or too few nodes, OutputError where the data set exists already.
     """
     if name not in SAMPLES:
         raise DataError(f"sample: expected one of {', '.join(SAMPLES)}, got {name!r}")
     make, usual = SAMPLES[name]
+    if share is not None:
+        if name not in REAL or nodes is not None:
+            expected = f"one of {', '.join(REAL)} and no number of nodes"
+            raise DataError(f"share: expected {expected}, got {name} and {nodes}")
+        counts = {part: {key: round(count * share) for key, count in of.items()} for part, of in REAL[name].items()}
+        make, nodes = partial(make, counts=counts), counts["nodes"][LABELLED[name]]
     nodes = usual if nodes is None else nodes
     if nodes < 120:
         raise DataError(f"nodes: expected 120 or more, got {nodes}")
     facts, folder = _facts(name), _folder(name, folder)
     if folder.exists():
         raise OutputError(f"{name}: expected no data set in {folder}, got one; remove it or name another folder")
-    note = f"{STAND_IN} {name} written by hgat (nodes {nodes}, seed {seed}): not OGB's data."
+    size = f"nodes {nodes}" if share is None else f"{share:g} of its size"
+    note = f"{STAND_IN} {name} written by hgat ({size}, seed {seed}): not OGB's data."
     files = make(np.random.default_rng(seed), nodes, facts)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -389,7 +413,8 @@ def _write(path, content):
         return
     header = isinstance(content, pd.DataFrame)
     # mtime: else the same table gives another file every second.
-    pd.DataFrame(content).to_csv(path, index=False, header=header, compression={"method": "gzip", "mtime": 1})
+    compression = {"method": "gzip", "compresslevel": 6, "mtime": 1}
+    pd.DataFrame(content).to_csv(path, index=False, header=header, compression=compression)
 
 
 def _column(values):
@@ -441,12 +466,20 @@ def _shuffled(rng, nodes, edge, *columns):
     return edge[rng.permutation(len(edge))], *(column[np.argsort(place)] for column in columns)
 
 
-def _trusted(rng, nodes, classes, width):
+def _skewed(rng, size, count):
+    """`count` of the numbers below `size`, in a power law of how often each is drawn."""
+    weight = np.cumsum(np.arange(1, size + 1) ** -0.7)
+    rank = np.searchsorted(weight, rng.random(count) * weight[-1])
+    return rng.permutation(size)[rank.clip(max=size - 1)]
+
+
+def _trusted(rng, nodes, classes, width, links=None):
     """Labels that trusted neighbours show: features [N, width], labels [N], parts [N], links [E, 2].
 
     Column 0 of the features marks the trusted quarter of each circle, whose other columns show its class. The other
     three quarters show a false class each, so that the plain mean of a neighbourhood does not tell which is true.
     Links between circles join nodes that are not trusted. Only as many classes occur as training has six circles of.
+    links: how many there are in all; those between circles then end at skewed degrees.
     """
     circle, part, edge = _circles(nodes)
     count = circle[-1] + 1
@@ -466,8 +499,13 @@ def _trusted(rng, nodes, classes, width):
     feat[:, 0] = np.where(group == 0, 6, -2)
     edge = edge[rng.random(len(edge)) < 0.7]
     doubtful = np.flatnonzero(group)
-    across = rng.choice(doubtful, (nodes // 4, 2))
-    edge = np.concatenate([edge, across[circle[across[:, 0]] != circle[across[:, 1]]]])
+    if links is None:
+        across = rng.choice(doubtful, (nodes // 4, 2))
+    else:
+        edge = edge[:links]
+        drawn = 2 * (links - len(edge)) + 100
+        across = doubtful[np.stack([rng.integers(len(doubtful), size=drawn), _skewed(rng, len(doubtful), drawn)], 1)]
+    edge = np.concatenate([edge, across[circle[across[:, 0]] != circle[across[:, 1]]]])[:links]
     edge, feat, label, part = _shuffled(rng, nodes, edge, feat, chosen[true][circle], part)
     return feat.round(4), label, part, edge
 
@@ -479,9 +517,10 @@ def _years(rng, part):
     return _column(year)
 
 
-def _papers(rng, nodes, facts, width=128):
+def _papers(rng, nodes, facts, width=128, counts=None):
     """ogbn-arxiv and ogbn-products."""
-    feat, label, part, edge = _trusted(rng, nodes, int(facts["num classes"]), width)
+    links = None if counts is None else counts["edges"]["cites"]
+    feat, label, part, edge = _trusted(rng, nodes, int(facts["num classes"]), width, links)
     files = {"raw/node-feat.csv.gz": feat, "raw/node-label.csv.gz": _column(label)}
     if facts["additional node files"] == "node_year":
         files["raw/node_year.csv.gz"] = _years(rng, part)
@@ -492,20 +531,25 @@ def _products(rng, nodes, facts):
     return _papers(rng, nodes, facts, width=100)
 
 
-def _mag(rng, nodes, facts):
+def _mag(rng, nodes, facts, counts=None):
     """Papers as in ogbn-arxiv: `cites` tells the class; authors, institutions and fields are drawn at random."""
-    feat, label, part, edge = _trusted(rng, nodes, int(facts["num classes"]), 128)
     sizes = {"paper": nodes, "author": nodes // 8, "institution": nodes // 40, "field_of_study": nodes // 10}
+    links = {"affiliated_with": sizes["author"], "writes": sizes["author"] * 8, "has_topic": nodes * 3}
+    if counts is not None:
+        sizes, links = counts["nodes"], counts["edges"]
+    feat, label, part, edge = _trusted(rng, nodes, int(facts["num classes"]), 128, links.get("cites"))
 
-    def drawn(source, target, each):
-        ids = np.repeat(np.arange(sizes[source]), each)
-        return np.stack([ids, rng.integers(sizes[target], size=len(ids))], axis=1)
+    def drawn(source, name, target):
+        """As many links from each source as from the next."""
+        ids = np.sort(np.arange(links[name]) % sizes[source])
+        ends = rng.integers(sizes[target], size=len(ids)) if counts is None else _skewed(rng, sizes[target], len(ids))
+        return np.stack([ids, ends], axis=1)
 
     edges = {
-        ("author", "affiliated_with", "institution"): drawn("author", "institution", 1),
-        ("author", "writes", "paper"): drawn("author", "paper", 8),
+        ("author", "affiliated_with", "institution"): drawn("author", "affiliated_with", "institution"),
+        ("author", "writes", "paper"): drawn("author", "writes", "paper"),
         ("paper", "cites", "paper"): edge,
-        ("paper", "has_topic", "field_of_study"): drawn("paper", "field_of_study", 3),
+        ("paper", "has_topic", "field_of_study"): drawn("paper", "has_topic", "field_of_study"),
     }
     has = pd.DataFrame({ntype: [ntype == "paper"] for ntype in sorted(sizes)})
     return {
@@ -663,45 +707,40 @@ def _wikikg2(rng, nodes, facts):
 
 
 def _molhiv(rng, graphs, facts):
-    """What double bonds join to the one phosphorus decides: two atoms of nitrogen (label 1) or of oxygen (0).
+    """A ring P-N-S-O on a chain of carbon, in which phosphorus doubly binds nitrogen (label 1) or oxygen (0).
 
-    Single bonds join two of the other element to it. Elsewhere in the molecule it is the other way round, so that
-    atoms and bonds alone tell nothing, nor do atoms and who is bound to whom.
+    Single and double bonds take turns around the ring. So every atom of it has one of each and the same neighbours
+    under either label: atoms, bonds, and any number of rounds of means over both tell nothing.
     """
-    carbon, nitrogen, oxygen, phosphorus = 5, 6, 7, 14  # OGB's categories: the atomic number less one
+    carbon, nitrogen, oxygen, phosphorus, sulfur = 5, 6, 7, 14, 15  # OGB's categories: the atomic number less one
     part = np.array([0, 0, 0, 1, 2])[np.arange(graphs) // 2 % 5]
     label = np.arange(graphs) % 2
-    atoms, bonds, doubles, sizes, counts = [], [], [], [], []
+    atoms, bonds, bonded, sizes, counts = [], [], [], [], []
     for positive in label:
         chain = int(rng.integers(8, 15))
-        centre = int(rng.integers(chain))
-        others = rng.choice([k for k in range(chain) if k != centre], 4)
-        true, false = (nitrogen, oxygen) if positive else (oxygen, nitrogen)
-        element = np.array([carbon] * chain + [true, true, false, false] + [false, false, true, true])
-        element[centre] = phosphorus
-        bond = [(k - 1, k) for k in range(1, chain)]
-        bond += [(host, chain + k) for k, host in enumerate([centre] * 4 + others.tolist())]
+        element = np.array([phosphorus, nitrogen, sulfur, oxygen] + [carbon] * chain)
+        bond = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (0, 4)] + [(k, k + 1) for k in range(4, chain + 3)])
+        kind = np.zeros((len(bond), len(get_bond_feature_dims())), dtype=np.int64)
+        kind[:, 0] = [*np.array([positive, 1 - positive] * 2), 0, *rng.integers(2, size=chain - 1)]
         place = rng.permutation(len(element))
-        bond = place[rng.permuted(np.array(bond), axis=1)]
         atom = np.zeros((len(element), len(get_atom_feature_dims())), dtype=np.int64)
-        atom[place, 0] = element
-        atom[:, 2] = np.bincount(bond.ravel(), minlength=len(element)).clip(max=10)
+        atom[:, 0] = element
+        atom[:, 2] = np.bincount(bond.ravel())
         atom[:, 3] = 5  # no charge
         atom[:, 4] = rng.integers(4, size=len(element))
         atom[:, 6] = 2
-        atoms.append(atom)
-        bonds.append(bond)
-        doubles.extend([*rng.integers(2, size=chain - 1), *[1, 1, 0, 0] * 2])
+        atom[:4, 8] = 1  # in a ring
+        atoms.append(atom[np.argsort(place)])
+        bonds.append(place[rng.permuted(bond, axis=1)])
+        bonded.append(kind)
         sizes.append(len(element))
         counts.append(len(bond))
-    bonded = np.zeros((sum(counts), len(get_bond_feature_dims())), dtype=np.int64)
-    bonded[:, 0] = doubles
     return {
         "raw/edge.csv.gz": np.concatenate(bonds),
         "raw/num-node-list.csv.gz": _column(sizes),
         "raw/num-edge-list.csv.gz": _column(counts),
         "raw/node-feat.csv.gz": np.concatenate(atoms),
-        "raw/edge-feat.csv.gz": bonded,
+        "raw/edge-feat.csv.gz": np.concatenate(bonded),
         "raw/graph-label.csv.gz": _column(label),
         **_split(facts, part),
     }
@@ -728,6 +767,15 @@ def _biokg_relations():
 
 
 BIOKG = _biokg_relations()
+# Nodes and edges of the real data sets, from OGB's site.
+REAL = {
+    "ogbn-arxiv": {"nodes": {"_N": 169_343}, "edges": {"cites": 1_166_243}},
+    "ogbn-mag": {
+        "nodes": {"paper": 736_389, "author": 1_134_649, "institution": 8_740, "field_of_study": 59_965},
+        "edges": {"affiliated_with": 1_043_998, "writes": 7_145_660, "cites": 5_416_271, "has_topic": 7_505_078},
+    },
+}
+LABELLED = {"ogbn-arxiv": "_N", "ogbn-mag": "paper"}
 # name -> what makes it, and its usual number of nodes
 SAMPLES = {
     "ogbn-arxiv": (_papers, 2400),
@@ -750,10 +798,11 @@ def main(argv=None):
     sample.add_argument("name", metavar="NAME", help=", ".join(SAMPLES))
     sample.add_argument("folder", metavar="DIR", help="the root of data sets; the sample is a folder in it")
     sample.add_argument("--nodes", type=int, help="labelled nodes, all nodes, or for ogbg graphs")
+    sample.add_argument("--share", type=float, help="instead of --nodes: part of the real size (ogbn-arxiv, ogbn-mag)")
     sample.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     try:
-        print(write_sample(arguments.name, arguments.folder, arguments.nodes, arguments.seed))
+        print(write_sample(arguments.name, arguments.folder, arguments.nodes, arguments.seed, arguments.share))
     except (DataError, OutputError) as error:
         print("hgat:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -22,6 +22,7 @@ from hgat.data import ogb
 from hgat.errors import DataError, OutputError, ShapeError
 from hgat.models.gat import GAT
 from hgat.models.rgat import RGAT
+from hgat.nn import EdgeGATConv
 from hgat.ops import uniform_attention
 
 NODE = {"ogbn-arxiv": 128, "ogbn-products": 100, "ogbn-proteins": None, "ogbn-mag": 128}
@@ -198,15 +199,34 @@ def test_molhiv_has_the_schema_of_the_real_one(root):
         (batch.edata["feat"], [5, 6, 2]),
     ):
         assert feat.dtype == torch.int64 and (feat >= 0).all() and (feat < torch.tensor(dims)).all()
-    # As many atoms and bonds of each kind under either label: what is bound to the phosphorus tells, by double bonds.
-    double = {}
     for graph, label in zip(task.graphs, task.label.flatten().tolist(), strict=True):
-        element = graph.ndata["feat"][:, 0]
-        assert (element == 6).sum() == (element == 7).sum() == 4
-        (centre,) = torch.nonzero(element == 14).flatten().tolist()
-        near, _, edges = graph.in_edges(centre, form="all")
-        double.setdefault(label, []).append(set(element[near[graph.edata["feat"][edges, 0] == 1]].tolist()) - {5})
-    assert all(7 in found for found in double[0]) and all(6 in found for found in double[1])
+        element, bond = graph.ndata["feat"][:, 0], graph.edata["feat"][:, 0]
+        ring = torch.nonzero(graph.ndata["feat"][:, 8]).flatten().tolist()
+        assert sorted(element[ring].tolist()) == [6, 7, 14, 15]
+        for atom in ring:
+            near, _, edges = graph.in_edges(atom, form="all")
+            inside = [(int(bond[e]), int(element[n])) for n, e in zip(near, edges, strict=True) if n in ring]
+            assert sorted(kind for kind, _ in inside) == [0, 1]
+            if element[atom] == 14:
+                assert (1, 6 if label else 7) in inside
+
+
+def test_no_mean_tells_molhivs_molecules_from_those_of_the_other_label(root):
+    graph = dgl.batch(ogb.load("ogbg-molhiv", root).graphs)
+    ring = graph.ndata["feat"][:, 8] == 1
+    kind, (src, dst) = graph.edata["feat"][:, 0], graph.edges()
+    other = torch.where(ring[src] & ring[dst], 1 - kind, kind)
+    first, second = EdgeGATConv(119, 5, 8, 2), EdgeGATConv(16, 5, 8, 2)
+
+    def embed(kind):
+        bond = F.one_hot(kind, 5).float()
+        x = F.relu(first(graph, F.one_hot(graph.ndata["feat"][:, 0], 119).float(), bond).flatten(1))
+        return second(graph, x, bond)
+
+    with torch.no_grad():
+        assert (embed(kind) - embed(other))[ring].abs().amax((1, 2)).min() > 1e-3
+        with uniform_attention():
+            torch.testing.assert_close(embed(kind), embed(other))
 
 
 @pytest.mark.parametrize("name", ogb.SAMPLES)
@@ -526,3 +546,21 @@ def test_attention_finds_what_mag_hides(tmp_path):
         40,
     )
     assert attention > 0.7 and attention > max(uniform, perceptron) + 0.3, (attention, uniform, perceptron)
+
+
+@pytest.mark.parametrize(("name", "share"), [("ogbn-arxiv", 0.002), ("ogbn-mag", 0.0005)])
+def test_a_share_of_the_real_size_has_all_counts(name, share, tmp_path):
+    ogb.write_sample(name, tmp_path, share=share)
+    graph = ogb.load(name, tmp_path).graph
+    for ntype, count in ogb.REAL[name]["nodes"].items():
+        assert graph.num_nodes(ntype) == round(count * share)
+    for etype, count in ogb.REAL[name]["edges"].items():
+        assert graph.num_edges(etype if name == "ogbn-mag" else None) == round(count * share)
+
+
+def test_a_share_is_of_two_data_sets_and_instead_of_nodes(tmp_path):
+    for name, nodes in (("ogbn-products", None), ("ogbn-arxiv", 500)):
+        with pytest.raises(DataError, match="share: expected one of ogbn-arxiv, ogbn-mag and no number of nodes"):
+            ogb.write_sample(name, tmp_path, nodes, share=0.01)
+    with pytest.raises(DataError, match="nodes: expected 120 or more, got 17"):
+        ogb.write_sample("ogbn-arxiv", tmp_path, share=0.0001)
