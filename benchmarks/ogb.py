@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from statistics import median
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -46,8 +47,9 @@ class Sampled:
         self.seeds, self.common = seeds, common
 
     def batches(self, round_number):
-        """The same batches for every library: DGL's and PyTorch's generators are set anew."""
+        """The same seeds for every library, and on one thread the same neighbours: all generators are set anew."""
         torch.manual_seed(round_number)
+        np.random.seed(round_number)
         dgl.seed(round_number)
         loader = dgl.dataloading.DataLoader(self.graph, self.ids, self.sampler, batch_size=BATCH, shuffle=True)
         return iter(loader)
