@@ -109,13 +109,13 @@ class Report:
     def say(self, text):
         print(text, file=self.out, flush=True)
 
-    def start(self, what, scale=1.0):
+    def start(self, what, scale=1.0, above="hgat is faster or smaller"):
         """The sentence on what is compared, and the machine."""
         self.say(what)
         if scale != 1.0:
             self.say(f"Synthetic graphs have {scale:g} of the size that their names say.")
         self.say(f"Machine: {line(self.machine)}.")
-        self.say(f"Ratios of medians over {self.rounds} interleaved rounds; above 1, hgat is faster or smaller.\n")
+        self.say(f"Ratios of medians over {self.rounds} interleaved rounds; above 1, {above}.\n")
 
     def run(self, specs):
         """Measure every spec; a case whose data or memory is missing is named and left out."""

@@ -176,10 +176,9 @@ def _per_relation(rows, weight, count):
 
 @pytest.fixture(params=["segments", "padded"])
 def path(request, monkeypatch):
-    """DGL's segments on the CPU, and the padded product that other devices take."""
+    """A product per segment on the CPU, and the padded product that other devices take."""
     if request.param == "padded":
-        monkeypatch.setattr(typed.dgl.ops, "segment_mm", None)  # the padded path must not call it
-        monkeypatch.setattr(typed, "_segments_run", lambda rows, weight: False)
+        monkeypatch.setattr(typed, "_segments_run", lambda rows: False)
     return request.param
 
 
