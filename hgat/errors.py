@@ -43,7 +43,7 @@ class RecipeError(HgatError, ValueError):
 
 
 class TrainingError(HgatError, RuntimeError):
-    """Training that cannot go on: a loss or a gradient that is not finite."""
+    """Training that cannot go on: a loss or a gradient that is not finite, a process that failed."""
 
 
 class OutputError(HgatError, OSError):

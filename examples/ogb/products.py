@@ -1,6 +1,7 @@
 """ogbn-products: GAT on sampled neighbourhoods, scored by exact inference layer by layer.
 
     python examples/ogb/products.py [--sample] [--conv GATv2Conv] [--root DIR]
+    torchrun --nproc-per-node 2 examples/ogb/products.py [--sample] ...    # --batch is that of both together
 
 Published: GAT 79.04 ± 1.54, GATv2 80.63 ± 0.70 with 1 head (Brody et al. 2022, arXiv:2105.14491, table 1).
 """
@@ -9,7 +10,7 @@ import hgat  # before dgl
 import dgl
 import torch
 import torch.nn.functional as F
-from hgat.train import Runs, attention, load_ogb, options
+from hgat.train import Processes, Runs, attention, load_ogb, options
 from torch import nn
 
 
@@ -38,16 +39,19 @@ class Net(nn.Module):
         return x
 
     @torch.no_grad()
-    def inference(self, graph, x, batch, device):
-        """What forward gives with every neighbour, for all nodes: each layer is finished before the next begins."""
+    def inference(self, graph, x, batch, processes):
+        """What forward gives with every neighbour, for all nodes: each layer is finished before the next begins.
+
+        The processes share the batches of a layer, and all get the whole of it.
+        """
         self.eval()
         sampler = dgl.dataloading.MultiLayerFullNeighborSampler(1)
-        nodes = torch.arange(graph.num_nodes())
-        for depth in range(len(self.convs)):
-            parts = []
-            for inputs, _, (block,) in dgl.dataloading.DataLoader(graph, nodes, sampler, batch_size=batch):
-                parts.append(self.layer(depth, block.to(device), x[inputs].to(device)).cpu())
-            x = torch.cat(parts)
+        device, nodes = processes.device, processes.part(torch.arange(graph.num_nodes()), batch)
+        for depth, skip in enumerate(self.skips):
+            out = torch.zeros(graph.num_nodes(), skip.out_features)
+            for inputs, seeds, (block,) in dgl.dataloading.DataLoader(graph, nodes, sampler, batch_size=batch):
+                out[seeds] = self.layer(depth, block.to(device), x[inputs].to(device)).cpu()
+            x = processes.sum(out)
         return x
 
 
@@ -57,32 +61,43 @@ def main(arguments=None):
         __doc__, conv="GATConv", hidden=128, heads=1, lr=0.001, epochs=100, batch=1024, fanout=10, on_sample=small
     )
     args = parser.parse_args(arguments)
+    with Processes(args.device) as processes:
+        return train(args, processes)
+
+
+def train(args, processes):
     data = load_ogb("ogbn-products", args)
     graph = dgl.add_self_loop(dgl.remove_self_loop(data.graph))
     if args.control == "mlp":
         graph = dgl.add_self_loop(dgl.graph(([], []), num_nodes=graph.num_nodes()))
-    x, label, device = data.feat["_N"], data.label, torch.device(args.device)
-    train, sampler = data.split["train"], dgl.dataloading.NeighborSampler([args.fanout] * args.layers)
+    x, label, device = data.feat["_N"], data.label, processes.device
+    sampler = dgl.dataloading.NeighborSampler([args.fanout] * args.layers)
+    loading = {"batch_size": args.batch // processes.size, "use_ddp": processes.size > 1}
 
     runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         conv = getattr(hgat.nn, args.conv)
         model = Net(conv, x.shape[1], args.hidden, data.num_outputs, args.layers, args.heads, args.dropout).to(device)
+        # Uniform attention leaves the scores' parameters out.
+        parallel = processes.wrap(model, find_unused_parameters=args.control == "uniform")
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
             with attention(args):
                 model.train()
-                batches = dgl.dataloading.DataLoader(graph, train, sampler, batch_size=args.batch, shuffle=True)
+                order = processes.shares(data.split["train"], args.batch)
+                batches = dgl.dataloading.DataLoader(graph, order, sampler, **loading)
                 for inputs, seeds, blocks in batches:
-                    out = model([block.to(device) for block in blocks], x[inputs].to(device))
+                    out = parallel([block.to(device) for block in blocks], x[inputs].to(device))
                     loss = F.cross_entropy(out, label[seeds].to(device))
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
-                out = model.inference(graph, x, 8 * args.batch, device)
+                out = model.inference(graph, x, 8 * args.batch, processes)
             scores = {part: data.evaluate(part, out[ids]) for part, ids in data.split.items()}
-            run.record(loss.item(), **scores)
-            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * scores['valid']:.2f}")
+            loss = processes.mean(loss.detach()).item()
+            run.record(loss, **scores)
+            did = f"loss {loss:.3f}, valid {100 * scores['valid']:.2f}, {run.seconds:.2f} s"
+            processes.print(f"run {run.seed}, epoch {epoch}: {did}")
     return runs.summary()
 
 

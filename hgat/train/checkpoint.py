@@ -17,9 +17,11 @@ __all__ = [
     "load_tensors",
     "make_folder",
     "pack_optimizer",
+    "read_bytes",
     "remove",
     "save_tensors",
     "unpack_optimizer",
+    "unpack_tensors",
     "write_text",
 ]
 
@@ -58,19 +60,30 @@ def save_tensors(path, tensors, about):
 
 def load_tensors(path):
     """({name: tensor}, about) of a file that `save_tensors` wrote. Raises DataError for anything else."""
+    return unpack_tensors(path, read_bytes(path))
+
+
+def read_bytes(path):
+    """A file's content, read at once: a library that maps it opens it twice, and a run may replace it in between."""
     try:
-        # Read at once: a library that maps the file opens it twice, and a run may replace it in between.
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"checkpoint: expected a file at {path}, got none") from None
+    except OSError as error:
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
+
+
+def unpack_tensors(path, content):
+    """`load_tensors` of a file whose content was read before."""
+    try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         about = json.loads(header["__metadata__"]["hgat"])
         if not isinstance(about, dict):
             raise ValueError("metadata of another kind")
-    except FileNotFoundError:
-        raise DataError(f"checkpoint: expected a file at {path}, got none") from None
     except KeyError:
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got another program's") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
     return tensors, about
 

@@ -2,11 +2,13 @@
 
 import argparse
 import copy
+import os
 import random
 import statistics
 import tempfile
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import dgl
 import numpy as np
@@ -70,11 +72,19 @@ def options(description, *, on_sample=None, **defaults):
 
 
 def load_ogb(name, arguments):
-    """hgat.data.ogb.load(name), from --root, or, with --sample, of a small data set that is written first."""
+    """hgat.data.ogb.load(name), from --root, or, with --sample, of a small data set that is written first.
+
+    In a process group process 0 reads first, since OGB's first reading of a data set writes a copy of its own.
+    """
     from hgat.data import ogb  # needs the package ogb, which takes seconds to import
 
     if not arguments.sample:
-        return ogb.load(name, arguments.root)
+        if _rank() > 0:
+            _wait()
+        data = ogb.load(name, arguments.root)
+        if _rank() == 0:
+            _wait()
+        return data
     with tempfile.TemporaryDirectory() as folder:
         ogb.write_sample(name, folder)
         return ogb.load(name, folder)
@@ -100,21 +110,34 @@ class Runs:
     unfinished one goes on behind its last saved epoch, as if it had not been stopped: PyTorch's, NumPy's, Python's and
     DGL's generators are set anew before every epoch. (A DGL DataLoader that is made anew in every epoch shuffles alike;
     its samplers draw in several threads, so that what they draw repeats on one thread alone.)
-    settings: what a resumed run must share. In a process group rank 0 writes; each rank draws numbers of its own.
-    Raises OutputError for a folder that cannot be written to, RecipeError for the state of other settings.
+    settings: what a resumed run must share.
+
+    In a process group (hgat.train.Processes) every process goes through the same loops and records the same scores.
+    Each draws numbers of its own, process 0 alone writes and prints, and all resume from what it wrote.
+
+    Raises OutputError for a folder that cannot be written to, RecipeError for the state of other settings or of another
+    number of processes, and for several processes without a group.
     """
 
     def __init__(self, out, count, *, resume=False, settings=None, better=max):
         if count < 1:
             raise RecipeError(f"runs: expected 1 or more, got {count}")
+        if not _grouped() and os.environ.get("WORLD_SIZE", "1") != "1":
+            got = f"{os.environ['WORLD_SIZE']} that do not know of one another"
+            raise RecipeError(f"runs: expected one process, or hgat.train.Processes around the script, got {got}")
         self.count, self.better = count, better
-        self.rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        self.out = checkpoint.make_folder(out)
-        self.about = {"settings": settings or {}, "done": [], "running": None}
+        self.rank = _rank()
+        self.out = checkpoint.make_folder(out) if self.rank == 0 else Path(out)
+        settings = {**(settings or {}), "processes": dist.get_world_size() if _grouped() else 1}
+        self.about = {"settings": settings, "done": [], "running": None}
         self.tensors = {}
         self.saved = time.monotonic()
-        if resume and (self.out / PROGRESS).exists():
-            self.tensors, about = checkpoint.load_tensors(self.out / PROGRESS)
+        path, content = self.out / PROGRESS, b""
+        if resume and self.rank == 0 and path.exists():
+            content = checkpoint.read_bytes(path)
+        content = _from_first(content)
+        if content:
+            self.tensors, about = checkpoint.unpack_tensors(path, content)
             if about.get("settings") != self.about["settings"]:
                 raise RecipeError(f"--resume: expected the settings of the run in {self.out}, got others")
             self.about = about
@@ -176,18 +199,27 @@ class _Run:
         first = self._restore(optimizer)
         for epoch in range(first + 1, count + 1):
             _seed(self.seed, epoch, self.runs.rank)
+            self._began = time.monotonic()
             yield epoch
             last = epoch == count
             if last or time.monotonic() - self.runs.saved >= SAVE_EVERY:
                 self._save(optimizer, epoch)
 
+    @property
+    def seconds(self):
+        """Since this epoch began."""
+        return time.monotonic() - self._began
+
     def record(self, loss, *, valid, **scores):
         """Scores of an epoch, from 0 to 1; those of the best `valid` count."""
         if not self.best or (valid != self.best["valid"] and self.runs.better(valid, self.best["valid"]) == valid):
             self.best = {"valid": float(valid), **{name: float(value) for name, value in scores.items()}}
-            self.kept = copy.deepcopy(_plain(self.model).state_dict())
+            if self.runs.rank == 0:
+                self.kept = copy.deepcopy(_plain(self.model).state_dict())
 
     def _save(self, optimizer, epoch):
+        if self.runs.rank > 0:
+            return
         moments, counts = checkpoint.pack_optimizer(optimizer)
         tensors = {f"model.{k}": v for k, v in _plain(self.model).state_dict().items()}
         tensors |= {f"kept.{k}": v for k, v in self.kept.items()} | {f"optimizer.{k}": v for k, v in moments.items()}
@@ -210,6 +242,37 @@ class _Run:
         self.kept, self.best = part("kept."), running["best"]
         self.runs.about["running"], self.runs.tensors = None, {}
         return running["epoch"]
+
+
+def _grouped():
+    return dist.is_available() and dist.is_initialized()
+
+
+def _rank():
+    """This process's number in the process group, 0 without one."""
+    return dist.get_rank() if _grouped() else 0
+
+
+def _wait():
+    """Wait for all processes of the group, if there is one."""
+    if _grouped():
+        dist.barrier()
+
+
+def _from_first(content):
+    """The bytes that process 0 has, on every process."""
+    if not _grouped():
+        return content
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    size = torch.tensor([len(content)], device=device)
+    dist.broadcast(size, 0)
+    if not size:
+        return b""
+    data = torch.empty(int(size), dtype=torch.uint8, device=device)
+    if _rank() == 0:
+        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    dist.broadcast(data, 0)
+    return data.cpu().numpy().tobytes()
 
 
 def _plain(model):

@@ -5,6 +5,7 @@ The graphs are tiny, so no number here says anything about speed.
 
 import io
 import json
+import subprocess
 import sys
 import textwrap
 from dataclasses import replace
@@ -276,3 +277,27 @@ def test_help_imports_nothing_heavy():
 
     code = "import sys, benchmarks, benchmarks.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=memory.Path(__file__).parents[2]).returncode == 0
+
+
+def test_epochs_of_processes_are_read_and_compared(monkeypatch, tmp_path, capsys):
+    """The launches are real in tests/train/test_processes.py; here each way prints seconds of its own."""
+    started = []
+
+    def run(command, env, **_):
+        started.append((command[1:], env["OMP_NUM_THREADS"]))
+        several, threads = "torch.distributed.run" in command, int(env["OMP_NUM_THREADS"])
+        seconds = 8.0 / threads / (4 if several else 1)
+        lines = "\n".join(f"run 0, epoch 1: loss 1.000, valid 50.00, {s:.2f} s" for s in (99, seconds, seconds))
+        return subprocess.CompletedProcess(command, 0, f"{lines}\nAll runs: 1\n", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    path = tmp_path / "found.json"
+    assert main(["processes", "--rounds", "2", "--scale", "0.01", "--json", str(path)]) == 0
+    assert len(started) == 6 and [threads for _, threads in started] == ["1", "2", "1"] * 2
+    rows = capsys.readouterr().out.splitlines()[-3:]
+    assert [row.split()[-2:] for row in rows] == [["1.00", "x"], ["2.00", "x"], ["4.00", "x"]]
+    found = {result["case"]: result["seconds"] for result in json.loads(path.read_text())["results"]}
+    assert found["2 processes, 1 thread each"] == [2.0] * 4
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", "why"))
+    with pytest.raises(RuntimeError, match="products.py: expected 3 epochs, got 0:\nwhy"):
+        main(["processes", "--rounds", "1", "--scale", "0.01"])
