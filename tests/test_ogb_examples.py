@@ -59,6 +59,16 @@ def test_without_data_it_is_one_sentence(tmp_path):
         main("arxiv", "--root", tmp_path, "--out", tmp_path / "out")
 
 
+def test_mapped_features_give_the_same_training(tmp_path):
+    ogb.write_sample("ogbn-arxiv", tmp_path, nodes=240)
+    options = ["--root", tmp_path, "--runs", "1", "--epochs", "2", "--hidden", "16", "--heads", "2"]
+    in_memory = main("arxiv", *options, "--out", tmp_path / "memory")
+    file = tmp_path / "ogbn_arxiv" / "mapped" / "_N.npy"
+    assert not file.exists()
+    assert main("arxiv", *options, "--mapped", "--out", tmp_path / "mapped") == in_memory
+    assert file.exists()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_script_goes_on_where_it_was_killed(tmp_path, monkeypatch, request):
     from hgat.train import runs

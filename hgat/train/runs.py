@@ -42,7 +42,8 @@ class _Options(argparse.ArgumentParser):
 def options(description, *, on_sample=None, **defaults):
     """An argument parser with OGB's usual options; `defaults` change theirs, and further names become options.
 
-    root, sample, device, runs, epochs, lr, hidden, heads, layers, dropout, control, out, resume: as their help says.
+    root, mapped, sample, device, runs, epochs, lr, hidden, heads, layers, dropout, control, out, resume: as their help
+    says.
     on_sample: the defaults that --sample changes, on top of one run of 50 epochs.
     """
     parser = _Options(
@@ -66,6 +67,7 @@ def options(description, *, on_sample=None, **defaults):
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
     parser.add_argument("--control", choices=CONTROLS, default="none", help="what attention is replaced by")
     parser.add_argument("--root", help="folder of OGB's data sets (default: HGAT_DATA, or ~/.cache/hgat)")
+    parser.add_argument("--mapped", action="store_true", help="keep features in memory-mapped files")
     parser.add_argument("--sample", action="store_true", help="run on small data of the same form, written on the spot")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     return parser
@@ -81,7 +83,7 @@ def load_ogb(name, arguments):
     if not arguments.sample:
         if _rank() > 0:
             _wait()
-        data = ogb.load(name, arguments.root)
+        data = ogb.load(name, arguments.root, mapped=arguments.mapped)
         if _rank() == 0:
             _wait()
         return data
