@@ -1,13 +1,16 @@
-"""The command `hgat`: train, eval, list, doctor. Arguments in, tables out; no arithmetic."""
+"""The command `hgat`: train, eval, list, partition, doctor. Arguments in, tables out; no arithmetic."""
 
 import argparse
 import os
 import sys
+import time
 
 from hgat import doctor
 from hgat.errors import HgatError
 
 __all__ = ["main"]
+
+ROOT = "the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)"
 
 
 def main(argv=None):
@@ -59,6 +62,22 @@ def _parser():
     listing = commands.add_parser("list", help="systems, data sets, the paper's numbers, ours and the controls'")
     listing.set_defaults(run=_list)
 
+    cut = commands.add_parser("partition", help="cut a data set's graph into parts for several machines (DistDGL)")
+    cut.add_argument("name", help="a data set's name, OGB's too, as in cora or ogbn-mag")
+    cut.add_argument("--parts", type=int, required=True, metavar="N", help="how many parts, one for each machine")
+    cut.add_argument("--out", required=True, metavar="DIR", help="a new or an empty folder for the parts")
+    cut.add_argument("--root", metavar="DIR", help=ROOT)
+    cut.add_argument("--sample", action="store_true", help="cut a small stand-in for a data set of OGB's")
+    cut.add_argument("--mapped", action="store_true", help="keep OGB's features in memory-mapped files")
+    cut.add_argument("--method", default="metis", help="metis, few cut edges, or random (default: metis)")
+    cut.add_argument(
+        "--hops", type=int, default=1, metavar="N", help="how far a part knows its neighbours (default: 1)"
+    )
+    cut.add_argument("--inverse", action="store_true", help="with inverse relations and a self relation")
+    cut.add_argument("--balance-train", action="store_true", help="spread the training nodes evenly, too")
+    cut.add_argument("--balance-edges", action="store_true", help="spread the in-edges evenly, too")
+    cut.set_defaults(run=_partition)
+
     health = commands.add_parser("doctor", help="explain the state of this machine; --fix mends a bare `import dgl`")
     doctor.add_arguments(health)
     health.set_defaults(run=doctor.run)
@@ -66,9 +85,7 @@ def _parser():
 
 
 def _data_arguments(parser):
-    parser.add_argument(
-        "--root", metavar="DIR", help="the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)"
-    )
+    parser.add_argument("--root", metavar="DIR", help=ROOT)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
 
 
@@ -198,3 +215,34 @@ def _list(arguments):
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _partition(arguments):
+    import psutil  # DGL needs it, too
+
+    from hgat import data, train
+    from hgat.data.partition import check, partition
+
+    check(arguments.parts, arguments.out, arguments.method, arguments.hops)  # before minutes of reading
+    ogb = arguments.sample or arguments.name.startswith("ogb")
+    task = train.load_ogb(arguments.name, arguments) if ogb else data.load(arguments.name, arguments.root)
+    held, start = psutil.Process().memory_info().rss / 2**30, time.monotonic()
+    settings = ("method", "hops", "inverse", "balance_train", "balance_edges")
+    cut = partition(task, arguments.parts, arguments.out, **{name: getattr(arguments, name) for name in settings})
+    seconds, edges = time.monotonic() - start, sum(cut.edges)
+    print(f"{task.name}: {edges:,} edges, of which {100 * cut.cut / max(edges, 1):.1f} % join two parts")
+    for number, inside in enumerate(cut.edges):
+        nodes = ", ".join(f"{counts[number]:,} {ntype}" for ntype, counts in cut.nodes.items())
+        print(f"  part {number}: {inside:,} edges; nodes: {nodes}")
+    print(f"  took {seconds:.1f} s; memory {_peak():.2f} GiB at its peak, {held:.2f} GiB of it held before")
+    for note in task.notes:
+        print(f"  note: {note}")
+    print(f"\n{cut.config}")
+
+
+def _peak():
+    """The most memory that this process held so far, in GiB."""
+    import resource  # not everywhere
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
