@@ -15,8 +15,9 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard hgat/kernels
 run: $(READY)
 	$(VENV)/bin/hgat train rgat-movielens
 
+# Two workers with a thread each: most tests are too small for two threads.
 test: $(READY)
-	$(VENV)/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
 bench: $(BENCH)
 	$(VENV)/bin/python -m benchmarks quick

@@ -98,7 +98,7 @@ def test_outputs_and_gradients_stay(layer, name):
 @pytest.mark.parametrize("options", [
     {"residual": True}, {"residual": True, "bias": False}, {"bias": False}, {"activation": torch.tanh},
     {"activation": nn.PReLU()}, {"negative_slope": 0.5}, {"feat_drop": 0.5},
-], ids=str)  # fmt: skip
+], ids=", ".join)  # fmt: skip
 @pytest.mark.parametrize("in_feats", [IN, OUT * HEADS, (IN, IN)], ids=str)
 @pytest.mark.parametrize("layer", DROPPING)
 def test_options_stay(layer, in_feats, options):

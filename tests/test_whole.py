@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 SHAPE = re.compile(r"\[(?:\*|\.\.\.|\d+|[A-Z]\w*)(?: ?[,*+/] ?(?:\*|\.\.\.|\d+|[A-Z]\w*))*\]")
 PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}|\b(?:19|20)\d\d\b")
 # They take and give no tensor.
-WITHOUT_TENSORS = {"backends", "uniform_attention", "use_backend", "available", "find"}
+WITHOUT_TENSORS = {"backends", "in_chunks", "uniform_attention", "use_backend", "available", "find"}
 
 
 def public(module):

@@ -14,7 +14,8 @@ class GATv2(nn.Module):
 
     in_feats: F. num_outputs: C. heads, hidden, residual: as in GAT. share_weights: one projection for both ends of an
     edge, as in the paper's experiments.
-    forward: a graph with self-loops or blocks, as GAT's.
+    forward: graph with self-loops, feat [N, F], or DGL's blocks, one per layer, feat [N_src, F] of the first
+    -> logits [N, C] or [N_dst, C].
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7, in GAT's architecture.
     """
 

@@ -120,7 +120,7 @@ def test_edge_weights_multiply_alpha(layer):
 @pytest.mark.parametrize("options", [
     {"residual": True}, {"residual": True, "bias": False}, {"bias": False}, {"activation": torch.tanh},
     {"negative_slope": 0.5},
-], ids=str)  # fmt: skip
+], ids=", ".join)  # fmt: skip
 @pytest.mark.parametrize("layer", ["GATConv", "GATv2Conv", "EdgeGATConv"])
 @pytest.mark.parametrize("in_feats", [IN, OUT * HEADS, (IN, 11)], ids=str)
 def test_options_equal_dgl(layer, options, in_feats):
