@@ -88,7 +88,8 @@ def main(argv=None):
     set_threads(options.threads)
     from benchmarks.report import Report
 
-    report = Report(options.rounds, not options.no_memory, options.only, options.backend)
+    rounds = 0 if options.command == "large" else options.rounds  # one run of each way
+    report = Report(rounds, not options.no_memory, options.only, options.backend)
     above = {"above": "it is faster than one process with one thread"} if options.command == "processes" else {}
     report.start(f"benchmarks {options.command}: {COMMANDS[options.command]}.", options.scale, **above)
     if options.command == "large":

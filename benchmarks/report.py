@@ -115,7 +115,8 @@ class Report:
         if scale != 1.0:
             self.say(f"Synthetic graphs have {scale:g} of the size that their names say.")
         self.say(f"Machine: {line(self.machine)}.")
-        self.say(f"Ratios of medians over {self.rounds} interleaved rounds; above 1, {above}.\n")
+        if self.rounds:
+            self.say(f"Ratios of medians over {self.rounds} interleaved rounds; above 1, {above}.\n")
 
     def run(self, specs):
         """Measure every spec; a case whose data or memory is missing is named and left out."""
