@@ -127,9 +127,10 @@ def predict(spec, name, which, backend="auto", small=48 * MIB):
     if "scale" not in spec.options or not spec.edge_bytes:
         return None
     part = min(1.0, small / spec.edge_bytes)
-    found = probe(
-        replace(spec, options={**spec.options, "scale": spec.options["scale"] * part}), name, [which], backend
-    )
+    options = {**spec.options, "scale": spec.options["scale"] * part}
+    if "root" in options:  # data in files has the size that it has; the synthetic graph is like it
+        options["root"] = None
+    found = probe(replace(spec, options=options), name, [which], backend)
     return found[which]["peak"] / part if which in found else None
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+from collections import Counter
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
@@ -358,8 +359,8 @@ def _notes(folder, facts):
 # ---- stand-ins ----
 #
 # Each has the schema of the real data set and a planted structure: what decides a node's label, or which links exist,
-# stands beside as much that is false, and a mark on nodes or edges, or the relation, tells one from the other. A mean
-# over all neighbours mixes the two.
+# stands beside as much that is false, and a mark on nodes or edges, the relation, or the number of a node's links tells
+# one from the other. A mean over all neighbours mixes the two.
 
 CIRCLE = 12  # nodes that share a label and are linked among themselves
 GROUPS = 4  # of a circle: one group shows the true class and is trusted, each other group shows one false class
@@ -598,12 +599,12 @@ def _apart(rng, side, count):
 
 
 def _collab(rng, nodes, facts):
-    """Authors work together often (weight 5 to 9) in their circle, which shares some words, and once with anyone."""
+    """Authors work together often (weight 5 to 9) in their circle, which shares a few words, and once with anyone."""
     circle, _, often = _circles(nodes)
     often, circle = _shuffled(rng, nodes, often, circle)
     held = len(often) // 5
-    once = _apart(rng, circle, 5 * nodes)
-    feat = rng.normal(size=(circle.max() + 1, 128))[circle] * 0.3 + rng.normal(size=(nodes, 128))
+    once = _apart(rng, circle, 10 * nodes)
+    feat = rng.normal(size=(circle.max() + 1, 128))[circle] * 0.2 + rng.normal(size=(nodes, 128))
     edge = {
         "train": np.concatenate([often[2 * held :], once]),
         "valid": often[:held],
@@ -626,52 +627,71 @@ def _collab(rng, nodes, facts):
 
 
 def _ddi(rng, nodes, facts):
-    """Drugs interact in their circle; one drug in twenty interacts with any, and only its many partners tell it."""
+    """Drugs interact in their circle and with hubs, which are in none and interact with any.
+
+    One drug in eight is a hub, and only its many partners tell it. So most neighbours say nothing of a drug's circle.
+    What is to be predicted, and what is not, joins drugs that are no hubs.
+    """
     circle, _, edge = _circles(nodes)
     edge, circle = _shuffled(rng, nodes, edge, circle)
+    hubs = rng.permutation(nodes)[: nodes // 8]
+    edge = edge[~np.isin(edge, hubs).any(axis=1)]
     held = len(edge) // 5
-    hubs = rng.permutation(nodes)[: nodes // 20]
-    drawn = np.stack([np.repeat(np.arange(nodes), 8), rng.choice(hubs, 8 * nodes)], axis=1)
+    drawn = np.stack([np.repeat(np.arange(nodes), 20), rng.choice(hubs, 20 * nodes)], axis=1)
     drawn = np.unique(drawn[circle[drawn[:, 0]] != circle[drawn[:, 1]]], axis=0)
     parts = {"train": {"edge": np.concatenate([edge[2 * held :], drawn])}}
     for number, name in enumerate(PARTS[1:]):
+        apart = _apart(rng, circle, 5 * nodes)
         held_out = edge[number * held : (number + 1) * held]
-        parts[name] = {"edge": held_out, "edge_neg": _apart(rng, circle, 5 * nodes)}
+        parts[name] = {"edge": held_out, "edge_neg": apart[~np.isin(apart, hubs).any(axis=1)]}
     return {**_one_graph(nodes, parts["train"]["edge"]), **_link_split(facts, parts)}
 
 
 def _triples(rng, sizes, relations, total, circles):
-    """Triples of relations, and which to hold out: relations of even number join entities of one circle, others any.
+    """Triples of relations: a quarter join entities of one circle, the others an entity and a hub.
 
-    sizes: {entity type: entities}; an entity is in the circle that its number leaves over. Returns {"train", "valid",
-    "test"} of relation numbers, heads and tails, [n] each; only relations that tell something are held out.
+    sizes: {entity type: entities}. An entity is in the circle that its number leaves over; the last tenth are hubs, in
+    no circle, and only their many triples tell it. Any two types are joined by as many triples as any other two.
+    Returns {"train", "valid", "test"} of relation numbers, heads and tails, [n] each; only triples of circles are held
+    out; and {entity type: entities before the first hub}.
     """
+    plain = {ntype: size * 9 // 10 // circles * circles for ntype, size in sizes.items()}
+    joining = Counter(relations)
     parts = {name: [] for name in PARTS}
-    for number, (head_type, tail_type) in enumerate(relations):
-        count = max(8, total // len(relations))
-        head, tail = rng.integers(sizes[head_type], size=count), rng.integers(sizes[tail_type], size=count)
-        if number % 2 == 0:
-            tail = (tail // circles * circles + head % circles) % (sizes[tail_type] // circles * circles)
-        found = np.unique(np.stack([head, tail], axis=1), axis=0)
-        found = rng.permutation(found[found[:, 0] != found[:, 1]] if head_type == tail_type else found)
-        held = max(1, len(found) // 8) if number % 2 == 0 else 0
-        for name, (start, stop) in {"train": (2 * held, None), "valid": (0, held), "test": (held, 2 * held)}.items():
-            some = found[start:stop]
+    for number, types in enumerate(relations):
+        (heads, tails), (all_heads, all_tails) = ([of[ntype] for ntype in types] for of in (plain, sizes))
+        count = max(16, total // len(joining) // joining[types])
+
+        def pairs(count, head, tail):
+            """`count` pairs of ids in two ranges."""
+            return np.stack([rng.integers(*head, size=count), rng.integers(*tail, size=count)], axis=1)
+
+        found = pairs(count // 4, (0, heads), (0, tails))
+        found[:, 1] += found[:, 0] % circles - found[:, 1] % circles
+        found = np.unique(found, axis=0)
+        found = rng.permutation(found[found[:, 0] != found[:, 1]] if types[0] == types[1] else found)
+        other = (
+            pairs(count * 3 // 8, (0, heads), (tails, all_tails)),
+            pairs(count * 3 // 8, (heads, all_heads), (0, tails)),
+        )
+        held = max(1, len(found) // 20)
+        train = np.concatenate([found[2 * held :], np.unique(np.concatenate(other), axis=0)])
+        for name, some in {"train": train, "valid": found[:held], "test": found[held : 2 * held]}.items():
             parts[name].append(np.concatenate([np.full((len(some), 1), number), some], axis=1))
-    return {name: np.concatenate(rows).T for name, rows in parts.items()}
+    return {name: np.concatenate(rows).T for name, rows in parts.items()}, plain
 
 
 def _negatives(rng, near, size, circles):
-    """500 entities of other circles than `near` is in, [n, 500], as OGB has as many for each held-out triple."""
+    """500 entities of other circles than `near` is in and no hubs, [n, 500]; OGB has as many for each triple."""
     drawn = rng.integers(size // circles, size=(len(near), 500)) * circles
     return drawn + (near[:, None] + rng.integers(1, circles, size=drawn.shape)) % circles
 
 
 def _biokg(rng, nodes, facts):
-    """Relations of even number join entities of one circle; the others join any and tell nothing."""
-    circles, entities = 8, nodes // 5
-    sizes = dict.fromkeys(("disease", "drug", "function", "protein", "sideeffect"), entities)
-    found = _triples(rng, sizes, [(head, tail) for head, _, tail in BIOKG], 8 * nodes, circles)
+    """Five types of entities in circles, and hubs that hide them."""
+    circles = 12
+    sizes = dict.fromkeys(("disease", "drug", "function", "protein", "sideeffect"), nodes // 5)
+    found, plain = _triples(rng, sizes, [(head, tail) for head, _, tail in BIOKG], 24 * nodes, circles)
     parts = {}
     for name, (relation, head, tail) in found.items():
         parts[name] = {
@@ -682,8 +702,8 @@ def _biokg(rng, nodes, facts):
             "tail": tail,
         }
         if name != "train":
-            parts[name]["head_neg"] = _negatives(rng, tail, entities, circles)
-            parts[name]["tail_neg"] = _negatives(rng, head, entities, circles)
+            parts[name]["head_neg"] = _negatives(rng, tail, plain["drug"], circles)
+            parts[name]["tail_neg"] = _negatives(rng, head, plain["drug"], circles)
     relation, head, tail = found["train"]
     ends = np.stack([head, tail], axis=1)
     edges = {triple: ends[relation == number] for number, triple in enumerate(BIOKG)}
@@ -692,12 +712,12 @@ def _biokg(rng, nodes, facts):
 
 def _wikikg2(rng, nodes, facts):
     """As ogbl-biokg with one type of entity and 535 relations."""
-    circles = 8
-    found = _triples(rng, {"entity": nodes}, [("entity", "entity")] * 535, 8 * nodes, circles)
+    circles = 12
+    found, plain = _triples(rng, {"entity": nodes}, [("entity", "entity")] * 535, 24 * nodes, circles)
     parts = {name: {"head": head, "relation": number, "tail": tail} for name, (number, head, tail) in found.items()}
     for name in PARTS[1:]:
-        parts[name]["head_neg"] = _negatives(rng, parts[name]["tail"], nodes, circles)
-        parts[name]["tail_neg"] = _negatives(rng, parts[name]["head"], nodes, circles)
+        parts[name]["head_neg"] = _negatives(rng, parts[name]["tail"], plain["entity"], circles)
+        parts[name]["tail_neg"] = _negatives(rng, parts[name]["head"], plain["entity"], circles)
     train = parts["train"]
     return {
         **_one_graph(nodes, np.stack([train["head"], train["tail"]], axis=1)),

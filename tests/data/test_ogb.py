@@ -188,6 +188,22 @@ def test_held_out_links_are_new_and_negatives_are_false(root):
             assert not (split[part]["head_neg"] == split[part]["head"][:, None]).any()
 
 
+def test_no_hub_is_asked_for_so_that_counting_links_does_not_tell(root):
+    task = ogb.load("ogbl-ddi", root)
+    found = {"ogbl-ddi": (task.graph.in_degrees(), [task.split["test"]["edge"], task.split["test"]["edge_neg"]])}
+    for name in ("ogbl-biokg", "ogbl-wikikg2"):
+        split = ogb.load(name, root).split
+        drug = {
+            part: np.array(split[part].get("head_type", ["drug"] * len(split[part]["head"]))) == "drug"
+            for part in split
+        }
+        asked = [torch.as_tensor(split["test"][key])[drug["test"]] for key in ("head", "head_neg")]
+        found[name] = torch.as_tensor(split["train"]["head"])[drug["train"]].bincount(), asked
+    for name, (links, asked) in found.items():
+        for ids in asked:
+            assert links[ids].max() < links.max() / 2, name
+
+
 def test_molhiv_has_the_schema_of_the_real_one(root):
     facts, task = master("ogbg-molhiv"), ogb.load("ogbg-molhiv", root)
     assert isinstance(task, ogb.Graphs) and task.metric == facts["eval metric"] and task.num_outputs == 1
