@@ -7,7 +7,7 @@ h)`, one layer on a graph or block.
 import dgl
 import torch
 
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, ShapeError
 
 __all__ = ["layerwise", "one_type", "over_layers", "per_layer", "source_ids"]
 
@@ -29,10 +29,14 @@ def per_layer(graph, layers):
 
 
 def source_ids(graph):
-    """{node type: ids in the whole graph} of the first block's sources; None for anything but blocks."""
+    """{node type: ids in the whole graph} of the first block's sources; None for anything but blocks.
+
+    The ids of a type are None on a block that no sampler made, which does not say them.
+    """
     if not isinstance(graph, (list, tuple)):
         return None
-    return {ntype: graph[0].srcnodes[ntype].data[dgl.NID] for ntype in graph[0].srctypes}
+    data = {ntype: graph[0].srcnodes[ntype].data for ntype in graph[0].srctypes}
+    return {ntype: columns[dgl.NID] if dgl.NID in columns else None for ntype, columns in data.items()}
 
 
 def over_layers(model, graph, feat):
@@ -51,13 +55,16 @@ def layerwise(model, graph, feat, *, batch_size=1024, device=None):
     than a batch's is on `device` (default: the model's). model: in eval mode for what forward gives. graph: a
     DGLGraph; for HAN with one relation per meta-path. feat: [N, F] or {node type: [N, F] or None}, on the CPU, in
     memory or in mapped files. Returns [N, C] on the CPU, of the model's target type.
-    Raises RecipeError for a model or a setting that has no layers of this kind, such as HAN with a global beta.
+    Raises RecipeError for a model or a setting that has no layers of this kind, such as HAN with a global beta,
+    ShapeError where features are missing.
     """
     if not hasattr(model, "step"):
         raise RecipeError(f"layerwise: expected a model with steps, such as GAT, RGAT, HAN, got {type(model).__name__}")
     device = next(model.parameters()).device if device is None else torch.device(device)
     typed = isinstance(feat, dict) and len(graph.ntypes) > 1
-    h = feat[graph.ntypes[0]] if isinstance(feat, dict) and not typed else feat
+    h = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
+    if h is None:
+        raise ShapeError(f"feat: expected features of {graph.ntypes[0]!r} nodes, got none")
     sampler = dgl.dataloading.MultiLayerFullNeighborSampler(1)
     for depth in range(len(model.layers)):
         last = depth == len(model.layers) - 1

@@ -118,6 +118,8 @@ class RGAT(nn.Module):
                 continue
             if featured and feat.get(ntype) is None:
                 raise ShapeError(f"feat: expected features of {ntype!r} nodes, got none")
+            if not featured and nodes is not None and nodes[ntype] is None:
+                raise ShapeError(f"blocks: expected the ids of {ntype!r} nodes in srcdata[dgl.NID], got none")
             if featured:
                 h[ntype] = layer(feat[ntype])
             else:
@@ -129,9 +131,8 @@ class RGAT(nn.Module):
         last = depth == len(self.layers) - 1
         out = {t: z.mean(1) if last else z.flatten(1) for t, z in self.layers[depth](joined, h).items()}
         width = next(iter(out.values())).shape[1]
-        for t in joined.num_dst if joined.is_block else joined.num_src:
+        for t, count in (joined.num_dst if joined.is_block else joined.num_src).items():
             if t not in out:  # a type that receives nothing: zeros, as for any node without in-edges
-                count = (joined.num_dst if joined.is_block else joined.num_src)[t]
                 out[t] = self.layers[depth].attention_kernel()[0].new_zeros((count, width))
         if len(self.skips) and h is not None:
             out = {t: z + self.skips[depth](h[t][: len(z)]) for t, z in out.items()}

@@ -6,7 +6,7 @@ import torch
 from systems import CLASSES, IN, PATHS, SYSTEMS
 
 from hgat import graph as hgraph
-from hgat.errors import GraphError, RecipeError
+from hgat.errors import GraphError, RecipeError, ShapeError
 from hgat.models import layerwise
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
@@ -81,11 +81,29 @@ def test_every_parameter_learns_on_blocks(name):
         assert (parameter.grad != 0).any(), parameter_name
 
 
+def test_blocks_that_no_sampler_made_need_no_ids_but_for_learned_rows():
+    for name, kind in (("gat", "all"), ("rgat", "all"), ("rgat", "none")):
+        model, graph, feat, _ = _model(name, kind, {})
+        target = SYSTEMS[name].target
+        blocks = _blocks(graph, target, torch.arange(5), len(model.layers))
+        here = {t: None if x is None else x[blocks[0].srcnodes[t].data[dgl.NID]] for t, x in feat.items()}
+        expected = model(blocks, here)
+        for ntype in graph.ntypes:
+            del blocks[0].srcnodes[ntype].data[dgl.NID]
+        if kind == "all":
+            assert torch.equal(model(blocks, here), expected)
+            continue
+        with pytest.raises(ShapeError, match=r"blocks: expected the ids of '.*' nodes in srcdata\[dgl.NID\], got none"):
+            model(blocks, here)
+
+
 def test_wrong_calls_are_one_sentence():
     model, graph, feat, _ = _model("gat", "all", {})
     blocks = _blocks(graph, "_N", torch.arange(3), 2)
     with pytest.raises(RecipeError, match="blocks: expected 3, one for each layer, got 2"):
         model(blocks, feat)
+    with pytest.raises(ShapeError, match="feat: expected features of '_N' nodes, got none"):
+        layerwise(model, graph, {"user": torch.zeros(3, IN)})
     han, relations, feat, views = _model("han", "all", {})
     han.layers[0].semantic.form = "global"
     with pytest.raises(RecipeError, match="expected 'per_node' in batches of nodes, got 'global'"):
