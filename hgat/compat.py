@@ -7,8 +7,8 @@ are imported and not before:
   package that GraphBolt needs cannot be imported; otherwise DGL's own is left alone. `dgl.sparse` is left
   alone or refused with one sentence, by the same rule.
 - `ogb.version` is run without its thread that asks PyPI for a newer version.
-- OGB's loaders find NumPy's arrays on torch's list of safe types, and the library-agnostic ones can read back
-  the pickle protocol that they write. Safe loading stays on.
+- OGB's loaders find NumPy's arrays on torch's list of safe types, and can read the pickle protocol that OGB
+  writes. Safe loading stays on.
 
 This file imports only built-in modules at its top and nothing of hgat, because the start-up hook of
 `hgat doctor --fix` loads it by path.
@@ -31,13 +31,13 @@ _PARTS = {
 # OGB's packages whose `torch.load` calls read NumPy arrays.
 OGB_LOADERS = ("ogb.nodeproppred", "ogb.linkproppred", "ogb.graphproppred", "ogb.lsc")
 
-# OGB's modules that save NumPy arrays with pickle protocol 4, which torch's safe loader does not read.
+# OGB's modules that read NumPy arrays of pickle protocol 4, which torch's safe loader does not: OGB's own writers use
+# it, for caches and for the splits of links.
 _OGB_RAW_LOADERS = (
-    "ogb.nodeproppred.dataset",
-    "ogb.linkproppred.dataset",
-    "ogb.graphproppred.dataset",
-    "ogb.lsc.pcqm4m",
-    "ogb.lsc.pcqm4mv2",
+    *(f"ogb.{task}proppred.{name}" for task in ("node", "link", "graph") for name in ("dataset", "dataset_dgl")),
+    *(f"ogb.lsc.{name}" for name in ("mag240m", "pcqm4m", "pcqm4m_dgl", "pcqm4mv2", "pcqm4mv2_dgl")),
+    "ogb.lsc.wikikg90m",
+    "ogb.lsc.wikikg90mv2",
 )
 
 # The key in a stub's namespace that holds its sentence; it also tells a stub from DGL's own module.
@@ -369,13 +369,13 @@ def _alias(function, module, name):
 
 
 def _read_raw_arrays(module):
-    """Let an OGB module's `torch.load` also read the archives of arrays that the module writes itself."""
+    """Let an OGB module's `torch.load` also read archives of arrays in pickle protocol 4."""
     if not isinstance(getattr(module, "torch", None), _TorchForArrays):
         module.torch = _TorchForArrays(module.torch)
 
 
 class _TorchForArrays:
-    """`torch` with a `load` that knows pickle protocol 4, for the modules that OGB writes it with.
+    """`torch` with a `load` that knows pickle protocol 4, for OGB's modules.
 
     torch's safe loader reads protocol 2 only. Archives of a later protocol are read here, with a list of
     types that is as strict: NumPy arrays, dtypes and scalars, and Python's plain containers.
