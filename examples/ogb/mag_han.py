@@ -1,6 +1,7 @@
 """ogbn-mag: the venue of a paper, by HAN on meta-paths that are walked, never built.
 
     python examples/ogb/mag_han.py [--sample] [--root DIR]
+    torchrun --nproc-per-node 2 examples/ogb/mag_han.py [--sample] ...    # --batch is that of both together
 
 Paper-field-paper alone has a billion walks, so the meta-path graphs are not built: as in DGL's sampled example of HAN,
 random walks draw the neighbours of a batch. One layer, as in the paper; a second one would read nearly every paper.
@@ -13,7 +14,7 @@ import dgl
 import torch
 import torch.nn.functional as F
 from hgat.nn import HANConv
-from hgat.train import Runs, attention, load_ogb, options
+from hgat.train import Processes, Runs, attention, load_ogb, options
 from torch import nn
 
 PATHS = {
@@ -68,39 +69,49 @@ def main(arguments=None):
     small = {"hidden": 64, "epochs": 10, "batch": 256}
     parser = options(__doc__, layers=1, lr=0.005, epochs=20, batch=1024, fanout=20, dropout=0.3, on_sample=small)
     args = parser.parse_args(arguments)
+    with Processes(args.device) as processes:
+        return train(args, processes)
+
+
+def train(args, processes):
     data = load_ogb("ogbn-mag", args)
     graph, x = hgat.graph.add_inverse(data.graph), data.feat["paper"]
-    label, device = data.label, torch.device(args.device)
+    label, device = data.label, processes.device
     walks = 0 if args.control == "mlp" else args.fanout
 
-    def batches(part, fanout, shuffle):
-        sampler, ids = Walks(PATHS, fanout, args.layers), data.split[part]
-        for papers, seeds, blocks in dgl.dataloading.DataLoader(
-            graph, ids, sampler, batch_size=args.batch, shuffle=shuffle
-        ):
+    def batches(ids, fanout, size, **loading):
+        sampler = Walks(PATHS, fanout, args.layers)
+        for papers, seeds, blocks in dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=size, **loading):
             yield [block.to(device) for block in blocks], x[papers].to(device), seeds
 
     runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         sizes = args.hidden, data.num_outputs, args.layers, args.heads, args.dropout
         model = Net(x.shape[1], *sizes, len(PATHS)).to(device)
+        # Uniform attention leaves the scores' parameters out.
+        parallel = processes.wrap(model, find_unused_parameters=args.control == "uniform")
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
             with attention(args):
                 model.train()
-                for blocks, on_papers, seeds in batches("train", walks, True):
-                    loss = F.cross_entropy(model(blocks, on_papers), label[seeds].to(device))
+                share, size = processes.shares(data.split["train"], args.batch), args.batch // processes.size
+                for *inputs, seeds in batches(share, walks, size, use_ddp=processes.size > 1):
+                    loss = F.cross_entropy(parallel(*inputs), label[seeds].to(device))
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                 model.eval()
-                scores = {}
+                out = torch.zeros(graph.num_nodes("paper"), data.num_outputs)
                 with torch.no_grad():
-                    for part in data.split:
-                        found = [model(b, z).cpu() for b, z, _ in batches(part, 2 * walks, False)]
-                        scores[part] = data.evaluate(part, torch.cat(found))
-            run.record(loss.item(), **scores)
-            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * scores['valid']:.2f}")
+                    for ids in data.split.values():
+                        for *inputs, seeds in batches(processes.part(ids, args.batch), 2 * walks, args.batch):
+                            out[seeds] = model(*inputs).cpu()
+                out = processes.sum(out)
+            scores = {part: data.evaluate(part, out[ids]) for part, ids in data.split.items()}
+            loss = processes.mean(loss.detach()).item()
+            run.record(loss, **scores)
+            did = f"loss {loss:.3f}, valid {100 * scores['valid']:.2f}, {run.seconds:.2f} s"
+            processes.print(f"run {run.seed}, epoch {epoch}: {did}")
     return runs.summary()
 
 

@@ -104,11 +104,9 @@ class HANConv(nn.Module):
         return torch.cat(parts), torch.stack([part[:num_dst] for part in parts])
 
     def _scores(self, views, value, at_dst):
-        view_of_source = torch.repeat_interleave(
-            torch.arange(views.num_views, device=value.device),
-            torch.diff(torch.tensor(views.source_start, device=value.device)),
-        )
-        score_src = (value * self.attn_l[view_of_source]).sum(-1)
+        sizes = [end - start for start, end in zip(views.source_start, views.source_start[1:], strict=False)]
+        parts = zip(value.split(sizes), self.attn_l, strict=True)
+        score_src = torch.cat([(part * attn).sum(-1) for part, attn in parts])
         score_dst = (at_dst * self.attn_r.unsqueeze(1)).sum(-1).flatten(0, 1)
         return score_src, score_dst
 

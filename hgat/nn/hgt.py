@@ -78,11 +78,14 @@ class HGTConv(nn.Module):
         x_dst = x[: g.num_dst_nodes()]
         heads = (self.num_heads, self.head_size)
 
-        sent = ops.typed_projection(x.index_select(0, joined.pairs.node), self._pair_weight(joined), joined.pairs.count)
-        key, value = sent.unflatten(-1, (2, *heads)).unbind(1)
+        key, value = ops.typed_projection(x, self._pair_weights(joined), joined.pairs.count, joined.pairs.node)
         query = ops.typed_projection(joined.by_type(x_dst), self.linear_q.get_weight(), joined.target_count)
         out = ops.dot_product_attention(
-            joined.across, query.unflatten(-1, heads), key, value, scale=1 / math.sqrt(self.head_size)
+            joined.across,
+            query.unflatten(-1, heads),
+            key.unflatten(-1, heads),
+            value.unflatten(-1, heads),
+            scale=1 / math.sqrt(self.head_size),
         )
         out = ops.typed_projection(out.flatten(1), self.linear_a.get_weight(), joined.target_count)
         out = self.drop(joined.by_node(out))
@@ -91,8 +94,8 @@ class HGTConv(nn.Module):
         out = gate * out + (1 - gate) * skip
         return self.norm(out) if self.use_norm else out
 
-    def _pair_weight(self, joined):
-        """[K A mu, V M] of every combination of node type and edge type, [combinations, F, 2 * H * D]."""
+    def _pair_weights(self, joined):
+        """[K A mu, V M] of every combination of node type and edge type, [combinations, F, H * D] each."""
         by_node = torch.cat([self.linear_k.get_weight(), self.linear_v.get_weight()], -1)
         by_node = by_node.unflatten(-1, (2 * self.num_heads, self.head_size))
         prior = torch.stack(list(self.relation_pri), 1)[..., None, None]
@@ -102,4 +105,4 @@ class HGTConv(nn.Module):
         by_edge = torch.cat([to_key * prior, to_value], 1)  # [edge types, 2 * H, D, D]
         by_node = by_node.index_select(0, joined.source_type)
         by_edge = by_edge.index_select(0, joined.edge_type)
-        return torch.einsum("cfhd,chde->cfhe", by_node, by_edge).flatten(2)
+        return list(torch.einsum("cfhd,chde->cfhe", by_node, by_edge).flatten(2).chunk(2, -1))

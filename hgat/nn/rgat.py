@@ -114,11 +114,7 @@ class RGATConv(nn.Module):
             return weight.flatten(2)
         if self._num_blocks is None:
             return self.weight
-        relations, blocks, rows, columns = self.weight.shape
-        dense = self.weight.new_zeros(relations, blocks, rows, blocks, columns)
-        number = torch.arange(blocks, device=dense.device)
-        dense[:, number, :, number] = self.weight.transpose(0, 1)
-        return dense.reshape(relations, blocks * rows, blocks * columns)
+        return _block_diagonal(self.weight)
 
     def attention_kernel(self):
         """(Q^r, K^r) of every relation, [R, H, D, attn_feats] each."""
@@ -173,9 +169,8 @@ class RGATConv(nn.Module):
         to_query = torch.einsum("rfhd,rhdq->rfhq", weight, to_query).flatten(2)
         to_key = torch.einsum("rfhd,rhdq->rfhq", weight, to_key).flatten(2)
         source, target, _ = joined.pairs_on(h_src.device)
-        sent = ops.typed_projection(h_src[source.node], torch.cat([weight.flatten(2), to_key], -1), source.count)
-        value, key = sent.split([heads * width, heads * self._attn_feats], -1)
-        query = ops.typed_projection(h_dst[target.node], to_query, target.count)
+        value, key = ops.typed_projection(h_src, [weight.flatten(2), to_key], source.count, source.node)
+        query = ops.typed_projection(h_dst, to_query, target.count, target.node)
         per_head = (heads, self._attn_feats)
         return value.unflatten(-1, (heads, width)), key.unflatten(-1, per_head), query.unflatten(-1, per_head)
 
@@ -191,8 +186,7 @@ class RGATConv(nn.Module):
         if self.softmax == "within":
             return graph, (key, query), self._negative_slope
         # The destination's score depends on the relation, so it rides on the edge.
-        target_of_edge = joined.pairs_on(key.device)[2]
-        return graph, (key, none_dst, query[target_of_edge]), self._negative_slope
+        return graph, (key, none_dst, ops.copy_v(joined.within, query)), self._negative_slope
 
 
 class FeaturelessRGATConv(RGATConv):
@@ -229,13 +223,22 @@ class FeaturelessRGATConv(RGATConv):
                 f"graph: expected the one that the layer was built for, with {self._sizes[0]} sending and "
                 f"{self._sizes[1]} receiving pairs, got {len(joined.source)} and {len(joined.target)}"
             )
-        rows = self.feat_drop(self.table)[self.row].unflatten(-1, (self._num_heads, self._out_feats))
-        value, at_target = rows.split(self._sizes)
-        to_query, to_key = self.attention_kernel()
-        source, target, _ = joined.pairs_on(rows.device)
-        key = torch.einsum("khd,khdq->khq", value, to_key[source.relation])
-        query = torch.einsum("khd,khdq->khq", at_target, to_query[target.relation])
-        return value, key, query
+        value, at_target = self.feat_drop(self.table).index_select(0, self.row).split(self._sizes)
+        to_query, to_key = (_block_diagonal(kernel) for kernel in self.attention_kernel())
+        key = ops.typed_projection(value, to_key, joined.source.count)
+        query = ops.typed_projection(at_target, to_query, joined.target.count)
+        per_head = (self._num_heads, self._attn_feats)
+        value = value.unflatten(-1, (self._num_heads, self._out_feats))
+        return value, key.unflatten(-1, per_head), query.unflatten(-1, per_head)
+
+
+def _block_diagonal(blocks):
+    """[R, B, rows, columns] as one matrix per relation, [R, B * rows, B * columns]."""
+    relations, count, rows, columns = blocks.shape
+    number = torch.arange(count, device=blocks.device)
+    dense = blocks.new_zeros(relations, count, rows, count, columns)
+    dense[:, number, :, number] = blocks.transpose(0, 1)
+    return dense.reshape(relations, count * rows, count * columns)
 
 
 def _stack(joined, feat, width):

@@ -6,7 +6,7 @@ from hgat.ops.dispatch import backends, uniform_attention, use_backend
 from hgat.ops.dot import dot_product_attention, dot_product_logits, dot_product_weights
 from hgat.ops.dropout import attention_dropout
 from hgat.ops.gatv2 import gatv2_attention, gatv2_weights
-from hgat.ops.segment import edge_softmax, edge_weighted_sum, weighted_sum
+from hgat.ops.segment import copy_v, edge_softmax, edge_weighted_sum, weighted_sum
 from hgat.ops.typed import typed_projection
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "additive_weights",
     "attention_dropout",
     "backends",
+    "copy_v",
     "dot_product_attention",
     "dot_product_logits",
     "dot_product_weights",

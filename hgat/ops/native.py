@@ -18,6 +18,7 @@ from hgat.ops.dropout import dropout_numbers
 __all__ = [
     "additive_attention",
     "additive_weights",
+    "copy_v",
     "dot_product_attention",
     "dot_product_logits",
     "dot_product_weights",
@@ -352,6 +353,19 @@ class _WeightedSum(torch.autograd.Function):
         return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None
 
 
+class _CopyV(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, target, rows):
+        ctx.save_for_backward(structure)
+        ctx.num_rows = rows.shape[0]
+        return _below_autograd(copy_v_op, structure, target, rows)
+
+    @staticmethod
+    def backward(ctx, d_out):
+        (structure,) = ctx.saved_tensors
+        return None, None, edge_sum_op(structure, d_out, False, ctx.num_rows)
+
+
 _GATV2_ALPHA = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, float slope"
 
 softmax_backward_op = _backward(
@@ -429,6 +443,12 @@ dot_edges_op = _forward(
     ),
     _DotEdges,
 )
+copy_v_op = _forward(
+    "copy_v(Tensor structure, Tensor target, Tensor rows) -> Tensor",
+    lambda structure, target, rows: rows.index_select(0, target),
+    lambda structure, target, rows: rows.new_empty((target.shape[0], rows.shape[1])),
+    _CopyV,
+)
 softmax_op = _forward(
     "edge_softmax(Tensor structure, Tensor logits) -> Tensor",
     _softmax_kernel,
@@ -495,6 +515,11 @@ def dot_product_weights(graph, query, key, bias, scale):
 def dot_product_logits(graph, query, key, bias, scale):
     rows, (bias,) = _types([query, key], [bias])
     return dot_edges_op(csr.structure(graph), *rows, bias, scale, False, graph.num_edges())
+
+
+def copy_v(graph, score_dst):
+    rows = score_dst.to(_sum_type(score_dst.dtype))
+    return copy_v_op(csr.structure(graph), csr.edges(graph)[1], rows).to(score_dst.dtype)
 
 
 def edge_softmax(graph, logits):

@@ -16,6 +16,7 @@ from hgat.ops.dropout import dropout_scale
 __all__ = [
     "additive_logits",
     "attend",
+    "copy_v",
     "dot_product_logits",
     "edge_softmax",
     "gatv2_logits",
@@ -98,6 +99,13 @@ def dot_product_logits(graph, query, key, bias, scale):
         logits = (key[src] * query[dst]).sum(-1)
     logits = logits * scale
     return logits if bias is None else logits + bias
+
+
+def copy_v(graph, score_dst):
+    """score_dst_v for every edge, [E, H]."""
+    if _dgl_runs(graph, score_dst):
+        return dgl.ops.copy_v(graph, score_dst)
+    return score_dst.index_select(0, csr.edges(graph, score_dst.device)[1])
 
 
 def edge_softmax(graph, logits):

@@ -5,7 +5,19 @@ from hgat.graph.csr import edges_as_sources
 from hgat.ops.checks import check_call, check_width
 from hgat.ops.dispatch import is_uniform, pick
 
-__all__ = ["edge_softmax", "edge_weighted_sum", "weighted_sum"]
+__all__ = ["copy_v", "edge_softmax", "edge_weighted_sum", "weighted_sum"]
+
+
+def copy_v(graph, score_dst):
+    """Every node's row on each of its in-edges: a score of destinations as one of edges.
+
+        out_uv = score_dst_v
+
+    Shapes: score_dst [N_dst, H] -> out [E, H]. Raises ShapeError and GraphError as `additive_attention` does.
+    """
+    (heads,) = check_width("score_dst", score_dst, "N_dst", "H")
+    check_call(graph, ("score_dst", score_dst, "N_dst", ("H", heads)))
+    return pick("copy_v", score_dst)(graph, score_dst)
 
 
 def edge_softmax(graph, logits):

@@ -49,6 +49,7 @@ def _calls(num_src, num_dst, num_edges, dtype=torch.float32):
         "dot_product_attention": {**dot, "value": value},
         "dot_product_weights": dot,
         "dot_product_logits": dot,
+        "copy_v": {"score_dst": additive["score_dst"]},
         "edge_softmax": {"logits": weight},
         "weighted_sum": {"value": value, "weight": weight},
         "edge_weighted_sum": {"edge_value": draw(num_edges, 2), "weight": weight},
@@ -87,6 +88,7 @@ FREE = {
     ("edge_weighted_sum", "edge_value"): 1,
     ("edge_weighted_sum", "weight"): 1,
     ("edge_softmax", "logits"): 1,
+    ("copy_v", "score_dst"): 1,
 }
 
 
@@ -251,6 +253,15 @@ def test_wrong_alpha_of_attention_dropout(alpha, p):
         ({"count": torch.tensor([11])}, r"count: expected \[R\] = \[4\], got \[1\]"),
         # Sums to 11: without the check rows -3 to 14 would be read.
         ({"count": torch.tensor([14, -3, 0, 0])}, "count: expected 0 or more rows per relation, got -3"),
+        ({"weight": []}, r"weight: expected a tensor \[R, F, O\] or several, got none"),
+        ({"weight": [torch.ones(4, 5, 3), torch.ones(4, 3, 3)]}, r"weight: expected \[R, F, O\] = \[4, 5, any\]"),
+        ({"index": [0] * 11}, r"index: expected an int64 tensor \[K\] on cpu, got list"),
+        ({"index": torch.zeros(11)}, "index: expected an int64 tensor .* got torch.float32 on cpu"),
+        ({"index": torch.zeros(11, dtype=torch.int64, device="meta")}, "index: expected .* got torch.int64 on meta"),
+        ({"index": torch.zeros(10, dtype=torch.int64)}, r"index: expected \[K\] = \[11\], got \[10\]"),
+        ({"index": torch.arange(11) - 1}, "index: expected rows from 0 to 10, got -1 to 9"),
+        ({"index": torch.arange(11) + 1}, "index: expected rows from 0 to 10, got 1 to 11"),
+        ({"rows": torch.ones(11), "index": torch.arange(11)}, r"rows: expected \[N, F\] = \[any, 5\], got \[11\]"),
     ],
 )
 def test_wrong_typed_projections(change, match):
@@ -282,6 +293,8 @@ def _right_answer(operator, graph, arguments):
     """The answer by loops, in float64."""
     wide = {k: v.double() for k, v in arguments.items() if isinstance(v, torch.Tensor)}
     family = operator.rsplit("_", 1)[0]
+    if operator == "copy_v":
+        return wide["score_dst"][graph.edges(order="eid")[1].long()]
     if operator == "edge_softmax":
         return oracle_softmax(graph, wide["logits"])
     if operator == "weighted_sum":

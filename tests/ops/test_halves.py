@@ -113,6 +113,7 @@ def test_halves_gradcheck(name):
         (lambda x, w: ops.weighted_sum(graph, x, w), [one, weight]),
         (lambda x, w: ops.edge_weighted_sum(graph, x, w), [edge_value, weight]),
         (lambda q, k: ops.dot_product_logits(graph, q, k), [query, value]),
+        (lambda x: ops.copy_v(graph, x), [_leaf(graph.num_dst_nodes(), HEADS)]),
     ]
     for call, leaves in calls:
         assert gradcheck(call, leaves, atol=1e-6, fast_mode=True)
@@ -157,6 +158,16 @@ def test_graphs_held_in_one_sparse_format_are_served():
             torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
 
 
+@TYPES
+@EVERY
+def test_copy_v_gives_every_edge_the_row_of_its_end(name, dtype):
+    graph = build(name)
+    score = _leaf(graph.num_dst_nodes(), HEADS, dtype=dtype)
+    _compare(ops.copy_v(graph, score), score[_ends(graph)[1]], [score], dtype)
+    with ops.use_backend("dgl"):
+        _compare(ops.copy_v(graph, score), score[_ends(graph)[1]], [score], dtype)
+
+
 # ---- typed projection ----
 
 COUNTS = {
@@ -174,9 +185,12 @@ def _per_relation(rows, weight, count):
     return torch.cat(parts) if parts else rows.new_zeros(0, weight.shape[2])
 
 
-@pytest.fixture(params=["segments", "padded"])
+@pytest.fixture(params=["pieces", "segments", "padded"])
 def path(request, monkeypatch):
-    """A product per segment on the CPU, and the padded product that other devices take."""
+    """Pieces of two rows on the CPU, whole segments in half precision, the padded product that other devices take."""
+    monkeypatch.setattr(typed, "STEP", 2)
+    if request.param != "pieces":
+        monkeypatch.setattr(typed, "_pieces_run", lambda rows: False)
     if request.param == "padded":
         monkeypatch.setattr(typed, "_segments_run", lambda rows: False)
     return request.param
@@ -192,12 +206,62 @@ def test_typed_projection_equals_a_loop_over_relations(path, counts, dtype):
     _compare(got, _per_relation(rows, weight, count), [rows, weight], dtype)
 
 
+INDICES = {
+    "neighbours": [4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 9],
+    "all in order": list(range(11)),
+    "gaps": [0, 2, 3, 1, 2, 4, 6, 7, 8, 10, 0],
+    "twice": [5, 5, 5, 1, 2, 2, 3, 4, 4, 4, 12],  # 1 to 4 in four places, and no neighbours
+    "backwards": [3, 2, 1, 9, 8, 7, 6, 5, 4, 3, 0],
+}
+
+
+@pytest.mark.parametrize("index", INDICES)
+@TYPES
+def test_typed_projection_of_rows_by_index(path, index, dtype):
+    count, index = COUNTS["mixed"], torch.tensor(INDICES[index])
+    rows, weights = _leaf(13, 5, dtype=dtype), [_leaf(4, 5, 3, dtype=dtype), _leaf(4, 5, 1, dtype=dtype)]
+    got = ops.typed_projection(rows, weights, torch.tensor(count), index)
+    assert isinstance(got, list) and [list(one.shape) for one in got] == [[11, 3], [11, 1]]
+    expected = [_per_relation(rows[index], weight, count) for weight in weights]
+    _compare(torch.cat(got, 1), torch.cat(expected, 1), [rows, *weights], dtype)
+    second = ops.typed_projection(rows, weights, torch.tensor(count), index)[1]
+    _compare(second, _per_relation(rows[index], weights[1], count), [rows, *weights], dtype)
+
+
+def test_typed_projection_gathers_only_what_does_not_stand_together(monkeypatch):
+    monkeypatch.setattr(typed, "STEP", 100)
+    index = torch.tensor([4, 5, 6, 1, 3, 2, 4, 6, 5, 7, 1])
+    pieces = typed._pieces([3, 0, 7, 1], index)
+    assert pieces == [(0, 0, 3, 4), (2, 3, 10, None), (3, 10, 11, 1)]  # 1 to 7, but in another order
+    assert typed._pieces([2, 3], None) == [(0, 0, 2, 0), (1, 2, 5, 2)]
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)])
+def test_typed_projection_of_what_needs_no_gradient(path, wanted):
+    rows, weight = torch.randn(13, 5).requires_grad_(wanted[0]), torch.randn(4, 5, 3).requires_grad_(wanted[1])
+    index, count = torch.tensor(INDICES["gaps"]), COUNTS["mixed"]
+    got = ops.typed_projection(rows, weight, torch.tensor(count), index)
+    leaf = rows if wanted[0] else weight
+    _compare(got, _per_relation(rows[index], weight, count), [leaf], torch.float32)
+
+
 @pytest.mark.parametrize("counts", ["mixed", "first empty", "one relation"])
 def test_typed_projection_gradcheck(path, counts):
     count = torch.tensor(COUNTS[counts])
     leaves = [_leaf(int(count.sum()), 5), _leaf(len(count), 5, 3)]
-    assert gradcheck(lambda r, w: ops.typed_projection(r, w, count), leaves)
-    assert gradgradcheck(lambda r, w: ops.typed_projection(r, w, count), leaves)
+    index = torch.randint(int(count.sum()), (int(count.sum()),))
+    for by in (None, index):
+        assert gradcheck(lambda r, w: ops.typed_projection(r, w, count, by), leaves)  # noqa: B023
+        assert gradgradcheck(lambda r, w: ops.typed_projection(r, w, count, by), leaves)  # noqa: B023
+
+
+def test_typed_projection_under_autocast_is_bfloat16():
+    rows, weight, count = torch.randn(11, 5), torch.randn(4, 5, 3), torch.tensor(COUNTS["mixed"])
+    expected = ops.typed_projection(rows, weight, count)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = ops.typed_projection(rows, weight, count)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.05)
 
 
 def test_typed_projection_of_two_types_strides_and_half(path):
@@ -220,10 +284,9 @@ def test_typed_projection_without_columns(path, sizes):
 
 def test_typed_projection_says_shapes_on_the_meta_device():
     """The padded path has no step that needs the values on the device."""
-    got = ops.typed_projection(
-        torch.zeros(11, 5, device="meta"), torch.zeros(4, 5, 3, device="meta"), torch.tensor([3, 0, 7, 1])
-    )
-    assert got.shape == (11, 3)
+    rows, weight = torch.zeros(11, 5, device="meta"), torch.zeros(4, 5, 3, device="meta")
+    got = ops.typed_projection(rows, [weight], torch.tensor([3, 0, 7, 1]), torch.zeros(11, device="meta").long())
+    assert got[0].shape == (11, 3)
 
 
 # ---- dropout ----

@@ -29,6 +29,7 @@ __all__ = [
     "dropout_scale",
     "edge_softmax",
     "edge_sum",
+    "empty",
     "gatv2",
     "info",
     "recent",
@@ -116,6 +117,14 @@ NO_DROPOUT = (0, 0, 1.0)
 def dropout_scale(scale, seed, threshold, keep_scale, threads):
     """Fill `scale` [E, H] with 0 where (seed, edge, head) is dropped and `keep_scale` elsewhere."""
     _core.dropout_scale(scale.numpy(), seed, threshold, keep_scale, threads)
+
+
+def empty(like, *shape):
+    """Memory of the type of `like` for a result, with large pages behind it where the system has them."""
+    result = like.new_empty(shape)
+    if available() and result.numel():
+        _core.prepare(_memory(result), torch.get_num_threads())
+    return result
 
 
 def build_structure(src, dst, num_src, num_dst):

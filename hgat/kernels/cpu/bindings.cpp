@@ -152,6 +152,14 @@ AlphaScale scale_of(MaybeArray weight, uint64_t seed, uint64_t threshold, double
   return scale;
 }
 
+// For memory that others are about to fill: what it holds is lost.
+void prepare(const Array& array, int threads) {
+  void* memory = array.data();
+  const int64_t bytes = static_cast<int64_t>(array.nbytes());
+  nb::gil_scoped_release release;
+  hgat::prepare_memory(memory, bytes, threads);
+}
+
 // scale [E, H]: 0 where (seed, edge, head) is dropped, else keep_scale.
 template <typename T>
 void dropout_scale(nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu> scale, uint64_t seed,
@@ -442,6 +450,7 @@ NB_MODULE(_core, module) {
   module.def("max_threads", &max_threads, "Threads that OpenMP would start; 1 without OpenMP.");
   module.def("dropout_scale", &dropout_scale<float>);
   module.def("dropout_scale", &dropout_scale<double>);
+  module.def("prepare", &prepare);
   module.def("build_structure", &build_structure);
   module.def("recent", &recent);
   module.def("additive", &additive);
