@@ -7,7 +7,8 @@ would draw other numbers in each library, and cost all of them the same.
 
 - GAT: ogbn-arxiv's shape: 3 layers, 3 heads x 250 and 40 classes at the end, 128 features, no residuals.
 - GATv2: 3 layers of 4 x 32.
-- RGAT: 2 layers of 4 x 16 across relations, then a linear map, on typed graphs; DGL and PyG as in `layers`.
+- RGAT: 2 layers of 4 x 16 across relations, then a linear map, on typed graphs; DGL and PyG as in `layers`. Within
+  relations (in `ogb`) DGL has HeteroGraphConv and PyG HeteroConv, both of GATConv.
 - HAN: one layer of 8 x 8 and a linear map on HAN's ACM; DGL in the way of its HAN example.
 """
 
@@ -19,10 +20,10 @@ import hgat
 from benchmarks import graphs
 from benchmarks.layers import DGLHan, han_views, rgat_trio
 from benchmarks.memory import Spec
-from benchmarks.peers import HOMOGENEOUS
+from benchmarks.peers import HOMOGENEOUS, TypedEdges, relational
 from benchmarks.timing import Candidate, Case
 
-__all__ = ["han", "rgat", "specs", "stack"]
+__all__ = ["han", "rgat", "rgat_within", "specs", "stack"]
 
 CLASSES = 40
 SMALL = 20_000  # edges of the float64 proof, about
@@ -85,12 +86,9 @@ def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32"
     return Case(title, candidates, ("epoch",), None if dtype is torch.float64 else proof)
 
 
-def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32", root=None):
-    """The case of two relational layers and a linear map; all nodes that are papers have labels.
-
-    root: on ogbn-mag in OGB's format there instead; every node has random features.
-    """
-    dtype, classes = getattr(torch, dtype), CLASSES
+def _mag(share, in_feats, scale, dtype, root):
+    """(graph, feat of all nodes, rows of the papers, label, train, classes) of a part of ogbn-mag."""
+    classes = CLASSES
     if root is None:
         graph = graphs.typed(share * scale)
         label, train = _labels(graph.num_nodes("paper"))
@@ -99,13 +97,28 @@ def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32", root
         label, train, classes = data.label, data.split["train"], data.num_outputs
     feat = torch.randn((graph.num_nodes(), in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
     before = sum(graph.num_nodes(ntype) for ntype in graph.ntypes[: graph.ntypes.index("paper")])
-    papers = slice(before, before + graph.num_nodes("paper"))
-    first, second = (rgat_trio(graph, size, width, heads) for size in (in_feats, heads * width))
+    return graph, feat, slice(before, before + graph.num_nodes("paper")), label, train, classes
+
+
+def _small(share, scale):
+    """The part of ogbn-mag for the float64 proof."""
+    return min(share * scale, SMALL / (2 * sum(graphs.MAG_EDGES.values())))
+
+
+def _two_layers(kind, layers, settings, data):
+    """The case of two relational layers with ReLU and a linear map of the papers, which all have labels.
+
+    layers: two of {library: (module, run, leaves, common)}; run: rows of all nodes, by type in the graph's order -> the
+    same.
+    """
+    share, heads, width, dtype, root = settings
+    _, feat, papers, label, train, classes = data
     start = nn.Linear(heads * width, classes).state_dict()
+    first, second = layers
     candidates = []
     for name in first:
         layer_first, run_first, leaves_first, common = first[name]
-        layer_second, run_second, leaves_second, _ = second[name]
+        layer_second, run_second, leaves_second, common_second = second[name]
         classify = nn.Linear(heads * width, classes)
         classify.load_state_dict(start)
         for module in (layer_first, layer_second, classify):
@@ -117,21 +130,61 @@ def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32", root
         def logits(run_first=run_first, run_second=run_second, classify=classify):
             return classify(F.relu(run_second(F.relu(run_first(feat))))[papers])
 
-        def both(grads, common=common):
+        def both(grads, commons=(common, common_second)):
             found = {key: grad for key, grad in grads.items() if key.startswith("classify")}
-            for number in "01":
+            for number, common in zip("01", commons, strict=True):
                 part = common({key[2:]: grad for key, grad in grads.items() if key.startswith(number)})
                 found |= {f"{number} {key}": grad for key, grad in part.items()}
             return found
 
         candidates.append(_candidate(name, logits, leaves, both, label, train))
+    title = f"{kind} 2 layers, {heads} x {width}, {'' if root is None else 'ogbn-'}mag / {round(1 / share)}"
+    return Case(title, candidates, ("epoch",))
 
-    def proof():
-        small = min(share * scale, SMALL / (2 * sum(graphs.MAG_EDGES.values())))
-        return rgat(small, heads, width, in_feats, dtype="float64")
 
-    title = f"RGATConv 2 layers, {heads} x {width}, {'' if root is None else 'ogbn-'}mag / {round(1 / share)}"
-    return Case(title, candidates, ("epoch",), None if dtype is torch.float64 else proof)
+def rgat(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32", root=None):
+    """The case of relational layers with one softmax across all relations.
+
+    root: on ogbn-mag in OGB's format there; every node has random features.
+    """
+    dtype = getattr(torch, dtype)
+    data = _mag(share, in_feats, scale, dtype, root)
+    layers = [rgat_trio(data[0], size, width, heads) for size in (in_feats, heads * width)]
+    case = _two_layers("RGATConv", layers, (share, heads, width, dtype, root), data)
+    if dtype is not torch.float64:
+        case.proof = lambda: rgat(_small(share, scale), heads, width, in_feats, dtype="float64")
+    return case
+
+
+def rgat_within(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32", root=None):
+    """The case of relational layers with a softmax for each relation: GATConv by GATConv in DGL and PyG."""
+    dtype = getattr(torch, dtype)
+    data = _mag(share, in_feats, scale, dtype, root)
+    graph, counts = data[0], [data[0].num_nodes(ntype) for ntype in data[0].ntypes]
+    torch.manual_seed(0)
+
+    def run(layer, reads):
+        def apply(x):
+            out = layer(reads, dict(zip(graph.ntypes, x.split(counts), strict=True)))
+            return torch.cat([out[ntype].flatten(1) for ntype in graph.ntypes])
+
+        return apply
+
+    layers = []
+    for size in (in_feats, heads * width):
+        found = {}
+        for name, (layer, common) in relational(size, width, heads, graph.canonical_etypes).items():
+            leaves = dict(layer.named_parameters())
+
+            def by_name(grads, leaves=leaves, common=common):
+                return common({leaves[key]: grad for key, grad in grads.items()})
+
+            found[name] = layer, run(layer, TypedEdges(graph) if name == "PyG" else graph), leaves, by_name
+        layers.append(found)
+    case = _two_layers("RGAT within", layers, (share, heads, width, dtype, root), data)
+    if dtype is not torch.float64:
+        case.proof = lambda: rgat_within(_small(share, scale), heads, width, in_feats, dtype="float64")
+    return case
 
 
 def han(heads=8, width=8, where="acm", scale=1.0, root=None):

@@ -4,11 +4,12 @@ Where a data set is missing under --root, a stand-in with the real numbers of no
 (ogbn-arxiv; ogbn-mag at a tenth of its size; --scale for less).
 
 - Whole graph: epochs as in `epochs`, on the graph, features, labels and training nodes of the data set.
-- Sampled: batches of DGL's DataLoader, the same for both libraries; forward, cross-entropy, backward and a step of Adam
+- Sampled: batches of DGL's DataLoader, the same for all libraries; forward, cross-entropy, backward and a step of Adam
   of GAT (3 layers, 4 x 32, 10 neighbours a layer) on ogbn-arxiv, and of RGAT within relations (2 layers, 4 x 16, 15
-  neighbours a relation and layer) on ogbn-mag, which DGL has as HeteroGraphConv of GATConv. One batch is compared,
-  outputs and gradients, before any is timed. Taken apart: sampling; copying the rows of features; building structure
-  (hgat: sorted edges of the blocks; DGL: its sparse formats); computing.
+  neighbours a relation and layer) on ogbn-mag, which DGL has as HeteroGraphConv of GATConv and PyG as HeteroConv of
+  GATConv. One batch is compared, outputs and gradients, before any is timed. Taken apart: sampling; copying the rows
+  of features; building structure (hgat: sorted edges of the blocks; DGL: its sparse formats; PyG: lists of edges);
+  computing.
 """
 
 import time
@@ -24,6 +25,7 @@ import hgat
 import dgl
 from benchmarks import graphs, timing
 from benchmarks.memory import Spec
+from benchmarks.peers import HOMOGENEOUS, TypedEdges, relational
 from hgat.graph import csr
 
 __all__ = ["SAMPLED", "Sampled", "run", "sampled_arxiv", "sampled_mag", "specs"]
@@ -34,17 +36,17 @@ LIMIT = 1e-4  # of the largest entry, as in timing
 
 
 class Sampled:
-    """Two models that train on the same batches.
+    """Models that train on the same batches, the first of them hgat's.
 
-    models: {"hgat", "DGL"} -> a module, (blocks, features) -> logits. structure: {name: builds what the model needs of
-    the blocks}. features: (input nodes) -> features. seeds: (output nodes) -> ids of labels. common: brings DGL's
-    gradients into hgat's names and shapes.
+    models: {library: module (what it reads, features) -> logits}. reads: {library: what its model reads, built of the
+    blocks}. common: {library: brings the gradients, {parameter: gradient}, into names and shapes that all share}.
+    features: (input nodes) -> features. seeds: (output nodes) -> ids of labels.
     """
 
-    def __init__(self, title, graph, ids, sampler, features, label, models, structure, seeds, common):
+    def __init__(self, title, graph, ids, sampler, features, label, models, reads, common, seeds):
         self.title, self.graph, self.ids, self.sampler = title, graph, ids, sampler
-        self.features, self.label, self.models, self.structure = features, label, models, structure
-        self.seeds, self.common = seeds, common
+        self.features, self.label, self.models = features, label, models
+        self.reads, self.common, self.seeds = reads, common, seeds
 
     def batches(self, round_number):
         """The same seeds for every library, and on one thread the same neighbours: all generators are set anew."""
@@ -54,29 +56,27 @@ class Sampled:
         loader = dgl.dataloading.DataLoader(self.graph, self.ids, self.sampler, batch_size=BATCH, shuffle=True)
         return iter(loader)
 
-    def _loss(self, name, blocks, feat, seeds):
-        return F.cross_entropy(self.models[name](blocks, feat), self.label[self.seeds(seeds)])
-
     def check(self):
-        """Raise timing.Unequal unless both give equal outputs and gradients on one batch; gives the difference."""
-        inputs, seeds, blocks = next(self.batches(0))
+        """Raise timing.Unequal unless all give equal outputs and gradients on one batch; gives the difference."""
+        inputs, _, blocks = next(self.batches(0))
         found = {}
         for name, model in self.models.items():
-            out = model(blocks, self.features(inputs))
+            out = model(self.reads[name](blocks), self.features(inputs))
             along = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
+            leaves = list(model.parameters())
             # The last block holds no edge into other types than papers.
-            grads = torch.autograd.grad(out, list(model.parameters()), along, allow_unused=True, materialize_grads=True)
-            named = dict(zip(dict(model.named_parameters()), grads, strict=True))
-            found[name] = {"output": out.detach(), **(self.common(named) if name == "DGL" else named)}
-        worst = 0.0
-        for name, expected in found["hgat"].items():
-            difference = float((found["DGL"][name] - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-            # Gradients through several layers: see timing.Case.proof.
-            if not difference <= (LIMIT if name == "output" else 100 * LIMIT):
-                raise timing.Unequal(
-                    f"{self.title}: {name} differs by {difference:.2g} of its largest entry: not timed"
-                )
-            worst = max(worst, difference)
+            grads = torch.autograd.grad(out, leaves, along, allow_unused=True, materialize_grads=True)
+            found[name] = {"output": out.detach(), **self.common[name](dict(zip(leaves, grads, strict=True)))}
+        worst, expected = 0.0, found.pop("hgat")
+        for library, others in found.items():
+            for name, tensor in expected.items():
+                difference = float((others[name] - tensor).abs().max() / tensor.abs().max().clamp(min=1e-30))
+                # Gradients through several layers: see timing.Case.proof.
+                if not difference <= (LIMIT if name == "output" else 100 * LIMIT):
+                    raise timing.Unequal(
+                        f"{self.title}: {name} of {library} differs by {difference:.2g} of its largest entry: not timed"
+                    )
+                worst = max(worst, difference)
         return worst
 
     def time(self, rounds, batches=BATCHES):
@@ -102,10 +102,10 @@ class Sampled:
             marks.append(time.perf_counter())
             feat = self.features(inputs)
             marks.append(time.perf_counter())
-            self.structure[name](blocks)
+            reads = self.reads[name](blocks)
             marks.append(time.perf_counter())
             optimizer.zero_grad(set_to_none=True)
-            self._loss(name, blocks, feat, seeds).backward()
+            F.cross_entropy(self.models[name](reads, feat), self.label[self.seeds(seeds)]).backward()
             optimizer.step()
             marks.append(time.perf_counter())
             for part, start, end in zip(PARTS, marks, marks[1:], strict=False):
@@ -117,34 +117,40 @@ class Sampled:
 def _formats(blocks):
     for block in blocks:
         block.create_formats_()
+    return blocks
 
 
 class _Stack(nn.Module):
-    """GATConv layers with ELU, one head at the end."""
+    """GATConv layers with ELU, one head at the end, of one library."""
 
-    def __init__(self, conv, in_feats, classes, heads=4, width=32, depth=3):
+    def __init__(self, peers):
         super().__init__()
-        sizes = [(in_feats, width, heads)] + [(heads * width, width, heads)] * (depth - 2)
-        self.layers = nn.ModuleList(conv(*size) for size in [*sizes, (heads * width, classes, 1)])
+        self.layers, self.peers = nn.ModuleList(peer.layer for peer in peers), peers
 
-    def forward(self, blocks, h):
-        for layer, block in zip(self.layers[:-1], blocks, strict=False):
-            h = F.elu(layer(block, h).flatten(1))
-        return self.layers[-1](blocks[-1], h).mean(1)
+    def forward(self, structures, h):
+        for peer, structure in zip(self.peers[:-1], structures, strict=False):
+            h = F.elu(peer.apply(structure, h).flatten(1))
+        return self.peers[-1].apply(structures[-1], h).mean(1)
+
+    def common(self, grads):
+        return {f"{n} {name}": grads[p] for n, peer in enumerate(self.peers) for name, p in peer.leaves.items()}
 
 
-def sampled_arxiv(root, share=1.0):
+def sampled_arxiv(root, share=1.0, heads=4, width=32):
     """GAT on blocks of ogbn-arxiv."""
     structure, data = graphs.ogb_arxiv(root, share)
-    torch.manual_seed(0)
     x = data.feat["_N"]
-    models = {"hgat": _Stack(hgat.nn.GATConv, x.shape[1], data.num_outputs)}
-    models["DGL"] = _Stack(dgl.nn.GATConv, x.shape[1], data.num_outputs)
-    models["DGL"].load_state_dict(models["hgat"].state_dict())
+    sizes = [(x.shape[1], width, heads), (heads * width, width, heads), (heads * width, data.num_outputs, 1)]
+    layers = [HOMOGENEOUS["GATConv"](*size) for size in sizes]
+    models = {name: _Stack([layer[name] for layer in layers]) for name in layers[0]}
 
     def sort(blocks):
         for block in blocks:
             csr.structure(block)
+        return [graphs.Structure(block) for block in blocks]
+
+    def stack(blocks):
+        return [graphs.Structure(block, torch.stack(block.edges()).long()) for block in blocks]
 
     return Sampled(
         "GAT 3 layers, 4 x 32, ogbn-arxiv",
@@ -154,9 +160,9 @@ def sampled_arxiv(root, share=1.0):
         lambda inputs: x[inputs],
         data.label,
         models,
-        {"hgat": sort, "DGL": _formats},
+        {"hgat": sort, "DGL": lambda blocks: [graphs.Structure(block) for block in _formats(blocks)], "PyG": stack},
+        {name: model.common for name, model in models.items()},
         lambda seeds: seeds,
-        lambda grads: grads,
     )
 
 
@@ -167,54 +173,43 @@ class _Relational(nn.Module):
         super().__init__()
         self.paper = nn.Linear(in_feats, width)
         self.row = nn.ModuleDict({t: nn.Embedding(count, width) for t, count in sizes.items() if t != "paper"})
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(layer for layer, _ in layers)
         self.classify = nn.Linear(width, classes)
+        self.of_layer = [common for _, common in layers]
 
-    def forward(self, blocks, feat):
+    def forward(self, reads, feat):
         rows, on_papers = feat
         h = {t: self.paper(on_papers) if t == "paper" else self.row[t](ids) for t, ids in rows.items()}
-        for layer, block in zip(self.layers, blocks, strict=True):
-            h = {t: F.relu(z.flatten(1)) for t, z in layer(block, h).items()}
+        for layer, read in zip(self.layers, reads, strict=True):
+            h = {t: F.relu(z.flatten(1)) for t, z in layer(read, h).items()}
         return self.classify(h["paper"])
+
+    def common(self, grads):
+        found = {name: grads[p] for name, p in self.named_parameters() if not name.startswith("layers")}
+        for number, common in enumerate(self.of_layer):
+            found |= {f"{number} {name}": grad for name, grad in common(grads).items()}
+        return found
 
 
 def sampled_mag(root, share=0.1, heads=4, width=16):
-    """RGAT within relations on blocks of ogbn-mag; DGL's form is HeteroGraphConv over GATConv."""
+    """RGAT within relations on blocks of ogbn-mag."""
     graph, data = graphs.ogb_mag(root, share)
     torch.manual_seed(0)
-    x, etypes, size = data.feat["paper"], graph.canonical_etypes, heads * width
-    ours = [hgat.nn.RGATConv(size, width, heads, etypes, softmax="within") for _ in range(2)]
-    theirs, by_layer = [], []
-    for layer in ours:
-        convs = {}
-        for number, etype in enumerate(etypes):
-            conv = dgl.nn.GATConv(size, width, heads, bias=False, allow_zero_in_degree=True)
-            with torch.no_grad():
-                conv.fc.weight.copy_(layer.weight[number].T)
-                conv.attn_r.copy_(layer.attn[number, :, :, 0])
-                conv.attn_l.copy_(layer.attn[number, :, :, 1])
-            convs[etype] = conv
-        theirs.append(dgl.nn.HeteroGraphConv(convs, aggregate="sum"))
-        by_layer.append([convs[etype] for etype in etypes])
+    x, size = data.feat["paper"], heads * width
+    layers = [relational(size, width, heads, graph.canonical_etypes) for _ in range(2)]
     sizes = {t: graph.num_nodes(t) for t in graph.ntypes}
-    models = {"hgat": _Relational(ours, sizes, x.shape[1], size, data.num_outputs)}
-    models["DGL"] = _Relational(theirs, sizes, x.shape[1], size, data.num_outputs)
+    models = {
+        name: _Relational([layer[name] for layer in layers], sizes, x.shape[1], size, data.num_outputs)
+        for name in layers[0]
+    }
     shared = {k: v for k, v in models["hgat"].state_dict().items() if not k.startswith("layers")}
-    models["DGL"].load_state_dict(shared, strict=False)
-
-    def common(grads):
-        found = {name: grad for name, grad in grads.items() if not name.startswith("layers")}
-        name = {id(parameter): key for key, parameter in models["DGL"].named_parameters()}
-        for depth, convs in enumerate(by_layer):
-            found[f"layers.{depth}.weight"] = torch.stack([grads[name[id(conv.fc.weight)]].T for conv in convs])
-            both = [(grads[name[id(c.attn_r)]][0], grads[name[id(c.attn_l)]][0]) for c in convs]
-            found[f"layers.{depth}.attn"] = torch.stack([torch.stack(pair, -1) for pair in both])
-        return found
+    for model in models.values():
+        model.load_state_dict(shared, strict=False)
 
     def joined(blocks):
         for block in blocks:
-            together = hgat.graph.join(block)
-            csr.structure(together.within)
+            csr.structure(hgat.graph.join(block).within)
+        return blocks
 
     return Sampled(
         "RGAT within, 2 layers, 4 x 16, ogbn-mag",
@@ -224,9 +219,9 @@ def sampled_mag(root, share=0.1, heads=4, width=16):
         lambda inputs: (inputs, x[inputs["paper"]]),
         data.label,
         models,
-        {"hgat": joined, "DGL": _formats},
+        {"hgat": joined, "DGL": _formats, "PyG": lambda blocks: [TypedEdges(block) for block in blocks]},
+        {name: model.common for name, model in models.items()},
         lambda seeds: seeds["paper"],
-        common,
     )
 
 
@@ -236,7 +231,7 @@ SAMPLED = (sampled_arxiv, sampled_mag)
 def run(report, root, scale=1.0):
     """Time every sampled case and print its parts."""
     report.say(
-        f"\n{'sampled training, a batch of ' + str(BATCH):<44}{'DGL/hgat':>9}   share of the batch's time, percent"
+        f"\n{'sampled training, a batch of ' + str(BATCH):<44}{'x / hgat':>9}   share of the batch's time, percent"
     )
     report.say(f"{'':<44}{'':>9}   {'':<6}" + "".join(f"{part:>11}" for part in PARTS))
     for make in SAMPLED:
@@ -256,9 +251,9 @@ def run(report, root, scale=1.0):
         found = case.time(report.rounds)
         whole = {name: sum(parts.values()) for name, parts in found.items()}
         for name, parts in found.items():
-            first = f"{case.title:<44}{whole['DGL'] / whole['hgat']:>9.2f}" if name == "hgat" else f"{'':<53}"
+            title = case.title if name == "hgat" else ""
             shares = "".join(f"{100 * parts[part] / whole[name]:>11.0f}" for part in PARTS)
-            report.say(f"{first}   {name:<6}{shares}")
+            report.say(f"{title:<44}{whole[name] / whole['hgat']:>9.2f}   {name:<6}{shares}")
         report.results.append({"case": case.title, "largest_difference": worst, "seconds_per_batch": found})
 
 
@@ -271,3 +266,4 @@ def specs(scale=1.0, root=None):
         yield Spec(here + "stack", options, edges * heads * width * 4 * copies)
     links = int(0.2 * sum(graphs.MAG_EDGES.values()) * scale)
     yield Spec(here + "rgat", {"share": 0.1, "scale": scale, "root": root}, links * (16 + 64) * 64 * 4)
+    yield Spec(here + "rgat_within", {"share": 0.1, "scale": scale, "root": root}, links * 2 * 64 * 4)

@@ -10,7 +10,7 @@ from torch import nn
 import hgat
 import dgl
 
-__all__ = ["HOMOGENEOUS", "Peer", "dot", "gat", "gatv2", "pyg"]
+__all__ = ["HOMOGENEOUS", "Peer", "TypedEdges", "dot", "gat", "gatv2", "pyg", "relational"]
 
 
 @lru_cache(maxsize=1)
@@ -109,3 +109,61 @@ def dot(in_feats, width, heads):
 
 # Name in the table -> the function that makes the three.
 HOMOGENEOUS = {"GATConv": gat, "GATv2Conv": gatv2, "DotGatConv": dot}
+
+
+# ---------------------------------------------------------------------------------------- one GATConv per relation
+
+
+class TypedEdges:
+    """PyG's form of a typed graph or block: edges {relation: [2, E]}, num_dst {node type: N_dst}."""
+
+    def __init__(self, graph):
+        ends = {etype: graph.edges(etype=etype, order="eid") for etype in graph.canonical_etypes}
+        self.edges = {etype: torch.stack(both).long() for etype, both in ends.items()}
+        self.num_dst = {ntype: graph.num_dst_nodes(ntype) for ntype in graph.dsttypes}
+
+
+class _PyGRelational(nn.Module):
+    """HeteroConv of PyG's GATConv: (TypedEdges, {node type: [N, F]}) -> {node type: [N_dst, H, D]}."""
+
+    def __init__(self, convs, heads, width):
+        super().__init__()
+        self.conv, self.shape = pyg().nn.HeteroConv(convs, aggr="sum"), (heads, width)
+
+    def forward(self, typed, h):
+        ends = {etype: (h[etype[0]], h[etype[2]][: typed.num_dst[etype[2]]]) for etype in typed.edges}
+        return {ntype: z.unflatten(1, self.shape) for ntype, z in self.conv(ends, typed.edges).items()}
+
+
+def relational(in_feats, width, heads, etypes):
+    """{"hgat", "DGL", "PyG"} -> (layer, common): GATConv for every relation, the relations added up.
+
+    hgat's is RGATConv within relations, DGL's HeteroGraphConv, PyG's HeteroConv. layer: (graph or block, for PyG
+    TypedEdges; {node type: [N, F]}) -> {node type: [N_dst, H, D]}. common: {parameter: gradient} of the layer in hgat's
+    names and shapes.
+    """
+    ours = hgat.nn.RGATConv(in_feats, width, heads, etypes, softmax="within")
+    sets = {"DGL": [dgl.nn.GATConv(in_feats, width, heads, bias=False, allow_zero_in_degree=True) for _ in etypes]}
+    parts = {"DGL": [(conv.fc.weight, conv.attn_r, conv.attn_l) for conv in sets["DGL"]]}
+    layers = {"DGL": dgl.nn.HeteroGraphConv(dict(zip(etypes, sets["DGL"], strict=True)), aggregate="sum")}
+    if pyg() is not None:
+        sets["PyG"] = [pyg().nn.GATConv(in_feats, width, heads, add_self_loops=False, bias=False) for _ in etypes]
+        parts["PyG"] = [(conv.lin.weight, conv.att_dst, conv.att_src) for conv in sets["PyG"]]
+        layers["PyG"] = _PyGRelational(dict(zip(etypes, sets["PyG"], strict=True)), heads, width)
+    with torch.no_grad():
+        for by_relation in parts.values():
+            for number, (weight, to_query, to_key) in enumerate(by_relation):
+                weight.copy_(ours.weight[number].T)
+                to_query.copy_(ours.attn[number, :, :, 0])
+                to_key.copy_(ours.attn[number, :, :, 1])
+
+    def named(name):
+        def common(grads):
+            weight, to_query, to_key = zip(*[[grads[p] for p in three] for three in parts[name]], strict=True)
+            attn = torch.stack([torch.cat(to_query), torch.cat(to_key)], -1)
+            return {"weight": torch.stack([one.T for one in weight]), "attn": attn}
+
+        return common
+
+    first = {"hgat": (ours, lambda grads: {name: grads[p] for name, p in ours.named_parameters()})}
+    return first | {name: (layer, named(name)) for name, layer in layers.items()}

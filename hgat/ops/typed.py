@@ -45,7 +45,14 @@ def _segments_run(rows):
 
 def _pieces_run(rows):
     """Whether products into given memory serve: autocast does not see them, and half types would sum in half."""
-    return rows.dtype in (torch.float32, torch.float64) and not torch.is_autocast_cpu_enabled()
+    return rows.dtype in (torch.float32, torch.float64) and not _autocast()
+
+
+def _autocast():
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()
 
 
 class _Pieces(torch.autograd.Function):
