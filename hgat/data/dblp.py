@@ -28,7 +28,7 @@ import torch
 
 from hgat.data import tables
 from hgat.data.files import find_all
-from hgat.data.split import shuffled
+from hgat.data.split import per_class
 from hgat.data.task import Task
 from hgat.errors import DataError
 
@@ -66,7 +66,8 @@ def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_count: i
         edges["paper", out, other] = paper, end
         edges[other, back, "paper"] = end, paper
     counts = {"author": len(authors), "paper": len(papers), "venue": len(venues), "term": len(terms)}
-    train, val, test = _split(label, card.layout, split_seed)
+    train_per_class, val_per_class = card.layout["train_per_class"], card.layout["val_per_class"]
+    train, val, test = per_class(label, train_per_class, val_per_class, split_seed, "authors")
     return Task(
         name=card.name,
         graph=dgl.heterograph(edges, counts),
@@ -137,19 +138,3 @@ def _title_words(titles, wrote, authors, stop, min_count):
     row, col = torch.tensor(sorted(hits)).view(-1, 2).T
     feat[row, col] = 1.0
     return feat
-
-
-def _split(label, layout, seed):
-    """Ids of train, val and test, the first two with the same number of each class."""
-    order = shuffled(torch.arange(len(label)), seed)
-    train, val, test = [], [], []
-    for area in label.unique():
-        ids = order[label[order] == area]
-        first = layout["train_per_class"]
-        second = first + layout["val_per_class"]
-        if len(ids) <= second:
-            raise DataError(f"labels: expected more than {second} authors of class {area}, got {len(ids)}")
-        train.append(ids[:first])
-        val.append(ids[first:second])
-        test.append(ids[second:])
-    return (torch.cat(part).sort().values for part in (train, val, test))

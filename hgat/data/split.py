@@ -5,7 +5,7 @@ import torch
 
 from hgat.errors import DataError
 
-__all__ = ["shuffled"]
+__all__ = ["per_class", "shuffled"]
 
 
 def shuffled(ids, seed):
@@ -15,3 +15,19 @@ def shuffled(ids, seed):
     # RandomState and not default_rng: NumPy promises that its stream never changes.
     order = np.random.RandomState(seed).permutation(len(ids))
     return ids[torch.from_numpy(order)]
+
+
+def per_class(label, train, val, seed, what="nodes"):
+    """Ids of train, val and test, decided by `seed`: `train` and `val` of every class, the rest for test.
+
+    label: [N], -1 for nodes in no part. Raises DataError where a class has no node left for test; `what` names them.
+    """
+    order = shuffled(torch.arange(len(label)), seed)
+    parts = [], [], []
+    for number in label[label >= 0].unique():
+        ids = order[label[order] == number]
+        if len(ids) <= train + val:
+            raise DataError(f"labels: expected more than {train + val} {what} of class {number}, got {len(ids)}")
+        for part, found in zip(parts, ids.split([train, val, len(ids) - train - val]), strict=True):
+            part.append(found)
+    return tuple(torch.cat(part).sort().values for part in parts)

@@ -22,11 +22,11 @@ def content():
 
 @pytest.fixture
 def load(small, tmp_path):
-    def run(drop=None, **changes):
+    def run(drop=None, split_seed=None, **changes):
         values = {**content(), **changes}
         values.pop(drop, None)
         scipy.io.savemat(tmp_path / "ACM3025.mat", values)
-        return acm3025.load(small("acm3025"), tmp_path)
+        return acm3025.load(small("acm3025"), tmp_path, split_seed=split_seed)
 
     return run
 
@@ -41,6 +41,14 @@ def test_matrices_become_relations_as_they_are(load):
     assert task.label.tolist() == [0, 1, 2] * 3 + [0, 1]
     assert (task.train.tolist(), task.val.tolist(), task.test.tolist()) == ([0, 1, 2], [3, 4], [5, 10])
     assert torch.equal(task.feat["paper"], torch.arange(55.0).view(11, 5))
+
+
+def test_another_split_has_the_sizes_of_the_files(load):
+    sizes = {"val_idx": np.array([[3, 4, 5]], dtype=np.int32)}
+    task, again, other = (load(split_seed=seed, **sizes) for seed in (0, 0, 1))
+    assert torch.equal(task.train, again.train) and not torch.equal(task.train, other.train)
+    assert sorted(task.label[task.train].tolist()) == [0, 1, 2]
+    assert sorted(task.label[task.val].tolist()) == [0, 1, 2] and len(task.test) == 5
 
 
 def test_a_row_without_a_class_is_unlabelled(load):

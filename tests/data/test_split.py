@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hgat.data.split import shuffled
+from hgat.data.split import per_class, shuffled
 from hgat.errors import DataError
 
 
@@ -16,3 +16,21 @@ def test_a_seed_decides_and_stays_what_it_was():
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(DataError, match=f"split_seed: expected a number from 0 to .*, got {seed}"):
         shuffled(torch.arange(3), seed)
+
+
+def test_as_many_of_every_class_and_the_rest_for_test():
+    label = torch.tensor([0, 1, 1, 0, -1, 1, 0, 1, 0, 0])
+    train, val, test = per_class(label, 2, 1, 0)
+    assert [label[part].tolist().count(number) for part in (train, val, test) for number in (0, 1)] == [
+        2,
+        2,
+        1,
+        1,
+        2,
+        1,
+    ]
+    assert torch.cat([train, val, test]).sort().values.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert all(torch.equal(*pair) for pair in zip(per_class(label, 2, 1, 0), (train, val, test), strict=True))
+    assert any(not torch.equal(*pair) for pair in zip(per_class(label, 2, 1, 1), (train, val, test), strict=True))
+    with pytest.raises(DataError, match="labels: expected more than 4 papers of class 1, got 4"):
+        per_class(label, 2, 2, 0, "papers")
