@@ -1,8 +1,8 @@
-"""Controls of node classification: what a score is worth without the part that is claimed to matter, on the same split
-and budget.
+"""Controls of node classification: what a score is worth without the part that is claimed to matter, on the same split.
 
 A control is a function of this module, named in a recipe's train.controls: it gives the model to train (or
 None, if the recipe's own model is trained in another way), its inputs, and a context in which to run them.
+A model is trained as the recipe says, or by the class that it names as `fitted_by`.
 """
 
 from contextlib import nullcontext
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hgat import ops
+from hgat.train.linear import LogisticPath
 
 __all__ = ["TITLES", "find", "names"]
 
@@ -46,6 +47,8 @@ class _Features(nn.Module):
 
 class _Neighbours(nn.Module):
     """A linear model on which nodes are a node's neighbours, each row scaled to length one."""
+
+    fitted_by = LogisticPath
 
     def __init__(self, num_neighbours, num_outputs):
         super().__init__()

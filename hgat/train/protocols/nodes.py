@@ -58,7 +58,8 @@ class Experiment(Base):
             model, inputs, context = controls.find(variant)(self.task, self.recipe)
         if model is None:
             return Fit(self.model(), self.inputs, task, settings), context
-        return Fit(model.to(self.device), [x.to(self.device) for x in inputs], task, settings), context
+        fitted_by = getattr(model, "fitted_by", Fit)
+        return fitted_by(model.to(self.device), [x.to(self.device) for x in inputs], task, settings), context
 
     def scores(self, model, seed):
         """{part: (score in percent, on how many nodes)} of a trained model."""
