@@ -95,6 +95,16 @@ def test_missing_and_damaged_packages_are_broken(report, monkeypatch, tmp_path):
     assert lines["damaged"] == "broken: import damaged_package fails with RuntimeError: two"
 
 
+@pytest.mark.parametrize("missing", ["dgl", "torch"])
+def test_the_command_runs_where_dgl_or_torch_is_not_there(missing):
+    """In a process of its own: hgat imports DGL where the first of its parts is used, and not before."""
+    code = f"import sys; sys.modules[{missing!r}] = None; from hgat.cli import main; sys.exit(main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert (done.returncode, done.stderr) == (1, "") and lines[missing].endswith("broken: not installed")
+    assert f"Error: import of {missing} halted" in lines["backends"]
+
+
 def test_ogb_without_its_dgl_loaders_is_broken(report, monkeypatch):
     monkeypatch.delattr("ogb.nodeproppred.DglNodePropPredDataset")
     status, lines = report()

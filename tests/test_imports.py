@@ -1,12 +1,14 @@
 """Imports only go down: every file is parsed, for what it imports at its top, in a function or by name.
 
 The house has layers, from the bottom up: errors, settings, files and compat; kernels; graph; ops; nn; models,
-data and accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and nothing else.
+data and _accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and nothing else.
 """
 
 import ast
 import importlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,13 @@ MAY_USE = {
     "nn": GROUND | {"graph", "ops"},
     "models": GROUND | {"graph", "nn"},
     "data": GROUND | {"graph"},
-    "accelerate": GROUND | {"nn"},
+    "_accelerate": GROUND | {"nn"},
     "train": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", ""},
     "explain": GROUND | {"graph", "ops", "nn", ""},
     "doctor": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "train", "explain", ""},
     "cli": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "train", "explain", "doctor", ""},
     # The package itself, `import hgat`: it stands on the library, and training and the programs stand on it.
-    "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "accelerate"},
+    "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "_accelerate"},
 }
 # Package -> the places that may import it.
 AT_HOME = {
@@ -124,8 +126,8 @@ PLANTED = [
     ("graph/csr.py", "late = lambda kind: __import__(f'hgat.ops.{kind}')"),
     ("ops/dispatch.py", "if False:\n    from hgat.nn import GATConv"),
     ("nn/gat.py", "from hgat.models import find"),
-    ("nn/gat.py", "from hgat.accelerate import accelerate"),
-    ("accelerate.py", "from hgat import ops"),
+    ("nn/gat.py", "from hgat._accelerate import accelerate"),
+    ("_accelerate.py", "from hgat import ops"),
     ("models/gat.py", "from hgat.data import load"),
     ("models/gat.py", "from hgat import ops"),
     ("models/gat.py", "from hgat.train import metrics"),
@@ -199,3 +201,20 @@ def test_every_public_name_exists(name):
     assert [n for n in public if not hasattr(module, n)] == []
     assert len(set(public)) == len(public)
     assert not [n for n in public if n.startswith("_") and n != "__version__"]
+
+
+def test_the_parts_come_with_their_first_use():
+    """Every public name is there, as an attribute and by import, and none of them loads DGL before it is asked for."""
+    code = (
+        "import sys, hgat\n"
+        "assert not {'dgl', 'torch'} & set(sys.modules), 'loaded too early'\n"
+        "assert set(hgat.__all__) <= set(dir(hgat))\n"
+        "from hgat import *\n"
+        "assert [one.__name__ for one in (data, graph, models, nn, ops)] == "
+        "['hgat.data', 'hgat.graph', 'hgat.models', 'hgat.nn', 'hgat.ops']\n"
+        "assert callable(accelerate) and hgat.accelerate is accelerate and hgat.nn is nn\n"
+        "try: hgat.attention\n"
+        "except AttributeError as error: assert str(error) == \"module 'hgat' has no attribute 'attention'\"\n"
+        "else: raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=HOME.parent)
