@@ -4,18 +4,13 @@ Cards are TOML files in `cards/`; the file name is the name of the data set, and
 `hgat.data` that reads it.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from hgat.errors import DataError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from hgat.settings import tomllib
 
 __all__ = ["Card", "File", "names", "read"]
 
