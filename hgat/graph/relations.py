@@ -65,13 +65,9 @@ class JoinedRelations:
     _on_device: dict = field(default_factory=dict, repr=False, compare=False)
 
     def pairs_on(self, device):
-        """(source pairs, destination pairs, destination pair of each edge) on `device`, kept once moved."""
+        """(source pairs, destination pairs) on `device`, kept once moved."""
         if device not in self._on_device:
-            self._on_device[device] = (
-                self.source.to(device),
-                self.target.to(device),
-                csr.edges(self.within, device)[1],
-            )
+            self._on_device[device] = self.source.to(device), self.target.to(device)
         return self._on_device[device]
 
     def relation_of_edge(self):

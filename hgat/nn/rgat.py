@@ -168,7 +168,7 @@ class RGATConv(nn.Module):
         # h W Q is one narrow product with W Q: the destinations are never projected to full width.
         to_query = torch.einsum("rfhd,rhdq->rfhq", weight, to_query).flatten(2)
         to_key = torch.einsum("rfhd,rhdq->rfhq", weight, to_key).flatten(2)
-        source, target, _ = joined.pairs_on(h_src.device)
+        source, target = joined.pairs_on(h_src.device)
         value, key = ops.typed_projection(h_src, [weight.flatten(2), to_key], source.count, source.node)
         query = ops.typed_projection(h_dst, to_query, target.count, target.node)
         per_head = (heads, self._attn_feats)
