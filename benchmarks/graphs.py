@@ -155,7 +155,7 @@ def _ogb(name, root, share):
     from hgat.data import ogb
 
     try:
-        if not ogb._folder(name, root).exists():
+        if not ogb.folder_of(name, root).exists():
             print(f"{name}: no such folder in {root}; a stand-in of {share:g} of its size is written there", flush=True)
             ogb.write_sample(name, root, share=share)
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bars of OGB's loader

@@ -36,7 +36,7 @@ from torch import Tensor
 from hgat.data.memmap import mapped as on_disk
 from hgat.errors import DataError, OutputError, check_shape
 
-__all__ = ["Graphs", "Link", "Node", "load", "main", "names", "write_sample"]
+__all__ = ["Graphs", "Link", "Node", "folder_of", "load", "main", "names", "write_sample"]
 
 PACKAGES = {"ogbn": nodeproppred, "ogbl": linkproppred, "ogbg": graphproppred}
 PARTS = ("train", "valid", "test")
@@ -154,7 +154,7 @@ def load(name, root=None, download=False, mapped=False):
     """
     facts = _facts(name)
     root = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
-    folder = _folder(name, root)
+    folder = folder_of(name, root)
     if download and not folder.exists():
         _download(name, facts, folder)
     _find(name, facts, folder)
@@ -272,7 +272,7 @@ def _facts(name):
     return _master(PACKAGES[name[:4]])[name].to_dict()
 
 
-def _folder(name, root):
+def folder_of(name, root):
     """Where OGB's loader will look, which prefers the folder of its earlier releases."""
     folder = Path(root) / name.replace("-", "_")
     older = folder.with_name(f"{folder.name}_dgl")
@@ -387,7 +387,7 @@ def write_sample(name, folder, nodes=None, seed=0, share=None):
     nodes = usual if nodes is None else nodes
     if nodes < 120:
         raise DataError(f"nodes: expected 120 or more, got {nodes}")
-    facts, folder = _facts(name), _folder(name, folder)
+    facts, folder = _facts(name), folder_of(name, folder)
     if folder.exists():
         raise OutputError(f"{name}: expected no data set in {folder}, got one; remove it or name another folder")
     size = f"nodes {nodes}" if share is None else f"{share:g} of its size"
