@@ -41,7 +41,8 @@ def test_a_name_is_no_path(name):
         ("cora", {"verify": 1}, "cora.verify: expected bool, got 1"),
         ("dblp", {"split_seed": "0"}, "dblp.split_seed: expected int, got '0'"),
         ("dblp", {"split_seed": True}, "dblp.split_seed: expected int, got True"),
-        ("acm3025", {"card": 1}, "acm3025: expected only the keys verify, got 'card'"),
+        ("acm3025", {"split_seed": "0"}, "acm3025.split_seed: expected int | None, got '0'"),
+        ("acm3025", {"card": 1}, "acm3025: expected only the keys verify, split_seed, got 'card'"),
         ("aifb", {"val": "last"}, "aifb.val: expected 'first_fifth' or 'random', got 'last'"),
     ],
 )

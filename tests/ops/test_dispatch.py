@@ -145,6 +145,7 @@ WITHOUT_CORE = """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         import hgat
+        hgat.nn, hgat.ops
     ours = [w for w in caught if "compiled core" in str(w.message)]
     assert len(ours) == 1, [str(w.message) for w in caught]
     assert issubclass(ours[0].category, UserWarning)
