@@ -1,6 +1,7 @@
 """Fixtures that every test shares: fixed seeds, fresh memory full of NaN, the folder of real data."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import torch
 import hgat  # noqa: F401  (before any dgl)
 
 DATA = Path(os.environ.get("HGAT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+# A shell that starts the tests in the background has SIGINT ignored, by them and by all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
