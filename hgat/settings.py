@@ -42,6 +42,8 @@ def fits(value, kind):
 def _readable(kind):
     if get_origin(kind) is Literal:
         return " or ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):  # Python 3.10 writes int | None as Optional[int]
+        return " | ".join("None" if choice is type(None) else _readable(choice) for choice in get_args(kind))
     text = kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
     return text.replace("typing.", "").replace("float", "finite float")
 
