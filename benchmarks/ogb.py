@@ -153,7 +153,7 @@ def sampled_arxiv(root, share=1.0, heads=4, width=32):
         return [graphs.Structure(block, torch.stack(block.edges()).long()) for block in blocks]
 
     return Sampled(
-        "GAT 3 layers, 4 x 32, ogbn-arxiv",
+        f"GAT 3 layers, {heads} x {width}, ogbn-arxiv",
         structure.graph,
         data.split["train"],
         dgl.dataloading.NeighborSampler([10, 10, 10]),
@@ -212,7 +212,7 @@ def sampled_mag(root, share=0.1, heads=4, width=16):
         return blocks
 
     return Sampled(
-        "RGAT within, 2 layers, 4 x 16, ogbn-mag",
+        f"RGAT within, 2 layers, {heads} x {width}, ogbn-mag",
         graph,
         {"paper": data.split["train"]},
         dgl.dataloading.NeighborSampler([15, 15]),

@@ -1,6 +1,7 @@
 """Attention on typed and changing graphs, for DGL and PyTorch.
 
-Importing hgat first makes `import dgl` and `import ogb` work on today's PyTorch (see hgat.compat).
+Importing hgat first makes `import dgl` and `import ogb` work on today's PyTorch (see hgat.compat). The operators
+`torch.ops.hgat.*` are registered by `import hgat.ops`.
 """
 
 from typing import TYPE_CHECKING

@@ -7,8 +7,8 @@ are imported and not before:
   package that GraphBolt needs cannot be imported; otherwise DGL's own is left alone. `dgl.sparse` is left
   alone or refused with one sentence, by the same rule.
 - `ogb.version` is run without its thread that asks PyPI for a newer version.
-- OGB's loaders find NumPy's arrays on torch's list of safe types, and can read the pickle protocol that OGB
-  writes. Safe loading stays on.
+- OGB's loaders find NumPy's arrays on torch's list of safe types, and those without PyG can read the pickle
+  protocol that OGB writes. Safe loading stays on.
 
 This file imports only built-in modules at its top and nothing of hgat, because the start-up hook of
 `hgat doctor --fix` loads it by path.

@@ -1,4 +1,4 @@
-"""The `native` backend: the compiled CPU kernels as PyTorch operators `torch.ops.hgat.*`.
+"""The `native` backend: the compiled CPU kernels as PyTorch operators `torch.ops.hgat.*`, registered with hgat.ops.
 
 Each operator has a CPU kernel, a shape rule for torch.compile, and an autograd rule whose backward is an operator,
 too, so that the profiler and the compiler see every step. Backward recomputes alpha and stores nothing of size E * H

@@ -103,9 +103,12 @@ def dot_product_logits(graph, query, key, bias, scale):
 
 def copy_v(graph, score_dst):
     """score_dst_v for every edge, [E, H]."""
-    if _dgl_runs(graph, score_dst):
-        return dgl.ops.copy_v(graph, score_dst)
-    return score_dst.index_select(0, csr.edges(graph, score_dst.device)[1])
+    (wide,) = _wide(score_dst)
+    if _dgl_runs(graph, wide):
+        out = dgl.ops.copy_v(graph, wide)
+    else:
+        out = wide.index_select(0, csr.edges(graph, wide.device)[1])
+    return out.to(score_dst.dtype)
 
 
 def edge_softmax(graph, logits):

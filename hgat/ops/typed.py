@@ -19,9 +19,10 @@ def typed_projection(rows, weight, count, index=None):
     of several, [R, F, O_1], [R, F, O_2], ..., for the same rows; count [R] int64 on the CPU with sum K -> out [K, O],
     or a list [K, O_1], [K, O_2], ... Raises ShapeError if they do not fit.
 
-    On the CPU the rows are gathered a few thousand at a time, and not at all where the index runs through neighbours,
-    so that nothing of size K * F is made, forward or backward; elsewhere one batched product over rows padded to the
-    largest relation.
+    On the CPU in float32 and float64 the rows of an index are gathered a few thousand at a time, and not at all where
+    they are neighbours, so that nothing of size K * F is made, forward or backward. Otherwise they are gathered whole:
+    under autocast and in half types for one product per relation, on other devices for one batched product over rows
+    padded to the largest relation. Not for torch.func's transforms.
     """
     several = isinstance(weight, list | tuple)
     weights = list(weight) if several else [weight]

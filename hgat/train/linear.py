@@ -23,11 +23,10 @@ class LogisticPath(Fit):
     itself, against the rest; one that all training nodes have, or none, keeps its frequency.
     """
 
-    def __init__(self, model, inputs, task, train):
+    def __init__(self, model, inputs, task, train, refit=False):
+        """refit: end with strength number train.epochs, which was chosen before."""
         path = {"epochs": len(STRENGTHS), "patience": len(STRENGTHS), "stop": "metric"}
-        if train.stop == "last":  # a refit: the path up to the one that was chosen
-            path = {"epochs": min(train.epochs, len(STRENGTHS))}
-        super().__init__(model, inputs, task, dataclasses.replace(train, **path))
+        super().__init__(model, inputs, task, train if refit else dataclasses.replace(train, **path))
         bag = inputs[0].cpu()
         self.rows = scipy.sparse.csr_matrix((bag.values(), bag.indices()), shape=tuple(bag.shape))[task.train.numpy()]
 

@@ -141,6 +141,10 @@ def test_half_precision_keeps_its_type():
         torch.testing.assert_close(alpha, oracle_softmax(graph, logits.float()).to(dtype), atol=0, rtol=1e-2)
         value = torch.randn(23, HEADS, WIDTH).to(dtype)
         assert ops.weighted_sum(graph, value, alpha).dtype == dtype
+        score = torch.randn(23, HEADS).to(dtype)
+        for backend in ("auto", "dgl"):
+            with ops.use_backend(backend):
+                assert torch.equal(ops.copy_v(graph, score), score[_ends(graph)[1]])
 
 
 def test_graphs_held_in_one_sparse_format_are_served():

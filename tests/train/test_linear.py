@@ -14,7 +14,7 @@ from hgat.train.recipe import Train
 NODES, WIDTH, CLASSES = 67, 11, 4
 
 
-def fit_of(multilabel=False, label=None, **changes):
+def fit_of(multilabel=False, label=None, refit=False, **changes):
     generator = torch.Generator().manual_seed(0)
     dense = (torch.rand(NODES, WIDTH, generator=generator) < 0.3).float()
     noise = torch.randn(NODES, CLASSES, generator=generator)
@@ -26,7 +26,8 @@ def fit_of(multilabel=False, label=None, **changes):
     task = types.SimpleNamespace(label=label, multilabel=multilabel, num_classes=CLASSES, feat={})
     task.train, task.val, task.test = order[:31], order[31:50], order[50:]
     settings = Train(**{"metric": "average_precision" if multilabel else "accuracy", "epochs": 3, "lr": 0.1, **changes})
-    return LogisticPath(controls._Neighbours(WIDTH, CLASSES), [dense.to_sparse()], task, settings), dense
+    model = controls._Neighbours(WIDTH, CLASSES)
+    return LogisticPath(model, [dense.to_sparse()], task, settings, refit=refit), dense
 
 
 def solved(dense, task, strength):
@@ -39,9 +40,10 @@ def solved(dense, task, strength):
     return torch.from_numpy(np.stack(columns, 1)).float()
 
 
+@pytest.mark.parametrize("stop", ["metric", "last"])  # of the recipe, which does not choose here
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_every_step_is_the_solution_and_validation_chooses(multilabel):
-    fit, dense = fit_of(multilabel)
+def test_every_step_is_the_solution_and_validation_chooses(multilabel, stop):
+    fit, dense = fit_of(multilabel, stop=stop)
     for strength in STRENGTHS:
         more = fit.step()
         torch.testing.assert_close(fit.model(*fit.inputs), solved(dense, fit.task, strength), atol=2e-3, rtol=2e-3)
@@ -53,7 +55,7 @@ def test_every_step_is_the_solution_and_validation_chooses(multilabel):
 
 
 def test_a_refit_ends_with_the_strength_that_was_chosen():
-    fit, dense = fit_of(epochs=4, stop="last")
+    fit, dense = fit_of(refit=True, epochs=4, stop="last")
     steps = 1
     while fit.step():
         steps += 1

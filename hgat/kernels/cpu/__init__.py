@@ -122,7 +122,7 @@ def dropout_scale(scale, seed, threshold, keep_scale, threads):
 def empty(like, *shape):
     """Memory of the type of `like` for a result, with large pages behind it where the system has them."""
     result = like.new_empty(shape)
-    if available() and result.numel():
+    if available() and result.numel() and type(result) is torch.Tensor:  # not PyTorch's fake ones
         _core.prepare(_memory(result), torch.get_num_threads())
     return result
 

@@ -58,8 +58,10 @@ class Experiment(Base):
             model, inputs, context = controls.find(variant)(self.task, self.recipe)
         if model is None:
             return Fit(self.model(), self.inputs, task, settings), context
-        fitted_by = getattr(model, "fitted_by", Fit)
-        return fitted_by(model.to(self.device), [x.to(self.device) for x in inputs], task, settings), context
+        arguments = model.to(self.device), [x.to(self.device) for x in inputs], task, settings
+        if hasattr(model, "fitted_by"):
+            return model.fitted_by(*arguments, refit=refit_epochs is not None), context
+        return Fit(*arguments), context
 
     def scores(self, model, seed):
         """{part: (score in percent, on how many nodes)} of a trained model."""
