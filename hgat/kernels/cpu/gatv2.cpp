@@ -270,8 +270,9 @@ template <class T, int W> void backward(const Gatv2& g) {
     const Buffer attn_part(g.d_attn ? items(rows) * size_total * static_cast<int64_t>(sizeof(A)) : 0);
     if (g.d_attn) zero(attn_part.as<A>(), items(rows) * size_total);
     const bool along = d_dst || g.d_attn;
-    auto finish = [&](int64_t v, A* total) {
-      for (int64_t l = 0; l < lanes; ++l) total[l] *= attn[l];
+    auto finish = [&](int64_t v, A* total, bool edges_here) {
+      if (edges_here)  // a NaN in attn reaches no node without edges
+        for (int64_t l = 0; l < lanes; ++l) total[l] *= attn[l];
       if (d_dst) pack<T, W>(layout, total, nullptr, d_dst + v * src.row);
     };
     // The whole of a short row; of a segment only what s_v needs, or, once that is known, the rest.
@@ -318,7 +319,7 @@ template <class T, int W> void backward(const Gatv2& g) {
       zero(total, lanes);
       if (g.d_attn) hidden_loops.slope_attn(of, x, total, attn_part.as<A>(item * size_total), nullptr);
       else hidden_loops.slope(of, x, total, nullptr, nullptr);
-      if (segment < 0) finish(v, total);
+      if (segment < 0) finish(v, total, n > 0);
     };
     for_rows(rows, g.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t item, int thread) {
       pass(given != nullptr, v, first, end, segment, item, thread);
@@ -332,7 +333,7 @@ template <class T, int W> void backward(const Gatv2& g) {
     if (along)
       for_long_rows(rows, [&](int64_t v, int64_t from, int64_t to) {
         for (int64_t k = from + 1; k < to; ++k) add(part.as<A>(from * size_total), part.as<A>(k * size_total), lanes);
-        finish(v, part.as<A>(from * size_total));
+        finish(v, part.as<A>(from * size_total), true);
       });
     if (g.d_attn) {
       A* total = scratch.as<A>();
@@ -350,8 +351,9 @@ template <class T, int W> void backward(const Gatv2& g) {
   if (!given) info.fill(g.graph.in.rows, g.threads, g.top, g.inverse);
   const int64_t parts = segments(rows);
   const Buffer part(parts * 2 * size_total * static_cast<int64_t>(sizeof(A)));
-  auto finish = [&](int64_t u, A* total, const A* d_hidden) {
-    for (int64_t l = 0; l < lanes; ++l) total[l] += attn[l] * d_hidden[l];
+  auto finish = [&](int64_t u, A* total, const A* d_hidden, bool edges_here) {
+    if (edges_here)
+      for (int64_t l = 0; l < lanes; ++l) total[l] += attn[l] * d_hidden[l];
     if (d_src) pack<T, W>(layout, total, nullptr, d_src + u * src.row);
   };
   for_rows(rows, g.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
@@ -382,12 +384,12 @@ template <class T, int W> void backward(const Gatv2& g) {
       d_logit.get_out(heads, x, first, end, edges, H);
     }
     hidden_loops.slope(of, x, d_hidden, nullptr, d_edge);
-    if (segment < 0) finish(u, total, d_hidden);
+    if (segment < 0) finish(u, total, d_hidden, n > 0);
   });
   for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
     for (int64_t k = from + 1; k < to; ++k)
       add(part.as<A>(from * 2 * size_total), part.as<A>(k * 2 * size_total), 2 * size_total);
-    finish(u, part.as<A>(from * 2 * size_total), part.as<A>(from * 2 * size_total + size_total));
+    finish(u, part.as<A>(from * 2 * size_total), part.as<A>(from * 2 * size_total + size_total), true);
   });
 }
 
