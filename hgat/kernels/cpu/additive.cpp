@@ -114,21 +114,23 @@ void recall_scores(const Destinations<A>& from, const Rows& rows, int heads, con
   }
 }
 
-// d of the leaky ReLU at the edges: x *= 1 or slope.
-template <class A> inline void slopes(A* x, const A* before, A slope, int64_t count) {
+// x, alpha, becomes the gradient of the sum of scores, (q - alpha s) * (1 or slope).
+template <class A>
+inline void logit_gradients(A* x, const A* q, const A* s, const A* before, A slope, int64_t count) {
   constexpr int L = kLanes<A>;
   using V = Vec<A, L>;
   for (int64_t k = 0; k < count; k += L) {
-    const V d = load<L>(x + k);
+    const V d = load<L>(q + k) - load<L>(x + k) * load<L>(s + k);
     store<L>(x + k, load<L>(before + k) > 0 ? d : d * slope);
   }
 }
 
-// Three passes. With l_uv = 1 or slope, and q, s as in backward.h:
+// With l_uv = 1 or slope, and q, s as in backward.h:
 //
 //     by source       d_value_u = sum_v alpha'_uv d_out_v,  q_uv
-//     by destination  s_v = sum_u q_uv,  d_score_dst_v = sum_u l_uv (q_uv - alpha_uv s_v)
-//     by source       d_score_src_u = sum_v l_uv (q_uv - alpha_uv s_v)
+//     by destination  s_v = sum_u q_uv
+//     by source       d_uv = l_uv (q_uv - alpha_uv s_v),  d_score_src_u = sum_v d_uv
+//     by destination  d_score_dst_v = sum_u d_uv
 //
 // The first reads a row of d_out for every edge; the others only numbers [E, H] and [N, H]. The difference is taken edge by
 // edge, not between sums: where alpha is 1 it is exactly zero, and scores may be features in seconds since 1970.
@@ -141,7 +143,6 @@ template <class T, int W> void backward(const Additive& a) {
   const RowLoops<T, W> loops(layout);
   const T* value = static_cast<const T*>(a.value);
   const A* src = static_cast<const A*>(a.score_src);
-  const A* dst = static_cast<const A*>(a.score_dst);
   const A* edge = static_cast<const A*>(a.score_edge);
   const A slope = static_cast<A>(a.slope);
   const ByHeads<A> heads = by_heads<A>(H);
@@ -209,50 +210,13 @@ template <class T, int W> void backward(const Additive& a) {
     });
   if (!scores) return;
 
-  auto* const sums_of = sums_by_heads<A>(H);
-  const A* tops = static_cast<const A*>(a.top);
-  const A* inverses = static_cast<const A*>(a.inverse);
-  const int64_t in_parts = segments(in);
-  const Buffer in_part(in_parts * 2 * size_h * static_cast<int64_t>(sizeof(A)));
-  A* const part_s = in_part.as<A>();
-  A* const part_d = in_part.as<A>(in_parts * size_h);
-  // The whole of a short row; of a segment its part of s_v, or, once that is known, the rest.
-  auto by_destination = [&](bool rest, int64_t v, int64_t first, int64_t end, int64_t segment, int thread) {
-    A* x = scratch.as<A>(size * thread);
-    A* before = x + size_x;
-    A* top = before + size_x;
-    A* inverse = top + size_x;
-    A* product = inverse + size_x;
-    A* s = segment < 0 ? product + size_x : part_s + segment * size_h;
-    const int64_t n = end - first, count = n * H;
-    heads.gather(product, q.data, q.in, first, end, edges, H);
-    if (!rest) heads.sum(product, n, H, s);
-    if (segment >= 0 && !rest) return;
-    if (segment < 0) memcpy(info.part(v, 3), s, sizeof(A) * H);
-    if (!d_dst) return;
-    sums_of(in, H, dst + v * H, src, edge, first, end, before);
-    leaky_all(before, count, slope, x);
-    leave_out(a.scale, in.edge + first, n, H, x);
-    repeat(tops + v * H, n, H, top);
-    repeat(inverses + v * H, n, H, inverse);
-    alphas(x, top, inverse, static_cast<const A*>(nullptr), inverse, count);
-    repeat(s, n, H, top);
-    logit_gradients(x, product, top, count);
-    slopes(x, before, slope, count);
-    heads.sum(x, n, H, segment < 0 ? d_dst + v * H : part_d + segment * size_h);
-  };
-  for_rows(in, a.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
-    by_destination(false, v, first, end, segment, thread);
-  });
-  share_sums(in, part_s, size_h, H, [&](int64_t v, const A* s) { memcpy(info.part(v, 3), s, sizeof(A) * H); });
-  if (in_parts && d_dst) {
-    for_rows(in, a.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
-      if (segment >= 0) by_destination(true, v, first, end, segment, thread);
+  {
+    const Buffer sum(in.rows * H * static_cast<int64_t>(sizeof(A)), a.threads);
+    sum_edges(in, H, a.threads, q.data, q.in, sum.as<A>());
+    for_ranges(in.rows, 1024, a.threads, [&](int64_t first, int64_t end) {
+      for (int64_t v = first; v < end; ++v) memcpy(info.part(v, 3), sum.as<A>(v * H), sizeof(A) * H);
     });
-    share_sums(in, part_d, size_h, H, [&](int64_t v, const A* d) { memcpy(d_dst + v * H, d, sizeof(A) * H); });
   }
-  if (!d_src && !d_edge) return;
-
   const Buffer out_part(parts * size_h * static_cast<int64_t>(sizeof(A)));
   for_rows(rows, a.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
     A* x = scratch.as<A>(size * thread);
@@ -264,14 +228,14 @@ template <class T, int W> void backward(const Additive& a) {
     const int64_t n = end - first, count = n * H;
     alphas_of(u, first, end, x, before, top, inverse, s, nullptr);
     q.get_out(heads, product, first, end, edges, H);
-    logit_gradients(x, product, s, count);
-    slopes(x, before, slope, count);
-    if (d_edge) q.put_out(heads, x, first, end, H);
+    logit_gradients(x, product, s, before, slope, count);
+    if (d_edge || d_dst) q.put_out(heads, x, first, end, H);
     if (d_src) heads.sum(x, n, H, segment < 0 ? d_src + u * H : out_part.as<A>(segment * size_h));
   });
   if (d_src)
     share_sums(rows, out_part.as<A>(), size_h, H,
                [&](int64_t u, const A* d) { memcpy(d_src + u * H, d, sizeof(A) * H); });
+  if (d_dst) sum_edges(in, H, a.threads, q.data, q.in, d_dst);
 }
 
 }  // namespace

@@ -83,12 +83,6 @@ template <class A> inline auto recall_by_heads(int heads) {
   return found;
 }
 
-// The same for edges of one destination, whose numbers are repeated.
-template <class A> inline void repeat(const A* row, int64_t n, int heads, A* to) {
-  for (int64_t i = 0; i < n; ++i, to += heads)
-    for (int h = 0; h < heads; ++h) to[h] = row[h];
-}
-
 // x, the logit, becomes alpha; weight, which may lie where inverse does, alpha' = alpha * factor.
 template <class A>
 inline void alphas(A* x, const A* top, const A* inverse, const A* factor, A* weight, int64_t count) {
@@ -117,12 +111,64 @@ template <class A> inline void products(A* dot, const A* weight, int64_t count) 
   for (int64_t k = 0; k < count; k += L) store<L>(dot + k, Vec<A, L>(load<L>(dot + k) * load<L>(weight + k)));
 }
 
-// x, alpha, becomes the gradient of the logit, q - alpha s.
-template <class A> inline void logit_gradients(A* x, const A* q, const A* s, int64_t count) {
-  constexpr int L = kLanes<A>;
-  for (int64_t k = 0; k < count; k += L)
-    store<L>(x + k, Vec<A, L>(load<L>(q + k) - load<L>(x + k) * load<L>(s + k)));
+// The numbers of one row's heads, again and again in the lanes of a vector.
+template <class A, int HT> inline Vec<A, kLanes<A>> repeated(const A* row) {
+  alignas(64) A lanes[kLanes<A>];
+  for (int l = 0; l < kLanes<A>; l += HT) memcpy(lanes + l, row, sizeof(A) * HT);
+  return load<kLanes<A>>(lanes);
 }
+
+// The same as `alphas` for the edges of one destination: top and inverse are its own, [H].
+template <class A, int HT>
+void row_alphas(A* x, int64_t n, int heads, const A* top, const A* inverse, const A* factor, A* weight) {
+  constexpr int L = kLanes<A>;
+  using V = Vec<A, L>;
+  const int64_t count = n * heads;
+  if constexpr (HT > 0 && HT <= L) {
+    const V highest = repeated<A, HT>(top), over = repeated<A, HT>(inverse);
+    for (int64_t k = 0; k < count; k += L) {
+      const V alpha = exp_negative<L>(load<L>(x + k) - highest) * over;
+      store<L>(x + k, alpha);
+      store<L>(weight + k, factor ? alpha * load<L>(factor + k) : alpha);
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i)
+      for (int h = 0; h < heads; ++h) x[i * heads + h] -= top[h];
+    exp_all(x, count);
+    for (int64_t i = 0; i < n; ++i)
+      for (int h = 0; h < heads; ++h) {
+        const int64_t k = i * heads + h;
+        x[k] *= inverse[h];
+        weight[k] = factor ? x[k] * factor[k] : x[k];
+      }
+  }
+}
+
+// x, alpha of the edges of one destination, becomes the gradient of the logit, q - alpha s; s is the destination's, [H].
+template <class A, int HT> void row_gradients(A* x, const A* q, const A* s, int64_t n, int heads) {
+  constexpr int L = kLanes<A>;
+  if constexpr (HT > 0 && HT <= L) {
+    const Vec<A, L> sum = repeated<A, HT>(s);
+    for (int64_t k = 0; k < n * heads; k += L)
+      store<L>(x + k, Vec<A, L>(load<L>(q + k) - load<L>(x + k) * sum));
+  } else {
+    for (int64_t i = 0; i < n; ++i)
+      for (int h = 0; h < heads; ++h) x[i * heads + h] = q[i * heads + h] - x[i * heads + h] * s[h];
+  }
+}
+
+// The two, for a number of heads.
+template <class A> struct ByRow {
+  void (*alphas)(A*, int64_t, int, const A*, const A*, const A*, A*);
+  void (*gradients)(A*, const A*, const A*, int64_t, int);
+
+  explicit ByRow(int heads) {
+    with_heads(heads, [&](auto h) {
+      alphas = &row_alphas<A, decltype(h)::value>;
+      gradients = &row_gradients<A, decltype(h)::value>;
+    });
+  }
+};
 
 // Of every long row: the sums of its segments, H numbers at part + segment * size each, become the row's, in the place
 // of each of them; found(row, sum).

@@ -63,6 +63,7 @@ template <class T, int W> void backward(const Dot& d) {
   const A* inverses = static_cast<const A*>(d.inverse);
   const A factor = static_cast<A>(d.factor);
   const ByHeads<A> heads = by_heads<A>(H);
+  const ByRow<A> by_row(H);
   const bool scaled = changes(d.scale);
   const int64_t edges = d.graph.edges;
   T* d_query = static_cast<T*>(d.d_query);
@@ -90,8 +91,7 @@ template <class T, int W> void backward(const Dot& d) {
       A* scale = weight + size_x;
       A* dropped = scale + size_x;
       A* dot = dropped + size_x;
-      A* top = dot + size_x;
-      A* own_query = top + size_x;
+      A* own_query = dot + 2 * size_x;
       A* own_out = own_query + size_key;
       A* total = segment < 0 ? own_out + size_value : part.as<A>(segment * size_key);
       A* s = segment < 0 ? own_out + size_value + size_key : part_s + segment * size_h;
@@ -100,10 +100,8 @@ template <class T, int W> void backward(const Dot& d) {
       unpack<T, W>(layout, query[v], own_query);
       logit_rows<T, W>(layout, loops, key, rows, first, end, own_query, bias, factor, x);
       leave_out(d.scale, rows.edge + first, n, H, x);
-      repeat(tops + v * H, n, H, top);
-      repeat(inverses + v * H, n, H, weight);
       if (!rest && scaled) heads.scale(d.scale, rows.edge + first, n, H, scale, d_weight ? dropped : nullptr);
-      alphas(x, top, weight, !rest && scaled ? scale : nullptr, weight, count);
+      by_row.alphas(x, n, H, tops + v * H, inverses + v * H, !rest && scaled ? scale : nullptr, weight);
       if (!rest) {
         unpack<T, W>(value_layout, d_out[v], own_out);
         value_loops.dot(value_layout, value, rows.other, first, end, edges, own_out, dot, nullptr, nullptr);
@@ -115,8 +113,7 @@ template <class T, int W> void backward(const Dot& d) {
       } else {
         heads.gather(dot, d_logit.data, d_logit.in, first, end, edges, H);
       }
-      repeat(s, n, H, top);
-      logit_gradients(x, dot, top, count);
+      by_row.gradients(x, dot, s, n, H);
       heads.scatter(d_logit.data, x, d_logit.in, first, end, H);
       if (!d_query) return;
       for (int64_t k = 0; k < count; ++k) x[k] *= factor;

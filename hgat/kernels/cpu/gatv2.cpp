@@ -242,6 +242,7 @@ template <class T, int W> void backward(const Gatv2& g) {
   const Matrix<T> src(g.feat_src, H, g.width), dst(g.feat_dst, H, g.width), d_out(g.d_out, H, g.width);
   const A slope = static_cast<A>(g.slope);
   const ByHeads<A> heads = by_heads<A>(H);
+  const ByRow<A> by_row(H);
   const bool scaled = changes(g.scale);
   const int64_t edges = g.graph.edges, lanes = layout.lanes();
   const A* given = static_cast<const A*>(g.d_logits);
@@ -282,8 +283,7 @@ template <class T, int W> void backward(const Gatv2& g) {
       A* factor = weight + size_x;
       A* dropped = factor + size_x;
       A* dot = dropped + size_x;
-      A* top = dot + size_x;
-      A* own = top + size_x;
+      A* own = dot + 2 * size_x;
       A* own_out = own + size_total;
       A* total = segment < 0 ? own_out + size_total : part.as<A>(segment * size_total);
       A* s = segment < 0 ? own_out + 2 * size_total : part_s + segment * size_h;
@@ -297,10 +297,8 @@ template <class T, int W> void backward(const Gatv2& g) {
         if (!rest && v + 2 < rows.rows) prefetch_row(d_out[v + 2], d_out.row);
         hidden_loops.logit(of, x);
         leave_out(g.scale, rows.edge + first, n, H, x);
-        repeat(tops + v * H, n, H, top);
-        repeat(inverses + v * H, n, H, weight);
         if (!rest && scaled) heads.scale(g.scale, rows.edge + first, n, H, factor, d_weight ? dropped : nullptr);
-        alphas(x, top, weight, !rest && scaled ? factor : nullptr, weight, count);
+        by_row.alphas(x, n, H, tops + v * H, inverses + v * H, !rest && scaled ? factor : nullptr, weight);
         if (!rest) {
           unpack<T, W>(layout, d_out[v], own_out);
           loops.dot(layout, src, rows.other, first, end, edges, own_out, dot, nullptr, nullptr);
@@ -311,8 +309,7 @@ template <class T, int W> void backward(const Gatv2& g) {
         } else {
           heads.gather(dot, d_logit.data, d_logit.in, first, end, edges, H);
         }
-        repeat(s, n, H, top);
-        logit_gradients(x, dot, top, count);
+        by_row.gradients(x, dot, s, n, H);
         heads.scatter(d_logit.data, x, d_logit.in, first, end, H);
       }
       if (!along) return;
