@@ -16,12 +16,16 @@ __all__ = [
     "Rows",
     "all_formats",
     "cached",
+    "check_edges",
+    "check_graph",
     "edges",
     "edges_as_sources",
     "in_order",
     "in_rows",
     "in_rows_by_relation",
+    "numbered",
     "out_rows",
+    "rebuilt",
     "single_relation",
     "structure",
 ]
@@ -42,6 +46,14 @@ class Rows:
     @property
     def num_rows(self):
         return self.indptr.numel() - 1
+
+
+def check_graph(graph, expected="a DGLGraph", blocks=True):
+    """Raise GraphError unless `graph` is a DGLGraph, and, without `blocks`, one that is no block."""
+    if not isinstance(graph, dgl.DGLGraph):
+        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
+    if graph.is_block and not blocks:
+        raise GraphError(f"graph: expected {expected}, got a block")
 
 
 def single_relation(graph):
@@ -73,19 +85,122 @@ def cached(graph, key, build):
     return store[key]
 
 
+def check_edges(graph):
+    """Raise GraphError if an edge of any relation, as DGL holds it, has an end or a number that does not exist.
+
+    DGL takes arrays as they are given, dgl.graph(("csr", ...)) for one, and its native code follows them. What the
+    graph holds is looked at once, before DGL makes another sparse format of it.
+    """
+    cached(graph, ("checked",), lambda: [_check_relation(graph, *x) for x in enumerate(graph.canonical_etypes)])
+
+
+def _check_relation(graph, number, etype):
+    index = graph._graph.get_relation_graph(number)
+    held = index.formats()["created"]
+    num_src, num_dst = index.num_nodes(0), index.num_nodes(index.metagraph.num_nodes() - 1)
+    if "coo" in held:
+        _, _, src, dst = index.adjacency_matrix_tensors(0, False, "coo")
+        _check_range(etype, "source", src, num_src)
+        _check_range(etype, "destination", dst, num_dst)
+    for form, of, rows, end, nodes in (
+        ("csr", False, num_src, "destination", num_dst),
+        ("csc", True, num_dst, "source", num_src),
+    ):
+        if form not in held:
+            continue
+        _, _, indptr, ends, edge = index.adjacency_matrix_tensors(0, of, "csr")
+        _check_pointers(etype, form, indptr, rows, len(ends))
+        _check_range(etype, end, ends, nodes)
+        if not len(edge):  # DGL's way to say that they are 0, 1, 2, ...
+            continue
+        seen = torch.zeros(len(ends), dtype=torch.bool, device=edge.device)
+        _check_range(etype, "edge", edge, len(ends))
+        if len(edge) != len(ends) or not seen.index_fill_(0, edge.long(), True).all():
+            raise GraphError(f"graph: expected every edge number of {etype} once, got some of them again")
+
+
+def _check_range(etype, what, numbers, limit):
+    if numbers.numel():
+        least, most = (int(x) for x in torch.aminmax(numbers))
+        if least < 0 or most >= limit:
+            wrong = least if least < 0 else most
+            raise GraphError(f"graph: expected {what} numbers of {etype} from 0 to {limit - 1}, got {wrong}")
+
+
+def _check_pointers(etype, form, indptr, rows, count):
+    fits = len(indptr) == rows + 1 and indptr[0] == 0 and indptr[-1] == count
+    if not fits or (indptr[1:] < indptr[:-1]).any():
+        got = f"{len(indptr)} from {int(indptr.min())} to {int(indptr.max())}" if len(indptr) else "none"
+        falls = " that fall" if fits else ""
+        raise GraphError(
+            f"graph: expected {rows + 1} {form} pointers of {etype} that rise from 0 to {count}, got {got}{falls}"
+        )
+
+
 def all_formats(graph):
-    """True unless `graph.formats(...)` has restricted the graph to some of DGL's sparse formats."""
+    """True unless `graph.formats(...)` has restricted the graph to some of DGL's sparse formats.
+
+    Asked before DGL's own code reads the edges, so it raises as `check_edges` does.
+    """
+    check_edges(graph)
     return cached(graph, ("all formats",), lambda: sum(len(f) for f in graph.formats().values()) == 3)
 
 
 def in_order(graph, etype=None):
-    """(source, destination) of every edge of one relation in the graph's order and own id type."""
+    """(source, destination) of every edge of one relation in the graph's order and own id type.
+
+    Raises GraphError as `check_edges` does.
+    """
     if all_formats(graph):
         return graph.edges(etype=etype, order="eid")
     # Without COO DGL lists edges by row only.
     src, dst, number = graph.edges(form="all", etype=etype, order=None)
+    if not len(number):  # rows whose edges are numbered as they stand
+        return src, dst
     place = torch.argsort(number)
     return src[place], dst[place]
+
+
+def rebuilt(graph):
+    """A graph with the types, nodes, edges and data of `graph`, made afresh, that may hold every sparse format.
+
+    DGL's transforms stop with errors of their own on graphs that `graph.formats(...)` has restricted. `graph` is no
+    block; it is given back as it is unless it was restricted.
+    """
+    if all_formats(graph):
+        return graph
+    ends = {etype: in_order(graph, etype) for etype in graph.canonical_etypes}
+    sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
+    found = dgl.heterograph(ends, sizes, idtype=graph.idtype)
+    for ntype in graph.ntypes:
+        found.nodes[ntype].data.update(graph.nodes[ntype].data)
+    for etype in graph.canonical_etypes:
+        found.edges[etype].data.update(graph.edges[etype].data)
+    return found
+
+
+def numbered(graph):
+    """`graph`, or one of the same nodes and edges in the same order that DGL's kernels for sums over edges serve.
+
+    Those of DGL 2.1 for floats of 32 bits and less want the numbers of the edges, which a graph that was made from CSR
+    or CSC without them (dgl.from_scipy) does not keep: "Check notnull: edges", there or in backward.
+    """
+    single_relation(graph)
+
+    def build():
+        index = graph._graph.get_relation_graph(0)
+        held = [form for form in index.formats()["created"] if form != "coo"]
+        arrays = [index.adjacency_matrix_tensors(0, form == "csc", "csr") for form in held]
+        if all(len(edge) == len(ends) for _, _, _, ends, edge in arrays):
+            return None  # the graph itself would hold itself alive
+        return dgl.heterograph(
+            {("source", "to", "target"): in_order(graph)},
+            num_nodes_dict={"source": graph.num_src_nodes(), "target": graph.num_dst_nodes()},
+            idtype=graph.idtype,
+        )
+
+    found = cached(graph, ("numbered",), build)
+    return graph if found is None else found
 
 
 def edges(graph, device=None):

@@ -107,7 +107,7 @@ TYPED = ("a", "x", "b")
     (([0, 1], [True, False], [0, 1]), None, "events: dst: expected [E] whole numbers, got torch.bool [2]"),
     (([[0], [1]], [1, 2], [0, 1]), None, "events: src: expected [E] whole numbers, got torch.int64 [2, 1]"),
     ((["a", "b"], [1, 2], [0, 1]), None, "events: src: expected numbers, got list"),
-    (([0, None], [1, 2], [0, 1]), None, "events: src: expected numbers, got list"),
+    (([0, None], [1, 2], [0, 1]), None, "events: src: expected numbers, got none at event 1"),
     (([0, 1], [1, 2], [[0], [1]]), None, "events: time: expected [E] numbers, got torch.int64 [2, 1]"),
     (([0, 1], [1, 2], [[0], [1, 2]]), None, "events: time: expected [E] numbers, got lists of different lengths"),
     (([0, 1], [1, 2], ["now", "then"]), None, "events: time: expected numbers, got <U4"),
