@@ -5,6 +5,7 @@ edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import dgl
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "cached",
     "check_edges",
     "check_graph",
+    "check_whole",
     "edges",
     "edges_as_sources",
     "in_order",
@@ -26,6 +28,7 @@ __all__ = [
     "numbered",
     "out_rows",
     "rebuilt",
+    "shown",
     "single_relation",
     "structure",
 ]
@@ -50,21 +53,36 @@ class Rows:
 
 def check_graph(graph, expected="a DGLGraph", blocks=True):
     """Raise GraphError unless `graph` is a DGLGraph, and, without `blocks`, one that is no block."""
-    if not isinstance(graph, dgl.DGLGraph):
+    if getattr(graph, "canonical_etypes", None) is None:
         raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
     if graph.is_block and not blocks:
-        raise GraphError(f"graph: expected {expected}, got a block")
+        raise GraphError("graph: expected a DGLGraph of all nodes, got a block")
+
+
+def check_whole(least, error=GraphError, **values):
+    """Raise `error` unless every value is a whole number of `least` or more that 64 bits hold."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise error(f"{name}: expected a whole number of {least} or more, got {shown(value)}")
+        if value < least:
+            raise error(f"{name}: expected {least} or more, got {value}")
+        if value >= 2**63:
+            raise error(f"{name}: expected a number below 2^63, got {value}")
+
+
+def shown(value):
+    """What was given, as it stands in the sentence of an error: its type where it is more than a few words."""
+    text = repr(value)
+    return text if "\n" not in text and len(text) <= 80 else type(value).__name__
 
 
 def single_relation(graph):
     """Raise GraphError unless `graph` is a DGLGraph with one relation: homogeneous, bipartite, block or slice."""
-    etypes = getattr(graph, "canonical_etypes", None)
-    if etypes is None:
-        raise GraphError(f"graph: expected a DGLGraph, got {type(graph).__name__}")
-    if len(etypes) != 1:
+    check_graph(graph)
+    if len(graph.canonical_etypes) != 1:
         raise GraphError(
-            f"graph: expected one relation, got {len(etypes)}; take one with graph[etype] or join them with "
-            "hgat.graph.join(graph)"
+            f"graph: expected one relation, got {len(graph.canonical_etypes)}; take one with graph[etype] or join them "
+            "with hgat.graph.join(graph)"
         )
 
 
@@ -266,8 +284,7 @@ def in_rows_by_relation(graph, relation, num_relations, device=None):
     if relation.numel() and (relation.is_floating_point() or relation.is_complex()):
         raise ShapeError(f"relation: expected whole numbers, got {relation.dtype}")
     relation = relation.long()
-    if num_relations < 0:
-        raise GraphError(f"num_relations: expected 0 or more, got {num_relations}")
+    check_whole(0, num_relations=num_relations)
     if relation.shape != dst.shape:
         raise ShapeError(f"relation: expected [E] = [{dst.numel()}], got {list(relation.shape)}")
     if relation.numel() and (relation.min() < 0 or relation.max() >= num_relations):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hgat.errors import GraphError
-from hgat.graph.csr import check_graph
+from hgat.graph.csr import check_graph, check_whole, shown
 
 __all__ = ["TIME", "event_times", "from_events", "from_frame"]
 
@@ -30,11 +30,12 @@ def from_events(events, num_nodes=None):
     sizes = [num_nodes] if not isinstance(num_nodes, dict) else num_nodes.values()
     wrong = any(not isinstance(size, Integral) or isinstance(size, bool) for size in sizes)
     if num_nodes is not None and (isinstance(num_nodes, dict) != typed or wrong):
-        raise GraphError(f"num_nodes: expected {'{node type: int}' if typed else 'an int'}, got {num_nodes!r}")
+        raise GraphError(f"num_nodes: expected {'{node type: int}' if typed else 'an int'}, got {shown(num_nodes)}")
     if typed:
         for etype in events:
             if not isinstance(etype, tuple) or len(etype) != 3:
-                raise GraphError(f"events: expected edge types (source type, name, destination type), got {etype!r}")
+                got = shown(etype)
+                raise GraphError(f"events: expected edge types (source type, name, destination type), got {got}")
         checked = {etype: _checked(f"events of {etype}", columns) for etype, columns in events.items()}
         if not checked:
             raise GraphError("events: expected at least one edge type, got none")
@@ -64,7 +65,7 @@ def from_frame(frame, src, dst, time):
         except (KeyError, IndexError, TypeError, ValueError):
             known = [str(k) for k in (frame.keys() if hasattr(frame, "keys") else [])]
             raise GraphError(
-                f"events: expected a column {name!r}, got {', '.join(known) or type(frame).__name__}"
+                f"events: expected a column {shown(name)}, got {', '.join(known) or type(frame).__name__}"
             ) from None
         if columns[name].ndim != 1:
             raise GraphError(f"events: expected one column {name!r}, got an array {list(columns[name].shape)}")
@@ -92,7 +93,7 @@ def event_times(graph, etype=None):
         raise GraphError(f"etype: expected one of {known}, got none")
     found = [e for e in known if etype is None or _named(etype, e)]
     if len(found) != 1:
-        raise GraphError(f"etype: expected one of {known}, got {etype!r}")
+        raise GraphError(f"etype: expected one of {known}, got {shown(etype)}")
     data = graph.edges[found[0]].data
     if TIME not in data:
         of = "" if etype is None else f" of {etype}"
@@ -154,7 +155,7 @@ def _is_missing(name):
 
 
 def _array(what, values):
-    if isinstance(values, torch.Tensor) and values.layout == torch.strided:
+    if isinstance(values, torch.Tensor) and values.layout == torch.strided and not values.is_meta:
         return values.detach().cpu()
     kind = getattr(values, "dtype", type(values).__name__)
     try:
@@ -169,6 +170,10 @@ def _array(what, values):
 
 def _numbers(what, array):
     """An array whose numbers, dates or spans of time are objects of Python or pandas, as one of NumPy's types."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # PyTorch has no such floats
+        return array.astype(np.float64)
+    if array.dtype == object and not array.ndim:
+        raise GraphError(f"{what}: expected numbers, got {type(array.item()).__name__}")
     if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
         raise GraphError(f"{what}: expected numbers below 2^63, got {array.max()}")
     if array.dtype != object or array.ndim != 1 or not array.size:
@@ -232,9 +237,12 @@ def _seconds(what, time):
     time = _numbers(f"{what}: time", time)
     if time.dtype.kind not in "mM":
         return time
-    second = time.astype(f"{time.dtype.kind}8[s]")  # nanoseconds would end in 2262
-    whole = np.where(np.isnat(second), 0, second.astype(np.int64))
-    return whole + (time - second) / np.timedelta64(1, "s")
+    try:
+        second = time.astype(f"{time.dtype.kind}8[s]")  # nanoseconds would end in 2262
+        part = (time - second) / np.timedelta64(1, "s")
+    except (TypeError, OverflowError):  # years and months are no number of seconds, attoseconds are too many
+        raise GraphError(f"{what}: time: expected dates or spans of time in seconds, got {time.dtype}") from None
+    return np.where(np.isnat(second), 0, second.astype(np.int64)) + part
 
 
 def _times(what, values):
@@ -258,6 +266,7 @@ def _sizes(checked, num_nodes):
             largest[ntype] = max(largest.get(ntype, 0), int(nodes.max()) + 1 if nodes.numel() else 0)
     if num_nodes is None:
         return largest
+    check_whole(0, **{f"num_nodes of {ntype!r}": size for ntype, size in num_nodes.items()})
     for ntype, least in largest.items():
         if num_nodes.get(ntype, least) < least:
             raise GraphError(f"num_nodes: expected {least} or more of {ntype!r}, got {num_nodes[ntype]}")

@@ -3,7 +3,7 @@
 import dgl
 
 from hgat.errors import GraphError
-from hgat.graph.csr import single_relation
+from hgat.graph.csr import rebuilt, single_relation
 
 __all__ = ["prepare"]
 
@@ -20,6 +20,8 @@ def prepare(graph, *, self_loops: bool = True, undirected: bool = False):
         ends = f"{graph.srctypes[0]!r} and {graph.dsttypes[0]!r}"
         kind = "a block" if graph.is_block else f"a bipartite one of {ends}"
         raise GraphError(f"graph: expected one node type for self-loops or both directions, got {kind}")
+    if undirected or self_loops:
+        graph = rebuilt(graph)
     if undirected:
         graph = dgl.to_bidirected(graph)
     if self_loops:

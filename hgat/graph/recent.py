@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hgat.errors import GraphError, ShapeError, check_range
-from hgat.graph.csr import in_order
+from hgat.errors import GraphError, ShapeError
+from hgat.graph.csr import check_graph, check_whole, in_order, shown
 from hgat.graph.events import event_times
 from hgat.kernels import cpu
 
@@ -72,9 +72,9 @@ class RecentNeighbours:
         Differs from the neighbour finder of TGAT's authors, which leaves out the latest event, takes the oldest ones
         when not uniform, and draws with repetition.
         """
-        check_range(1, count=count)
-        if sample not in ("recent", "uniform"):
-            raise ShapeError(f"sample: expected 'recent' or 'uniform', got {sample!r}")
+        check_whole(1, ShapeError, count=count)
+        if not isinstance(sample, str) or sample not in ("recent", "uniform"):
+            raise ShapeError(f"sample: expected 'recent' or 'uniform', got {shown(sample)}")
         nodes, times = self.queries(nodes, times)
         if sample == "recent" and self._compiled:
             return self._last(nodes, times, count)
@@ -152,9 +152,7 @@ def recent_neighbours(graph, both_ways=True):
     destination alone sees the source. Raises GraphError where edata["time"] is missing or not finite, and where
     relations have times of different types.
     """
-    if getattr(graph, "canonical_etypes", None) is None or graph.is_block:
-        got = "a block" if getattr(graph, "is_block", False) else type(graph).__name__
-        raise GraphError(f"graph: expected a DGLGraph of all nodes, got {got}")
+    check_graph(graph, "a DGLGraph of all nodes", blocks=False)
     etypes = graph.canonical_etypes
     sizes = [graph.num_nodes(ntype) for ntype in graph.ntypes]
     start = dict(zip(graph.ntypes, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))

@@ -98,15 +98,10 @@ def join(graph):
     """
     if isinstance(graph, JoinedRelations):
         return graph
-    _check_graph(graph, "a DGLGraph or what hgat.graph.join gives")
+    csr.check_graph(graph, "a DGLGraph or what hgat.graph.join gives")
     # Names are part of the key: dgl.block_to_graph gives the index of a block other names.
     names = (tuple(graph.srctypes), tuple(graph.dsttypes), tuple(graph.canonical_etypes), graph.is_block)
     return csr.cached(graph, ("join", names), lambda: _join(graph))
-
-
-def _check_graph(graph, expected="a DGLGraph"):
-    if getattr(graph, "canonical_etypes", None) is None:
-        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
 
 
 def _join(graph):
@@ -183,6 +178,7 @@ def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     num_src, num_dst = graph.num_src_nodes(), graph.num_dst_nodes()
     if num_src != num_dst and not graph.is_block:
         raise GraphError(f"graph: expected a homogeneous graph or a block, got {num_src} sources and {num_dst} targets")
+    csr.check_whole(0, num_ntypes=num_ntypes, num_etypes=num_etypes)
     _check_types("ntype", ntype, "N", num_src)
     _check_types("etype", etype, "E", graph.num_edges())
     device = torch.device(device) if device is not None else graph.device
@@ -286,7 +282,7 @@ def add_inverse(graph, self_relation=False):
     The inverse of (a, r, b) is (b, r + "^-1", a); the relation to itself is called "self". Node and edge features
     are not carried over. Raises GraphError for a block, and for a graph that has such relations already.
     """
-    _check_graph(graph)
+    csr.check_graph(graph)
     if graph.is_block:
         raise GraphError("graph: expected a graph whose relations can be inverted, got a block")
     data = {}
@@ -310,7 +306,7 @@ def add_inverse(graph, self_relation=False):
 
 def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
     """The structure that relational attention trains on: inverse and self relations added, then joined."""
-    _check_graph(graph)
+    csr.check_graph(graph)
     if graph.num_edges() == 0:
         raise GraphError("graph: expected at least one edge, got none")
     if inverse:
