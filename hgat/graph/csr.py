@@ -206,6 +206,7 @@ def numbered(graph):
     single_relation(graph)
 
     def build():
+        check_edges(graph)
         index = graph._graph.get_relation_graph(0)
         held = [form for form in index.formats()["created"] if form != "coo"]
         arrays = [index.adjacency_matrix_tensors(0, form == "csc", "csr") for form in held]
