@@ -117,7 +117,7 @@ def _check_relation(graph, number, etype):
     held = index.formats()["created"]
     num_src, num_dst = index.num_nodes(0), index.num_nodes(index.metagraph.num_nodes() - 1)
     if "coo" in held:
-        _, _, src, dst = index.adjacency_matrix_tensors(0, False, "coo")
+        src, dst, _ = index.edges(0, "eid")  # as they lie there; adjacency_matrix_tensors would copy them
         _check_range(etype, "source", src, num_src)
         _check_range(etype, "destination", dst, num_dst)
     for form, of, rows, end, nodes in (

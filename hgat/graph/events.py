@@ -61,12 +61,16 @@ def from_frame(frame, src, dst, time):
     columns = {}
     for name in (src, dst, time):
         try:
-            columns[name] = _column(frame[name])
-        except (KeyError, IndexError, TypeError, ValueError):
+            column = frame[name] if not isinstance(frame, (list, tuple, str, torch.Tensor)) else None
+        except Exception:  # tables of other libraries have errors of their own
+            column = None
+        if column is None:
             known = [str(k) for k in (frame.keys() if hasattr(frame, "keys") else [])]
-            raise GraphError(
-                f"events: expected a column {shown(name)}, got {', '.join(known) or type(frame).__name__}"
-            ) from None
+            raise GraphError(f"events: expected a column {shown(name)}, got {', '.join(known) or type(frame).__name__}")
+        try:
+            columns[name] = _column(column)
+        except (TypeError, ValueError, RuntimeError):  # lists of different lengths, tensors without numbers
+            raise GraphError(f"events: expected one column {name!r}, got values that make no array") from None
         if columns[name].ndim != 1:
             raise GraphError(f"events: expected one column {name!r}, got an array {list(columns[name].shape)}")
     names = _together(columns[src], columns[dst], f"{src!r} and {dst!r}")
