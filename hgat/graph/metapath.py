@@ -4,7 +4,7 @@ A meta-path is a list of relations, each ending where the next begins; two nodes
 along it joins them. Attention over several meta-paths is attention over the disjoint union of their graphs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import dgl
@@ -206,13 +206,13 @@ def union(graphs, names=None):
 
     Raises GraphError when there is no graph, one has several relations, or the numbers of destinations differ.
     """
-    if not isinstance(graphs, (list, tuple)):
-        raise GraphError(f"union: expected a list of graphs, got {type(graphs).__name__}")
+    graphs = _listed("graphs", graphs)
     if not graphs:
         raise GraphError("union: expected at least one graph, got none")
-    if names is not None and (not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names)):
-        raise GraphError(f"union: expected a list of names, got {shown(names)}")
-    names = tuple(names) if names is not None else tuple(str(p) for p in range(len(graphs)))
+    names = _listed("names", names) if names is not None else [str(p) for p in range(len(graphs))]
+    if not all(isinstance(name, str) for name in names):
+        raise GraphError(f"union: expected names as strings, got {shown(names)}")
+    names = tuple(names)
     if len(names) != len(graphs):
         raise GraphError(f"union: expected {len(graphs)} names, got {len(names)}")
     for graph in graphs:
@@ -241,6 +241,13 @@ def union(graphs, names=None):
     blocks = any(g.is_block for g in graphs)
     first = all(g.is_block or g.is_homogeneous for g in graphs)
     return Views(joined, names, num_dst, tuple(starts), same_size and not blocks, first)
+
+
+def _listed(what, values):
+    # A graph and a string can be gone through, too, by relations that it has not and by letters.
+    if isinstance(values, (str, dgl.DGLGraph, torch.Tensor)) or not isinstance(values, Iterable):
+        raise GraphError(f"union: expected a list of {what}, got {shown(values)}")
+    return list(values)
 
 
 def _kinds(graphs):
