@@ -159,9 +159,11 @@ def _is_missing(name):
 
 
 def _array(what, values):
-    if isinstance(values, torch.Tensor) and values.layout == torch.strided and not values.is_meta:
-        return values.detach().cpu()
     kind = getattr(values, "dtype", type(values).__name__)
+    if isinstance(values, torch.Tensor):
+        if values.layout != torch.strided or values.is_meta:
+            raise GraphError(f"{what}: expected numbers, got {kind} in {values.layout} on {values.device}")
+        return values.detach().cpu()
     try:
         array = np.array(values)
     except (TypeError, ValueError, RuntimeError):
@@ -242,7 +244,9 @@ def _seconds(what, time):
     if time.dtype.kind not in "mM":
         return time
     try:
-        second = time.astype(f"{time.dtype.kind}8[s]")  # nanoseconds would end in 2262
+        if time.dtype.kind == "m":
+            return time / np.timedelta64(1, "s")
+        second = time.astype("datetime64[s]")  # nanoseconds would end in 2262
         part = (time - second) / np.timedelta64(1, "s")
     except (TypeError, OverflowError):  # years and months are no number of seconds, attoseconds are too many
         raise GraphError(f"{what}: time: expected dates or spans of time in seconds, got {time.dtype}") from None
