@@ -345,6 +345,16 @@ def test_wrong_unions_are_one_sentence(graphs, names, sentence):
         hgraph.union(graphs(), names)
 
 
+def test_a_union_that_int32_cannot_number_is_one_sentence():
+    graphs = [dgl.graph(([0], [1]), num_nodes=2**30, idtype=torch.int32)] * 3
+    with pytest.raises(
+        GraphError, match="expected nodes that torch.int32 can number, got 3,221,225,472; use graph.long"
+    ):
+        hgraph.union(graphs)
+    found = hgraph.union([g.long() for g in graphs])
+    assert found.graph.edges()[1].tolist() == [1, 2**30 + 1, 2**31 + 1]
+
+
 def test_metapaths_from_a_dict_and_from_a_list():
     graph = typed_graph()
     paths = {"own": ["follows"], "co-liked": ["liked by", ("user", "likes", "film")]}
