@@ -20,6 +20,7 @@ __all__ = [
     "check_edges",
     "check_graph",
     "check_whole",
+    "device_of",
     "edges",
     "edges_as_sources",
     "in_order",
@@ -55,7 +56,7 @@ def check_graph(graph, expected="a DGLGraph", blocks=True):
     """Raise GraphError unless `graph` is a DGLGraph, and, without `blocks`, one that is no block."""
     if getattr(graph, "canonical_etypes", None) is None:
         raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
-    if graph.is_block and not blocks:
+    if not blocks and graph.is_block:
         raise GraphError("graph: expected a DGLGraph of all nodes, got a block")
 
 
@@ -72,6 +73,8 @@ def check_whole(least, error=GraphError, **values):
 
 def shown(value):
     """What was given, as it stands in the sentence of an error: its type where it is more than a few words."""
+    if isinstance(value, (list, tuple, dict, set)) and len(value) > 20:
+        return type(value).__name__
     text = repr(value)
     return text if "\n" not in text and len(text) <= 80 else type(value).__name__
 
@@ -222,10 +225,18 @@ def numbered(graph):
     return graph if found is None else found
 
 
+def device_of(graph, device):
+    """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
+    try:
+        return torch.device(device) if device is not None else graph.device
+    except (RuntimeError, TypeError):
+        raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
+
+
 def edges(graph, device=None):
     """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`."""
     single_relation(graph)
-    device = torch.device(device) if device is not None else graph.device
+    device = device_of(graph, device)
 
     def build():
         src, dst = in_order(graph)

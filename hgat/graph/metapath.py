@@ -21,6 +21,10 @@ __all__ = ["Views", "metapath_graph", "metapaths", "prepare", "reachable", "unio
 # Of a pair: what it takes to build its graph, and the arrays that attention sorts its edges into, in ids.
 IDS_OF_A_PAIR = 6
 ENTRIES = 2**22  # of the matrices that are multiplied at a time
+_ADVICE = (
+    "take a shorter path, or sample neighbours by walks along it (dgl.sampling.random_walk with metapath, "
+    "dgl.sampling.PinSAGESampler)"
+)
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,6 @@ def reachable(graph, metapath, self_loops=True, max_pairs=None):
     return found
 
 
-_ADVICE = (
-    "take a shorter path, or sample neighbours by walks along it (dgl.sampling.random_walk with metapath, "
-    "dgl.sampling.PinSAGESampler)"
-)
-
-
 def _pairs(graph, steps, self_loops, max_pairs, names):
     """(source, destination) of the pairs in order, and of loops behind them, on the CPU.
 
@@ -154,10 +152,10 @@ def _pairs(graph, steps, self_loops, max_pairs, names):
             count, column = np.bincount(row, minlength=last - first), column[keep]
         total += len(column)
         if limit is not None and total > limit:
-            holds = "max_pairs allows" if max_pairs is not None else "the free memory holds"
+            holds, more = ("the free memory holds", "give") if max_pairs is None else ("max_pairs allows", "raise")
             raise GraphError(
                 f"meta-path: expected at most {limit:,} pairs along {names}, which {holds}, got {total:,} from the "
-                f"first {last:,} of {num:,} nodes and up to {most:,} in all; {_ADVICE}, or give max_pairs"
+                f"first {last:,} of {num:,} nodes and up to {most:,} in all; {_ADVICE}, or {more} max_pairs"
             )
         counts[first:last] = count
         columns.append(torch.from_numpy(column).to(graph.idtype))

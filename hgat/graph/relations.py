@@ -181,7 +181,7 @@ def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     csr.check_whole(0, num_ntypes=num_ntypes, num_etypes=num_etypes)
     _check_types("ntype", ntype, "N", num_src)
     _check_types("etype", etype, "E", graph.num_edges())
-    device = torch.device(device) if device is not None else graph.device
+    device = csr.device_of(graph, device)
     kept = csr.cached(graph, ("types", num_ntypes, num_etypes, graph.is_block, str(device)), list)
     for seen_ntype, seen_etype, joined in kept:
         if seen_ntype.is_still(ntype) and seen_etype.is_still(etype):

@@ -126,6 +126,11 @@ ARGUMENTS = {
     ),
     "join_types: num_ntypes": (lambda x: hgraph.join_types(timed(), types(3), types(3), x, 1), WHOLE),
     "join_types: num_etypes": (lambda x: hgraph.join_types(timed(), types(3), types(3), 1, x), WHOLE),
+    "join_types: device": (
+        lambda x: hgraph.join_types(timed(), types(3), types(3), 1, 1, x),
+        ["processor", LONG, ["cpu"], {"a": 1}],
+    ),
+    "csr.edges: device": (lambda x: csr.edges(timed(), x), ["processor", LONG, ["cpu"], {"a": 1}]),
     "event_times: etype": (lambda x: hgraph.event_times(timed(), x), ["a", 3, LONG, ["_E"], ("_N", "_E")]),
     "event_times: none of several": (hgraph.event_times, [typed()]),
     "from_events: events": (hgraph.from_events, [None, 3, "abc", LONG, [1, 2], {"a": 1}, {1, 2, 3}, typed()]),
