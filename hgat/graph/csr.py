@@ -5,12 +5,14 @@ edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
 from dataclasses import dataclass
+from math import prod
 from numbers import Integral
 
 import dgl
 import torch
 
 from hgat.errors import GraphError, ShapeError
+from hgat.graph.memory import within_memory
 from hgat.kernels import cpu
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "cached",
     "check_edges",
     "check_graph",
+    "check_product",
     "check_whole",
     "device_of",
     "edges",
@@ -69,6 +72,13 @@ def check_whole(least, error=GraphError, **values):
             raise error(f"{name}: expected {least} or more, got {value}")
         if value >= 2**63:
             raise error(f"{name}: expected a number below 2^63, got {value}")
+
+
+def check_product(**factors):
+    """Raise GraphError unless the product of the numbers is one that 64 bits hold."""
+    if prod(factors.values()) >= 2**62:
+        names, got = " * ".join(factors), " * ".join(f"{x:,}" for x in factors.values())
+        raise GraphError(f"{names}: expected a product below 2^62, got {got}")
 
 
 def shown(value):
@@ -252,12 +262,14 @@ def _rows(key, other, num_rows):
     return Rows(indptr, other[order], order)
 
 
+@within_memory
 def in_rows(graph, device=None):
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
     return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
+@within_memory
 def out_rows(graph, device=None):
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
@@ -276,11 +288,14 @@ def structure(graph):
         try:
             return cpu.build_structure(src.cpu(), dst.cpu(), graph.num_src_nodes(), graph.num_dst_nodes())
         except ValueError as error:
-            raise GraphError(str(error)) from None
+            sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
+            got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
+            raise GraphError(f"{error}{got}") from None
 
     return cached(graph, ("structure",), build)
 
 
+@within_memory
 def in_rows_by_relation(graph, relation, num_relations, device=None):
     """In-edges by (destination, relation): row v * num_relations + r holds the in-edges of v under r.
 
@@ -297,6 +312,7 @@ def in_rows_by_relation(graph, relation, num_relations, device=None):
         raise ShapeError(f"relation: expected whole numbers, got {relation.dtype}")
     relation = relation.long()
     check_whole(0, num_relations=num_relations)
+    check_product(num_relations=num_relations, num_nodes=graph.num_dst_nodes())
     if relation.shape != dst.shape:
         raise ShapeError(f"relation: expected [E] = [{dst.numel()}], got {list(relation.shape)}")
     if relation.numel() and (relation.min() < 0 or relation.max() >= num_relations):

@@ -4,10 +4,12 @@ import dgl
 
 from hgat.errors import GraphError
 from hgat.graph.csr import rebuilt, single_relation
+from hgat.graph.memory import within_memory
 
 __all__ = ["prepare"]
 
 
+@within_memory
 def prepare(graph, *, self_loops: bool = True, undirected: bool = False):
     """The structure that attention over one relation trains on.
 

@@ -1,18 +1,19 @@
 """How much memory this process may still take, and one sentence where it was too little."""
 
 from contextlib import contextmanager
+from functools import wraps
 
 import dgl
 import psutil
 
-from hgat.errors import GraphError
+from hgat.errors import GraphError, HgatError
 
 try:
     import resource
 except ImportError:  # not on Windows
     resource = None
 
-__all__ = ["available", "enough"]
+__all__ = ["available", "enough", "within_memory"]
 
 # Where Linux says what a container may take, what it has taken, and of that what it would give back.
 GROUPS = (
@@ -37,16 +38,32 @@ def available():
     return max(min(free), 0)
 
 
+# PyTorch's, NumPy's and DGL's errors are of one kind whatever went wrong.
+WORDS = ("alloc", "out of memory", "size calculation overflowed", "array is too big")
+
+
 @contextmanager
 def enough(sentence):
     """GraphError with this sentence where memory ends inside the block, whoever says so."""
     try:
         yield
-    except (MemoryError, RuntimeError, dgl.DGLError) as error:
-        # PyTorch's and DGL's errors are of one kind whatever went wrong.
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in ("alloc", "out of memory")):
+    except (MemoryError, RuntimeError, ValueError, dgl.DGLError) as error:
+        other = not isinstance(error, MemoryError) and not any(word in str(error) for word in WORDS)
+        if other or isinstance(error, HgatError):
             raise
         raise GraphError(sentence) from None
+
+
+def within_memory(function):
+    """`function`, with GraphError where its result does not fit into memory."""
+    sentence = f"{function.__name__.strip('_')}: expected a result that the free memory holds, got a larger one"
+
+    @wraps(function)
+    def run(*arguments, **options):
+        with enough(sentence):
+            return function(*arguments, **options)
+
+    return run
 
 
 def _left(group):

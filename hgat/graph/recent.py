@@ -8,6 +8,7 @@ import torch
 from hgat.errors import GraphError, ShapeError
 from hgat.graph.csr import check_graph, check_whole, in_order, shown
 from hgat.graph.events import event_times
+from hgat.graph.memory import enough, within_memory
 from hgat.kernels import cpu
 
 __all__ = ["RecentNeighbours", "prepare", "recent_neighbours"]
@@ -76,8 +77,12 @@ class RecentNeighbours:
         if not isinstance(sample, str) or sample not in ("recent", "uniform"):
             raise ShapeError(f"sample: expected 'recent' or 'uniform', got {shown(sample)}")
         nodes, times = self.queries(nodes, times)
-        if sample == "recent" and self._compiled:
-            return self._last(nodes, times, count)
+        with enough(f"count: expected as many events as the free memory holds, got {count:,} of {len(nodes):,} nodes"):
+            if sample == "recent" and self._compiled:
+                return self._last(nodes, times, count)
+            return self._found(nodes, times, count, sample, generator)
+
+    def _found(self, nodes, times, count, sample, generator):
         first, end = self.indptr[nodes], self._end(nodes, times)
         place = end.unsqueeze(1) + torch.arange(-count, 0, device=end.device)
         mask = place >= first.unsqueeze(1)
@@ -145,6 +150,7 @@ def _distinct(size, count, generator):
     return drawn.sort(1).values
 
 
+@within_memory
 def recent_neighbours(graph, both_ways=True):
     """RecentNeighbours of a timed DGLGraph (hgat.graph.from_events), of one relation or several.
 

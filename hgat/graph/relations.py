@@ -13,6 +13,7 @@ import torch
 
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
+from hgat.graph.memory import within_memory
 
 __all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join", "join_types", "prepare"]
 
@@ -90,6 +91,7 @@ def _pairs(node, relation, num_nodes, num_relations):
     return Pairs(key - pair_relation * num_nodes, pair_relation, count), pair_of_edge
 
 
+@within_memory
 def join(graph):
     """Join all relations of a typed DGLGraph (or of a block) into one; built once per graph.
 
@@ -165,6 +167,7 @@ class JoinedTypes:
         return rows if self.target_row is None else rows.index_select(0, self.target_row)
 
 
+@within_memory
 def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     """Join the types of a homogeneous graph, or of a block of one; built once for each pair of type tensors.
 
@@ -179,6 +182,7 @@ def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     if num_src != num_dst and not graph.is_block:
         raise GraphError(f"graph: expected a homogeneous graph or a block, got {num_src} sources and {num_dst} targets")
     csr.check_whole(0, num_ntypes=num_ntypes, num_etypes=num_etypes)
+    csr.check_product(num_ntypes=num_ntypes, num_etypes=num_etypes, num_nodes=num_src)
     _check_types("ntype", ntype, "N", num_src)
     _check_types("etype", etype, "E", graph.num_edges())
     device = csr.device_of(graph, device)
@@ -276,6 +280,7 @@ def _bipartite(src, dst, num_src, num_dst, idtype):
     )
 
 
+@within_memory
 def add_inverse(graph, self_relation=False):
     """A typed graph with the inverse of every relation, and, by name, one relation from each node to itself.
 

@@ -16,11 +16,13 @@ import torch
 from hgat.errors import GraphError
 from hgat.graph.csr import check_graph, in_order, shown
 from hgat.graph.events import TIME, event_times
+from hgat.graph.memory import available, within_memory
 from hgat.graph.relations import INVERSE, SELF
 
 __all__ = ["Snapshots", "prepare", "snapshots"]
 
 LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core count
+BYTES_OF_A_LINK = 100  # while links are repeated, sorted and merged
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,18 @@ class Snapshots:
             links = links.where(links.step < self.stop)
             first = links.step.clamp_min(self.start)
             often = self.stop - first
+            _check_memory(int(often.sum()), "links of cumulative snapshots")
             row = torch.repeat_interleave(torch.arange(len(first)), often)
             step = first[row] + torch.arange(len(row)) - (torch.cumsum(often, 0) - often)[row]
             sizes = self.num_nodes[etype[0]], self.num_nodes[etype[2]]
             held[etype] = _merged(step, links.src[row], links.dst[row], links.count[row], sizes)
         return held
 
+    @within_memory
     def _union(self, self_loops, weight):
+        if self_loops:
+            first = torch.cat(list(self.first_seen.values())).clamp_min(self.start)
+            _check_memory(int((self.stop - first).clamp_min(0).sum()), "self-loops of nodes that have appeared")
         ends, weights, sizes = {}, {}, {}
         typed = self.is_typed
         for etype, links in self._held().items():
@@ -206,6 +213,7 @@ class Snapshots:
         return graph
 
 
+@within_memory
 def snapshots(
     graph,
     *,
@@ -385,6 +393,14 @@ def _positive(name, value, whole=False):
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not fits or not 0 < value < (2**63 if isinstance(value, Integral) else float("inf")):
         raise GraphError(f"{name}: expected a {'whole' if whole else 'finite'} number above 0, got {shown(value)}")
+
+
+def _check_memory(links, what):
+    most = available() // BYTES_OF_A_LINK
+    if links > most:
+        raise GraphError(
+            f"snapshots: expected at most {most:,} {what}, which the free memory holds, got {links:,}; take fewer steps"
+        )
 
 
 def _check_size(steps, nodes):

@@ -7,6 +7,7 @@ import torch
 
 from hgat.errors import GraphError, ShapeError
 from hgat.graph.csr import check_whole, shown
+from hgat.graph.memory import within_memory
 from hgat.graph.snapshots import Snapshots
 
 __all__ = ["Walks", "walks"]
@@ -63,6 +64,7 @@ class Walks:
         return torch.minimum(drawn, (first + self.num_nodes - 1).unsqueeze(1))
 
 
+@within_memory
 def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
     """Random walks from every node with links, in every snapshot, by DGL; steps by the weight of links.
 

@@ -172,6 +172,50 @@ def test_an_argument_of_another_form(name):
         sentence(function, given)
 
 
+FAR = 2**60  # more than any machine has, so that nothing is ever allocated
+TOO_LARGE = {
+    **{name: (lambda call: lambda: call(typed_and_timed(FAR)))(ON_GRAPHS[name]) for name in (
+        "metapath_graph", "metapaths", "metapath.prepare", "relations.prepare", "recent_neighbours", "recent.prepare",
+        "snapshots", "snapshots.prepare",
+    )},
+    **{name: (lambda call: lambda: call(dgl.graph(([0, 1], [1, 2]), num_nodes=FAR)))(ON_GRAPHS[name]) for name in (
+        "homogeneous.prepare", "csr.in_rows", "csr.out_rows", "csr.structure", "csr.in_rows_by_relation",
+    )},
+    "num_relations": lambda: csr.in_rows_by_relation(timed(), [0, 0, 0], FAR // 4),
+    "num_relations of many nodes": lambda: csr.in_rows_by_relation(timed(), [0, 0, 0], FAR * 4),
+    "num_ntypes": lambda: hgraph.join_types(timed(), types(3), types(3), FAR // 4, 1),
+    "num_ntypes and num_etypes": lambda: hgraph.join_types(timed(), types(3), types(3), 2**40, 2**40),
+    "count": lambda: recent().before([0], [1], FAR),
+    "uniform count": lambda: recent().before([0], [1], FAR, "uniform"),
+    "num_walks": lambda: hgraph.walks(cut(), num_walks=FAR),
+    "length": lambda: hgraph.walks(cut(), length=FAR),
+}  # fmt: skip
+
+
+def typed_and_timed(nodes):
+    graph = dgl.heterograph(
+        {("user", "likes", "film"): ([0], [1]), ("film", "follows", "film"): ([0], [1])},
+        {"user": nodes, "film": nodes},
+    )
+    for etype in graph.etypes:
+        graph.edges[etype].data["time"] = torch.zeros(1)
+    return graph
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_no_memory_holds_is_one_sentence(name):
+    sentence(TOO_LARGE[name])
+
+
+@pytest.mark.parametrize("settings", [{"cumulative": True, "self_loops": False}, {"cumulative": False}])
+def test_links_of_many_steps_are_counted_before_they_are_made(monkeypatch, settings):
+    graph = hgraph.from_events((list(range(50)), list(range(1, 51)), list(range(50))))
+    monkeypatch.setattr(snapshots_module, "available", lambda: 100 * 1000)
+    assert len(hgraph.snapshots(graph, windows=10, **settings)[:3].graph.ntypes) == 1
+    with pytest.raises(GraphError, match="^snapshots: expected at most 1,000 .*, which the free memory holds, got "):
+        hgraph.snapshots(graph, windows=400, **settings).graph  # noqa: B018
+
+
 def test_any_whole_number_is_a_seed_of_walks():
     for seed in (0, -1, 2**31, 2**40, -(2**70)):
         first, again = (hgraph.walks(cut(), seed=seed).path for _ in range(2))
