@@ -1,5 +1,6 @@
 """Events as timed graphs: one edge an event, its time in edata["time"], edges in order of time."""
 
+from datetime import timezone
 from numbers import Integral
 
 import dgl
@@ -190,19 +191,31 @@ def _numbers(what, array):
     if len(missing):
         raise GraphError(f"{what}: expected numbers, got none at event {missing[0]}")
     kind = pandas.api.types.infer_dtype(array, skipna=False)
+    if kind == "integer":
+        most = max(array, key=abs)
+        if not -(2**63) <= most < 2**63:
+            raise GraphError(f"{what}: expected numbers below 2^63, got {most}")
+        return array.astype(np.int64)
+    if kind in ("floating", "mixed-integer-float", "decimal"):
+        return array.astype(np.float64)
     try:
-        if kind == "integer":
-            return array.astype(np.int64)
-        if kind in ("floating", "mixed-integer-float", "decimal"):
-            return array.astype(np.float64)
         if kind in ("datetime", "datetime64", "date"):
             return pandas.to_datetime(array, utc=True).tz_localize(None).to_numpy()
         if kind in ("timedelta", "timedelta64"):
             return pandas.to_timedelta(array).to_numpy()
-    except (OverflowError, ValueError) as error:  # beyond 64 bits
-        raise GraphError(f"{what}: expected numbers within 64 bits, got {str(error).splitlines()[0]}") from None
+    except (OverflowError, ValueError) as error:
+        if kind in ("datetime", "date"):  # too far away for pandas' nanoseconds
+            return np.array([_without_zone(moment) for moment in array], dtype="datetime64[us]")
+        raise GraphError(f"{what}: expected dates or spans of time, got {str(error).splitlines()[0]}") from None
     names = sorted({type(value).__name__ for value in array})
     raise GraphError(f"{what}: expected numbers, got {', '.join(names)}")
+
+
+def _without_zone(moment):
+    """A date or a datetime as one of UTC that says so no more."""
+    if getattr(moment, "tzinfo", None) is None:
+        return moment
+    return moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 def _checked(what, columns):

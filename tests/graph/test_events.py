@@ -152,7 +152,7 @@ NO_MOMENTS = {
     "truth values with NA": (pandas.Series([True, None], dtype="boolean"), "numbers, got none at event 1"),
     "periods": (pandas.Series(pandas.period_range("2020", periods=2)), "numbers, got Period"),
     "intervals": (pandas.Series(pandas.interval_range(0, 2)), "numbers, got Interval"),
-    "beyond int64": ([2**70, 1], "numbers within 64 bits, got "),
+    "beyond int64": ([2**70, 1], "numbers below 2\\^63, got 1180591620717411303424"),
     "beyond uint64's half": (np.array([2**63, 1], np.uint64), "numbers below 2\\^63, got 9223372036854775808"),
     "beyond UInt64's half": (pandas.Series([2**63, 1], dtype="UInt64"), "numbers below 2\\^63, got 922337203685477580"),
     "years that differ": (np.array([3, 1], "timedelta64[Y]"), "dates or spans of time in seconds, got timedelta64.Y."),
