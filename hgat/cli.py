@@ -48,7 +48,7 @@ def _parser():
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="change a setting of the recipe, as in --set train.lr=0.01; may be repeated",
+        help="change a setting of the recipe, as in --set train.lr=0.01, or leave one out, --set KEY=; may be repeated",
     )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="continue a run that was stopped")

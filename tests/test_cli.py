@@ -615,6 +615,69 @@ def test_events_in_order_of_time(here, mails, tmp_path):
     assert evaluated[0].out == evaluated[1].out and [e.status for e in evaluated] == [0, 0]
 
 
+OWN = """
+title = "own events"
+[paper]
+title = "none"
+authors = "none"
+year = 2024
+link = ""
+[data]
+name = "enron"
+path = "PATH"
+src = "source"
+dst = "target"
+time = "when"
+[graph]
+windows = 4
+[model]
+system = "dysat"
+heads = [2]
+hidden = 2
+temporal_heads = [2]
+[protocol]
+name = "snapshot_links"
+first_target = 2
+ahead = 1
+num_walks = 1
+walk_length = 3
+[train]
+metric = "macro_auc"
+epochs = 1
+lr = 0.01
+"""
+
+
+@pytest.mark.parametrize("step", ["", 'step = ""\n'])
+def test_events_of_ones_own_without_steps(here, mails, tmp_path, step):
+    lines = [line.split(",", 1)[1] for line in mails.read_text().splitlines()]
+    (tmp_path / "own.csv").write_text("\n".join(["source,target,when", *lines[1:], ""]))
+    (tmp_path / "own.toml").write_text(
+        OWN.replace('"PATH"', json.dumps(str(tmp_path / "own.csv"))).replace("[graph]", f"{step}[graph]")
+    )
+    done = here("train", tmp_path / "own.toml", "--out", tmp_path / "run")
+    assert (done.status, done.err) == (0, "")
+    again = here("eval", tmp_path / "run")
+    assert (again.status, again.err) == (0, "")
+    refused(
+        here("train", tmp_path / "own.toml", "--out", tmp_path / "out", "--set", "data.step=week"),
+        "own.csv: expected one column 'week' .data.step., got the columns source, target, when",
+    )
+    refused(
+        here("train", tmp_path / "own.toml", "--out", tmp_path / "out", "--set", "data.step=false"),
+        "enron.step: expected str . None, got False",
+    )
+
+
+def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
+    """Windows in the place of the recipe's column of steps, which a file of one's own need not have."""
+    done = dysat("--out", tmp_path / "run", "--set", "graph.column=", "--set", "graph.windows=4", "--set", "data.step=")
+    assert (done.status, done.err) == (0, "")
+    refused(
+        dysat("--out", tmp_path / "out", "--set", "graph.windows=4"), "snapshots: expected one of .*, got windows, col"
+    )
+
+
 @pytest.mark.parametrize(
     "settings, pattern",
     [

@@ -1,8 +1,9 @@
 """Events in a CSV file: one line an event, with columns for its two ends and its time.
 
 Format: a header line with the names of the columns, then one event a line; plain or gzipped, fields without line ends.
-Names of nodes are whole numbers or any other text; they are sorted (numbers by value) and numbered from 0. Times are
-whole numbers or decimals in any unit. Columns that are not named are not read, empty lines are passed over.
+Names of nodes are whole numbers or any other text (numbers with leading zeros are text); they are sorted (numbers by
+value) and numbered from 0. Times are whole numbers or decimals in any unit. Columns that are not named are not read,
+empty lines are passed over.
 
 Traps:
 - Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the protocol's to
@@ -24,6 +25,7 @@ from hgat.errors import DataError, GraphError
 from hgat.graph.events import from_frame
 
 STEP = "step"
+SNAPSHOT = "snapshot"  # the column of steps in Enron's file
 
 
 def load(
@@ -35,13 +37,14 @@ def load(
     src: str = "u",
     dst: str = "v",
     time: str = "unix_time",
-    step: str | None = "snapshot",
+    step: str | None = SNAPSHOT,
     delimiter: str = ",",
 ):
     """Load events of one node type; `path` reads another file than the card's, of the same form, unchecked.
 
     src, dst, time: the columns of an event's ends and time. step: the column of its snapshot, whole numbers from 0,
-    which becomes edata["step"]; None for a file without one.
+    which becomes edata["step"]; where it is not given, the column "snapshot" of a file that has one; None, or "" in a
+    recipe, for no such column.
     """
     if path is None:
         path, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
@@ -52,20 +55,21 @@ def load(
             raise DataError(f"data.path: expected a CSV file, got {path}, which is none")
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(f"data.delimiter: expected one character, got {delimiter!r}")
-    columns = _read(path, {"src": src, "dst": dst, "time": time, "step": step}, delimiter)
+    own = name != card.name
+    columns = _read(path, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
     try:
         graph, ids = from_frame(columns, "src", "dst", "time")
     except GraphError as error:
         raise DataError(f"{path}: {error}") from None
-    if step is not None:
+    if "step" in columns:
         # from_frame has sorted the events by time, and kept the order of those at one time.
         order = np.argsort(columns["time"], kind="stable")
         graph.edata[STEP] = torch.from_numpy(columns["step"][order])
     return EventTask(name=name, graph=graph, feat={"_N": None}, ids={"_N": tuple(ids.tolist())}, notes=notes)
 
 
-def _read(path, names, delimiter):
-    """{role: array of one column}, every field checked."""
+def _read(path, names, delimiter, own):
+    """{role: array of one column}, every field checked; a file of one's own may lack the column of steps."""
     rows = _rows(path, delimiter)
     try:
         header = [field.strip() for field in next(rows)[1]]
@@ -73,7 +77,7 @@ def _read(path, names, delimiter):
         raise DataError(f"{path}: expected a line with the names of the columns, got an empty file") from None
     place = {}
     for role, name in names.items():
-        if name is None:
+        if name is None or (own and (role, name) == ("step", SNAPSHOT) and name not in header):
             continue
         if header.count(name) != 1:
             raise DataError(f"{path}: expected one column {name!r} (data.{role}), got the columns {', '.join(header)}")
@@ -87,7 +91,8 @@ def _read(path, names, delimiter):
     if not found["time"]:
         raise DataError(f"{path}: expected at least one event, got none")
     ends = found["src"] + found["dst"]
-    if all(_is_whole(end) for end in ends):
+    # As numbers 7 and 007 would be one name.
+    if all(_is_whole(end) and (end == "0" or not end.startswith("0")) for end in ends):
         found["src"], found["dst"] = (np.array([int(end) for end in found[role]]) for role in ("src", "dst"))
     whole = all(isinstance(moment, int) for moment in found["time"])
     found["time"] = np.array(found["time"], dtype=np.int64 if whole else np.float64)

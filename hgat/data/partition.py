@@ -18,6 +18,7 @@ import torch
 from hgat.errors import DataError, OutputError
 from hgat.files import reason
 from hgat.graph import add_inverse, homogeneous
+from hgat.graph.csr import rebuilt
 
 __all__ = ["Parts", "about", "check", "partition"]
 
@@ -119,7 +120,7 @@ def _graph(task, parts, inverse):
     """A copy of the task's graph as it is cut."""
     if not hasattr(task, "target"):
         raise DataError(f"{task.name}: expected a data set of nodes with labels, got {type(task).__name__}")
-    graph = task.graph.long()
+    graph = rebuilt(task.graph).long()
     if inverse and graph.is_homogeneous:
         graph = homogeneous.prepare(graph, undirected=True)
     elif inverse:

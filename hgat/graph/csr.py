@@ -5,25 +5,36 @@ edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
 from dataclasses import dataclass
+from math import prod
+from numbers import Integral
 
 import dgl
 import torch
 
 from hgat import transforms
 from hgat.errors import GraphError, ShapeError
+from hgat.graph.memory import within_memory
 from hgat.kernels import cpu
 
 __all__ = [
     "Rows",
     "all_formats",
     "cached",
+    "check_edges",
+    "check_graph",
+    "check_product",
+    "check_whole",
+    "device_of",
     "edges",
     "edges_as_sources",
     "in_order",
     "in_rows",
     "in_rows_by_relation",
+    "numbered",
     "out_rows",
+    "rebuilt",
     "reverse",
+    "shown",
     "single_relation",
     "structure",
 ]
@@ -46,15 +57,47 @@ class Rows:
         return self.indptr.numel() - 1
 
 
+def check_graph(graph, expected="a DGLGraph", blocks=True):
+    """Raise GraphError unless `graph` is a DGLGraph, and, without `blocks`, one that is no block."""
+    if getattr(graph, "canonical_etypes", None) is None:
+        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
+    if not blocks and graph.is_block:
+        raise GraphError("graph: expected a DGLGraph of all nodes, got a block")
+
+
+def check_whole(least, error=GraphError, **values):
+    """Raise `error` unless every value is a whole number of `least` or more that 64 bits hold."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise error(f"{name}: expected a whole number of {least} or more, got {shown(value)}")
+        if value < least:
+            raise error(f"{name}: expected {least} or more, got {value}")
+        if value >= 2**63:
+            raise error(f"{name}: expected a number below 2^63, got {value}")
+
+
+def check_product(**factors):
+    """Raise GraphError unless the product of the numbers is one that 64 bits hold."""
+    if prod(factors.values()) >= 2**62:
+        names, got = " * ".join(factors), " * ".join(f"{x:,}" for x in factors.values())
+        raise GraphError(f"{names}: expected a product below 2^62, got {got}")
+
+
+def shown(value):
+    """What was given, as it stands in the sentence of an error: its type where it is more than a few words."""
+    if isinstance(value, (list, tuple, dict, set)) and len(value) > 20:
+        return type(value).__name__
+    text = repr(value)
+    return text if "\n" not in text and len(text) <= 80 else type(value).__name__
+
+
 def single_relation(graph):
     """Raise GraphError unless `graph` is a DGLGraph with one relation: homogeneous, bipartite, block or slice."""
-    etypes = getattr(graph, "canonical_etypes", None)
-    if etypes is None:
-        raise GraphError(f"graph: expected a DGLGraph, got {type(graph).__name__}")
-    if len(etypes) != 1:
+    check_graph(graph)
+    if len(graph.canonical_etypes) != 1:
         raise GraphError(
-            f"graph: expected one relation, got {len(etypes)}; take one with graph[etype] or join them with "
-            "hgat.graph.join(graph)"
+            f"graph: expected one relation, got {len(graph.canonical_etypes)}; take one with graph[etype] or join them "
+            "with hgat.graph.join(graph)"
         )
 
 
@@ -76,25 +119,137 @@ def cached(graph, key, build):
     return store[key]
 
 
+def check_edges(graph):
+    """Raise GraphError if an edge of any relation, as DGL holds it, has an end or a number that does not exist.
+
+    DGL takes arrays as they are given, dgl.graph(("csr", ...)) for one, and its native code follows them. What the
+    graph holds is looked at once, before DGL makes another sparse format of it.
+    """
+    cached(graph, ("checked",), lambda: [_check_relation(graph, *x) for x in enumerate(graph.canonical_etypes)])
+
+
+def _check_relation(graph, number, etype):
+    index = graph._graph.get_relation_graph(number)
+    held = index.formats()["created"]
+    num_src, num_dst = index.num_nodes(0), index.num_nodes(index.metagraph.num_nodes() - 1)
+    if "coo" in held:
+        src, dst, _ = index.edges(0, "eid")  # as they lie there; adjacency_matrix_tensors would copy them
+        _check_range(etype, "source", src, num_src)
+        _check_range(etype, "destination", dst, num_dst)
+    for form, of, rows, end, nodes in (
+        ("csr", False, num_src, "destination", num_dst),
+        ("csc", True, num_dst, "source", num_src),
+    ):
+        if form not in held:
+            continue
+        _, _, indptr, ends, edge = index.adjacency_matrix_tensors(0, of, "csr")
+        _check_pointers(etype, form, indptr, rows, len(ends))
+        _check_range(etype, end, ends, nodes)
+        if not len(edge):  # DGL's way to say that they are 0, 1, 2, ...
+            continue
+        seen = torch.zeros(len(ends), dtype=torch.bool, device=edge.device)
+        _check_range(etype, "edge", edge, len(ends))
+        if len(edge) != len(ends) or not seen.index_fill_(0, edge.long(), True).all():
+            raise GraphError(f"graph: expected every edge number of {etype} once, got some of them again")
+
+
+def _check_range(etype, what, numbers, limit):
+    if numbers.numel():
+        least, most = (int(x) for x in torch.aminmax(numbers))
+        if least < 0 or most >= limit:
+            wrong = least if least < 0 else most
+            raise GraphError(f"graph: expected {what} numbers of {etype} from 0 to {limit - 1}, got {wrong}")
+
+
+def _check_pointers(etype, form, indptr, rows, count):
+    fits = len(indptr) == rows + 1 and indptr[0] == 0 and indptr[-1] == count
+    if not fits or (indptr[1:] < indptr[:-1]).any():
+        got = f"{len(indptr)} from {int(indptr.min())} to {int(indptr.max())}" if len(indptr) else "none"
+        falls = " that fall" if fits else ""
+        raise GraphError(
+            f"graph: expected {rows + 1} {form} pointers of {etype} that rise from 0 to {count}, got {got}{falls}"
+        )
+
+
 def all_formats(graph):
-    """True unless `graph.formats(...)` has restricted the graph to some of DGL's sparse formats."""
+    """True unless `graph.formats(...)` has restricted the graph to some of DGL's sparse formats.
+
+    Asked before DGL's own code reads the edges, so it raises as `check_edges` does.
+    """
+    check_edges(graph)
     return cached(graph, ("all formats",), lambda: sum(len(f) for f in graph.formats().values()) == 3)
 
 
 def in_order(graph, etype=None):
-    """(source, destination) of every edge of one relation in the graph's order and own id type."""
+    """(source, destination) of every edge of one relation in the graph's order and own id type.
+
+    Raises GraphError as `check_edges` does.
+    """
     if all_formats(graph):
         return graph.edges(etype=etype, order="eid")
     # Without COO DGL lists edges by row only.
     src, dst, number = graph.edges(form="all", etype=etype, order=None)
+    if not len(number):  # rows whose edges are numbered as they stand
+        return src, dst
     place = torch.argsort(number)
     return src[place], dst[place]
+
+
+def rebuilt(graph):
+    """A graph with the types, nodes, edges and data of `graph`, made afresh, that may hold every sparse format.
+
+    DGL's transforms stop with errors of their own on graphs that `graph.formats(...)` has restricted. `graph` is no
+    block; it is given back as it is unless it was restricted.
+    """
+    if all_formats(graph):
+        return graph
+    ends = {etype: in_order(graph, etype) for etype in graph.canonical_etypes}
+    sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
+    found = dgl.heterograph(ends, sizes, idtype=graph.idtype)
+    for ntype in graph.ntypes:
+        found.nodes[ntype].data.update(graph.nodes[ntype].data)
+    for etype in graph.canonical_etypes:
+        found.edges[etype].data.update(graph.edges[etype].data)
+    return found
+
+
+def numbered(graph):
+    """`graph`, or one of the same nodes and edges in the same order that DGL's kernels for sums over edges serve.
+
+    Those of DGL 2.1 for floats of 32 bits and less want the numbers of the edges, which a graph that was made from CSR
+    or CSC without them (dgl.from_scipy) does not keep: "Check notnull: edges", there or in backward.
+    """
+    single_relation(graph)
+
+    def build():
+        check_edges(graph)
+        index = graph._graph.get_relation_graph(0)
+        held = [form for form in index.formats()["created"] if form != "coo"]
+        arrays = [index.adjacency_matrix_tensors(0, form == "csc", "csr") for form in held]
+        if all(len(edge) == len(ends) for _, _, _, ends, edge in arrays):
+            return None  # the graph itself would hold itself alive
+        return dgl.heterograph(
+            {("source", "to", "target"): in_order(graph)},
+            num_nodes_dict={"source": graph.num_src_nodes(), "target": graph.num_dst_nodes()},
+            idtype=graph.idtype,
+        )
+
+    found = cached(graph, ("numbered",), build)
+    return graph if found is None else found
+
+
+def device_of(graph, device):
+    """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
+    try:
+        return torch.device(device) if device is not None else graph.device
+    except (RuntimeError, TypeError):
+        raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
 
 
 def edges(graph, device=None):
     """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`."""
     single_relation(graph)
-    device = torch.device(device) if device is not None else graph.device
+    device = device_of(graph, device)
 
     def build():
         src, dst = in_order(graph)
@@ -110,12 +265,14 @@ def _rows(key, other, num_rows):
     return Rows(indptr, other[order], order)
 
 
+@within_memory
 def in_rows(graph, device=None):
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
     return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
+@within_memory
 def out_rows(graph, device=None):
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
@@ -134,11 +291,14 @@ def structure(graph):
         try:
             return cpu.build_structure(src.cpu(), dst.cpu(), graph.num_src_nodes(), graph.num_dst_nodes())
         except ValueError as error:
-            raise GraphError(str(error)) from None
+            sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
+            got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
+            raise GraphError(f"{error}{got}") from None
 
     return cached(graph, ("structure",), build)
 
 
+@within_memory
 def in_rows_by_relation(graph, relation, num_relations, device=None):
     """In-edges by (destination, relation): row v * num_relations + r holds the in-edges of v under r.
 
@@ -154,8 +314,8 @@ def in_rows_by_relation(graph, relation, num_relations, device=None):
     if relation.numel() and (relation.is_floating_point() or relation.is_complex()):
         raise ShapeError(f"relation: expected whole numbers, got {relation.dtype}")
     relation = relation.long()
-    if num_relations < 0:
-        raise GraphError(f"num_relations: expected 0 or more, got {num_relations}")
+    check_whole(0, num_relations=num_relations)
+    check_product(num_relations=num_relations, num_nodes=graph.num_dst_nodes())
     if relation.shape != dst.shape:
         raise ShapeError(f"relation: expected [E] = [{dst.numel()}], got {list(relation.shape)}")
     if relation.numel() and (relation.min() < 0 or relation.max() >= num_relations):

@@ -3,11 +3,13 @@
 import dgl
 
 from hgat.errors import GraphError
-from hgat.graph.csr import single_relation
+from hgat.graph.csr import rebuilt, single_relation
+from hgat.graph.memory import within_memory
 
 __all__ = ["prepare"]
 
 
+@within_memory
 def prepare(graph, *, self_loops: bool = True, undirected: bool = False):
     """The structure that attention over one relation trains on.
 
@@ -20,6 +22,8 @@ def prepare(graph, *, self_loops: bool = True, undirected: bool = False):
         ends = f"{graph.srctypes[0]!r} and {graph.dsttypes[0]!r}"
         kind = "a block" if graph.is_block else f"a bipartite one of {ends}"
         raise GraphError(f"graph: expected one node type for self-loops or both directions, got {kind}")
+    if undirected or self_loops:
+        graph = rebuilt(graph)
     if undirected:
         graph = dgl.to_bidirected(graph)
     if self_loops:

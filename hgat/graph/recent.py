@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hgat.errors import GraphError, ShapeError, check_range
-from hgat.graph.csr import in_order
+from hgat.errors import GraphError, ShapeError
+from hgat.graph.csr import check_graph, check_whole, in_order, shown
 from hgat.graph.events import event_times
+from hgat.graph.memory import enough, within_memory
 from hgat.kernels import cpu
 
 __all__ = ["RecentNeighbours", "prepare", "recent_neighbours"]
@@ -72,12 +73,16 @@ class RecentNeighbours:
         Differs from the neighbour finder of TGAT's authors, which leaves out the latest event, takes the oldest ones
         when not uniform, and draws with repetition.
         """
-        check_range(1, count=count)
-        if sample not in ("recent", "uniform"):
-            raise ShapeError(f"sample: expected 'recent' or 'uniform', got {sample!r}")
+        check_whole(1, ShapeError, count=count)
+        if not isinstance(sample, str) or sample not in ("recent", "uniform"):
+            raise ShapeError(f"sample: expected 'recent' or 'uniform', got {shown(sample)}")
         nodes, times = self.queries(nodes, times)
-        if sample == "recent" and self._compiled:
-            return self._last(nodes, times, count)
+        with enough(f"count: expected as many events as the free memory holds, got {count:,} of {len(nodes):,} nodes"):
+            if sample == "recent" and self._compiled:
+                return self._last(nodes, times, count)
+            return self._found(nodes, times, count, sample, generator)
+
+    def _found(self, nodes, times, count, sample, generator):
         first, end = self.indptr[nodes], self._end(nodes, times)
         place = end.unsqueeze(1) + torch.arange(-count, 0, device=end.device)
         mask = place >= first.unsqueeze(1)
@@ -145,6 +150,7 @@ def _distinct(size, count, generator):
     return drawn.sort(1).values
 
 
+@within_memory
 def recent_neighbours(graph, both_ways=True):
     """RecentNeighbours of a timed DGLGraph (hgat.graph.from_events), of one relation or several.
 
@@ -152,9 +158,7 @@ def recent_neighbours(graph, both_ways=True):
     destination alone sees the source. Raises GraphError where edata["time"] is missing or not finite, and where
     relations have times of different types.
     """
-    if getattr(graph, "canonical_etypes", None) is None or graph.is_block:
-        got = "a block" if getattr(graph, "is_block", False) else type(graph).__name__
-        raise GraphError(f"graph: expected a DGLGraph of all nodes, got {got}")
+    check_graph(graph, "a DGLGraph of all nodes", blocks=False)
     etypes = graph.canonical_etypes
     sizes = [graph.num_nodes(ntype) for ntype in graph.ntypes]
     start = dict(zip(graph.ntypes, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))

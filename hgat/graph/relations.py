@@ -13,6 +13,7 @@ import torch
 
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
+from hgat.graph.memory import within_memory
 
 __all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join", "join_types", "prepare"]
 
@@ -90,6 +91,7 @@ def _pairs(node, relation, num_nodes, num_relations):
     return Pairs(key - pair_relation * num_nodes, pair_relation, count), pair_of_edge
 
 
+@within_memory
 def join(graph):
     """Join all relations of a typed DGLGraph (or of a block) into one; built once per graph.
 
@@ -98,15 +100,10 @@ def join(graph):
     """
     if isinstance(graph, JoinedRelations):
         return graph
-    _check_graph(graph, "a DGLGraph or what hgat.graph.join gives")
+    csr.check_graph(graph, "a DGLGraph or what hgat.graph.join gives")
     # Names are part of the key: dgl.block_to_graph gives the index of a block other names.
     names = (tuple(graph.srctypes), tuple(graph.dsttypes), tuple(graph.canonical_etypes), graph.is_block)
     return csr.cached(graph, ("join", names), lambda: _join(graph))
-
-
-def _check_graph(graph, expected="a DGLGraph"):
-    if getattr(graph, "canonical_etypes", None) is None:
-        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
 
 
 def _join(graph):
@@ -170,6 +167,7 @@ class JoinedTypes:
         return rows if self.target_row is None else rows.index_select(0, self.target_row)
 
 
+@within_memory
 def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     """Join the types of a homogeneous graph, or of a block of one; built once for each pair of type tensors.
 
@@ -183,9 +181,11 @@ def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     num_src, num_dst = graph.num_src_nodes(), graph.num_dst_nodes()
     if num_src != num_dst and not graph.is_block:
         raise GraphError(f"graph: expected a homogeneous graph or a block, got {num_src} sources and {num_dst} targets")
+    csr.check_whole(0, num_ntypes=num_ntypes, num_etypes=num_etypes)
+    csr.check_product(num_ntypes=num_ntypes, num_etypes=num_etypes, num_nodes=num_src)
     _check_types("ntype", ntype, "N", num_src)
     _check_types("etype", etype, "E", graph.num_edges())
-    device = torch.device(device) if device is not None else graph.device
+    device = csr.device_of(graph, device)
     kept = csr.cached(graph, ("types", num_ntypes, num_etypes, graph.is_block, str(device)), list)
     for seen_ntype, seen_etype, joined in kept:
         if seen_ntype.is_still(ntype) and seen_etype.is_still(etype):
@@ -280,13 +280,14 @@ def _bipartite(src, dst, num_src, num_dst, idtype):
     )
 
 
+@within_memory
 def add_inverse(graph, self_relation=False):
     """A typed graph with the inverse of every relation, and, by name, one relation from each node to itself.
 
     The inverse of (a, r, b) is (b, r + "^-1", a); the relation to itself is called "self". Node and edge features
     are not carried over. Raises GraphError for a block, and for a graph that has such relations already.
     """
-    _check_graph(graph)
+    csr.check_graph(graph)
     if graph.is_block:
         raise GraphError("graph: expected a graph whose relations can be inverted, got a block")
     data = {}
@@ -310,7 +311,7 @@ def add_inverse(graph, self_relation=False):
 
 def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
     """The structure that relational attention trains on: inverse and self relations added, then joined."""
-    _check_graph(graph)
+    csr.check_graph(graph)
     if graph.num_edges() == 0:
         raise GraphError("graph: expected at least one edge, got none")
     if inverse:

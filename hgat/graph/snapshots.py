@@ -14,13 +14,15 @@ import numpy as np
 import torch
 
 from hgat.errors import GraphError
-from hgat.graph.csr import in_order
+from hgat.graph.csr import check_graph, in_order, shown
 from hgat.graph.events import TIME, event_times
+from hgat.graph.memory import available, within_memory
 from hgat.graph.relations import INVERSE, SELF
 
 __all__ = ["Snapshots", "prepare", "snapshots"]
 
 LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core count
+BYTES_OF_A_LINK = 100  # while links are repeated, sorted and merged
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Snapshots:
         return self.stop - self.start
 
     def __getitem__(self, which):
+        if not isinstance(which, (slice, Integral)):
+            raise GraphError(f"snapshots: expected a step or a slice of steps, got {type(which).__name__}")
         if not isinstance(which, slice):
             step = which + len(self) if which < 0 else which
             if not 0 <= step < len(self):
@@ -161,13 +165,18 @@ class Snapshots:
             links = links.where(links.step < self.stop)
             first = links.step.clamp_min(self.start)
             often = self.stop - first
+            _check_memory(int(often.sum()), "links of cumulative snapshots")
             row = torch.repeat_interleave(torch.arange(len(first)), often)
             step = first[row] + torch.arange(len(row)) - (torch.cumsum(often, 0) - often)[row]
             sizes = self.num_nodes[etype[0]], self.num_nodes[etype[2]]
             held[etype] = _merged(step, links.src[row], links.dst[row], links.count[row], sizes)
         return held
 
+    @within_memory
     def _union(self, self_loops, weight):
+        if self_loops:
+            first = torch.cat(list(self.first_seen.values())).clamp_min(self.start)
+            _check_memory(int((self.stop - first).clamp_min(0).sum()), "self-loops of nodes that have appeared")
         ends, weights, sizes = {}, {}, {}
         typed = self.is_typed
         for etype, links in self._held().items():
@@ -204,6 +213,7 @@ class Snapshots:
         return graph
 
 
+@within_memory
 def snapshots(
     graph,
     *,
@@ -235,11 +245,9 @@ def snapshots(
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         raise GraphError(f"snapshots: expected one of {', '.join(ways)}, got {', '.join(given) or 'none'}")
-    if weight not in ("count", "normalized", "none"):
-        raise GraphError(f"weight: expected 'count', 'normalized' or 'none', got {weight!r}")
-    if getattr(graph, "canonical_etypes", None) is None or graph.is_block:
-        got = "a block" if getattr(graph, "is_block", False) else type(graph).__name__
-        raise GraphError(f"graph: expected a DGLGraph of all nodes, got {got}")
+    if not isinstance(weight, str) or weight not in ("count", "normalized", "none"):
+        raise GraphError(f"weight: expected 'count', 'normalized' or 'none', got {shown(weight)}")
+    check_graph(graph, "a DGLGraph of all nodes", blocks=False)
     _check_names(graph, self_loops, both_ways)
     times = {etype: event_times(graph, etype) for etype in graph.canonical_etypes}
     if not sum(len(t) for t in times.values()):
@@ -321,6 +329,8 @@ def _check_names(graph, self_loops, both_ways):
 
 
 def _given_steps(graph, column):
+    if not isinstance(column, str):
+        raise GraphError(f"column: expected the name of edge data, got {type(column).__name__}")
     steps = {}
     for etype in graph.canonical_etypes:
         data = graph.edges[etype].data
@@ -351,9 +361,7 @@ def _cut(times, num_nodes, boundaries=None, windows=None, width=None, events=Non
         _positive("events", events, whole=True)
         bounds = np.concatenate([np.unique(every[:: int(events)]), every[-1:]])
     else:
-        bounds = np.asarray(boundaries)
-        if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or len(bounds) < 2 or not (np.diff(bounds) > 0).all():
-            raise GraphError(f"boundaries: expected two or more rising times, got {boundaries}")
+        bounds = _boundaries(boundaries)
     count, steps = len(bounds) - 1, {}
     for etype, time in times.items():
         time = time.numpy()
@@ -366,6 +374,16 @@ def _cut(times, num_nodes, boundaries=None, windows=None, width=None, events=Non
     return steps, tuple(bounds.tolist()), count
 
 
+def _boundaries(given):
+    try:
+        bounds = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):  # lists of different lengths, a tensor that is not NumPy's
+        bounds = np.empty((0, 0))
+    if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or len(bounds) < 2 or not (bounds[1:] > bounds[:-1]).all():
+        raise GraphError(f"boundaries: expected two or more rising times, got {shown(given)}")
+    return bounds
+
+
 def _wider(times):
     kinds = {t.dtype for t in times.values()}
     return torch.float64 if torch.float64 in kinds else torch.int64
@@ -373,8 +391,16 @@ def _wider(times):
 
 def _positive(name, value, whole=False):
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if not fits or not 0 < value < float("inf"):
-        raise GraphError(f"{name}: expected a {'whole' if whole else 'finite'} number above 0, got {value!r}")
+    if not fits or not 0 < value < (2**63 if isinstance(value, Integral) else float("inf")):
+        raise GraphError(f"{name}: expected a {'whole' if whole else 'finite'} number above 0, got {shown(value)}")
+
+
+def _check_memory(links, what):
+    most = available() // BYTES_OF_A_LINK
+    if links > most:
+        raise GraphError(
+            f"snapshots: expected at most {most:,} {what}, which the free memory holds, got {links:,}; take fewer steps"
+        )
 
 
 def _check_size(steps, nodes):

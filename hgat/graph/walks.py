@@ -1,9 +1,14 @@
 """Random walks inside every snapshot, and the contexts and negatives that a skip-gram loss draws from them."""
 
+from numbers import Integral
+
 import dgl
 import torch
 
-from hgat.errors import GraphError, check_range
+from hgat.errors import GraphError, ShapeError
+from hgat.graph.csr import check_whole, shown
+from hgat.graph.memory import within_memory
+from hgat.graph.snapshots import Snapshots
 
 __all__ = ["Walks", "walks"]
 
@@ -59,19 +64,24 @@ class Walks:
         return torch.minimum(drawn, (first + self.num_nodes - 1).unsqueeze(1))
 
 
+@within_memory
 def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
     """Random walks from every node with links, in every snapshot, by DGL; steps by the weight of links.
 
     num_walks: from each node. length: steps of a walk. window: how far apart two nodes of a walk are contexts.
     A node's events with itself are links of its own. Returns Walks. Raises GraphError where no snapshot has a link.
     """
-    check_range(1, num_walks=num_walks, length=length, window=window)
+    if not isinstance(snapshots, Snapshots):
+        raise GraphError(f"snapshots: expected what hgat.graph.snapshots gives, got {type(snapshots).__name__}")
+    check_whole(1, ShapeError, num_walks=num_walks, length=length, window=window)
+    if not isinstance(seed, Integral):
+        raise ShapeError(f"seed: expected a whole number, got {shown(seed)}")
     graph = snapshots.walkable
     degree = torch.zeros(graph.num_nodes()).index_add_(0, graph.edges()[0], graph.edata["weight"])
     start = degree.nonzero().flatten()
     if not len(start):
         raise GraphError("walks: expected at least one link, got none")
-    # DGL's walks have a generator of their own.
-    dgl.seed(seed)
+    # DGL's walks have a generator of their own, which is seeded with 32 bits.
+    dgl.seed((seed + 2**31) % 2**32 - 2**31)
     path, _ = dgl.sampling.random_walk(graph, start.repeat_interleave(num_walks), length=length, prob="weight")
     return Walks(path.long(), degree, snapshots.total_nodes, window)

@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-import dgl
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hgat.errors import RecipeError, ShapeError, check_range
 from hgat.graph import csr
-from hgat.graph.metapath import metapaths, union
+from hgat.graph.metapath import metapaths, reachable, union
 from hgat.graph.relations import join
 from hgat.models.gat import check_settings
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
@@ -276,5 +275,4 @@ class _Typed(nn.Module):
 
 def _views(graph, paths):
     """As hgat.graph.metapaths, but one step may have no pair along a path."""
-    found = [dgl.metapath_reachable_graph(graph, list(path)) for path in paths.values()]
-    return union([dgl.add_self_loop(dgl.remove_self_loop(g)) for g in found], list(paths))
+    return union([reachable(graph, list(path)) for path in paths.values()], list(paths))

@@ -45,7 +45,7 @@ def _dgl_runs(graph, *tensors):
 def _add_ends(graph, at_src, at_dst):
     """at_src_u + at_dst_v for every edge, [E, ...]."""
     if _dgl_runs(graph, at_src):
-        return dgl.ops.u_add_v(graph, at_src, at_dst)
+        return dgl.ops.u_add_v(csr.numbered(graph), at_src, at_dst)
     src, dst = csr.edges(graph, at_src.device)
     return at_src[src] + at_dst[dst]
 
@@ -98,7 +98,7 @@ def dot_product_logits(graph, query, key, bias, scale):
     """scale * (query_v . key_u) + bias_uv, [E, H]."""
     query, key, bias = _wide(query, key, bias)
     if _dgl_runs(graph, key):
-        logits = dgl.ops.u_dot_v(graph, key, query).squeeze(-1)
+        logits = dgl.ops.u_dot_v(csr.numbered(graph), key, query).squeeze(-1)
     else:
         src, dst = csr.edges(graph, key.device)
         logits = (key[src] * query[dst]).sum(-1)
@@ -110,7 +110,7 @@ def copy_v(graph, score_dst):
     """score_dst_v for every edge, [E, H]."""
     (wide,) = _wide(score_dst)
     if _dgl_runs(graph, wide):
-        out = dgl.ops.copy_v(graph, wide)
+        out = dgl.ops.copy_v(csr.numbered(graph), wide)
     else:
         out = wide.index_select(0, csr.edges(graph, wide.device)[1])
     return out.to(score_dst.dtype)
@@ -120,6 +120,7 @@ def edge_softmax(graph, logits):
     """exp(logit_uv) / sum over the edges w -> v of exp(logit_wv), [E, H]."""
     (wide,) = _wide(logits)
     if _dgl_runs(graph, wide):
+        graph = csr.numbered(graph)
         wide, nothing = _no_empty_softmax(graph, wide.contiguous())  # DGL's result has the strides of its input
         alpha = _EdgeSoftmax.apply(graph, wide)
         return alpha if nothing is None else alpha.masked_fill(nothing, 0.0)
@@ -151,7 +152,7 @@ def weighted_sum(graph, value, weight):
     """sum over the edges u -> v of weight_uv * value_u, [N_dst, H, D]."""
     wide_value, weight = _wide(value, weight)
     if _dgl_runs(graph, wide_value, weight):
-        out = dgl.ops.u_mul_e_sum(graph, wide_value, weight.unsqueeze(-1))
+        out = dgl.ops.u_mul_e_sum(csr.numbered(graph), wide_value, weight.unsqueeze(-1))
     else:
         src, dst = csr.edges(graph, wide_value.device)
         messages = wide_value[src] * weight.unsqueeze(-1)

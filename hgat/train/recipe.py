@@ -123,6 +123,7 @@ def available():
 def read(name, overrides=()):
     """A recipe by name, or by the path of a TOML file, with `section.key=value` overrides applied.
 
+    A key whose default is None is left out to say so; `section.key=` leaves out one that the file has.
     Raises RecipeError for an unknown recipe, a file that is not TOML, an unknown key or a wrong type.
     """
     path = Path(name)
@@ -155,7 +156,10 @@ def _apply(content, override):
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set: expected a section in {key!r}, got the key {part!r}")
-    table[parts[-1]] = value
+    if not text.strip() and parts[-1] in table:
+        del table[parts[-1]]
+    else:
+        table[parts[-1]] = value
 
 
 def _build(name, content):

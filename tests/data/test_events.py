@@ -81,6 +81,28 @@ def test_without_a_step_the_column_is_not_read(load):
     assert rows(task) == [(1, 2, 3, None), (2, 1, 4, None)]
 
 
+@pytest.mark.parametrize("options", [{}, {"step": ""}, {"step": None}])
+def test_a_file_of_ones_own_needs_no_column_of_steps(load, options):
+    task = load(["1,2,3", "2,1,4"], "u,v,unix_time", **options)
+    assert rows(task) == [(1, 2, 3, None), (2, 1, 4, None)]
+
+
+def test_an_empty_step_is_none(load):
+    assert rows(load(["x,1,2,3", ",2,1,4"], step="")) == [(1, 2, 3, None), (2, 1, 4, None)]
+
+
+def test_the_cards_own_file_needs_its_column(tmp_path):
+    (tmp_path / "enron").mkdir()
+    (tmp_path / "enron" / "enron_events.csv").write_text("u,v,unix_time\n1,2,3\n")
+    with pytest.raises(DataError, match="expected one column 'snapshot' .data.step., got the columns u, v, unix_time"):
+        hgat.data.load("enron", tmp_path, verify=False)
+
+
+def test_numbers_with_leading_zeros_are_text(load):
+    assert load(["0,7,007,1", "0,0,7,2"]).ids["_N"] == ("0", "007", "7")
+    assert load(["0,7,10,1", "0,0,7,2"]).ids["_N"] == (0, 7, 10)
+
+
 def test_what_spreadsheets_write(load):
     """Quoted names with delimiters, a byte order mark, lines that end in CRLF, and no newline at the end."""
     task = load(('\ufeff"snapshot","u",v,unix_time\r\n0,"Ann, B.",c,1\r\n\r\n0,c,"say ""x""",2').encode())

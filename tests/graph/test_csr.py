@@ -7,10 +7,14 @@ import weakref
 
 import dgl
 import pytest
+import scipy.sparse
 import torch
 
+import hgat.nn
+from hgat import graph as hgraph
+from hgat import ops
 from hgat.errors import GraphError, ShapeError
-from hgat.graph import csr
+from hgat.graph import csr, homogeneous
 from zoo import ZOO, build, typed_graph
 
 IDTYPES = pytest.mark.parametrize("idtype", [torch.int32, torch.int64], ids=["int32", "int64"])
@@ -246,3 +250,188 @@ def test_several_relations_and_other_things_are_refused(function):
         function(typed_graph())
     with pytest.raises(GraphError, match="graph: expected a DGLGraph, got dict"):
         function({})
+
+
+def _made(pointers, ends, edges=(), form="csr", nodes=3):
+    arrays = [torch.as_tensor(x, dtype=torch.int64) for x in (pointers, ends, edges)]
+    return dgl.graph((form, arrays), num_nodes=nodes)
+
+
+EDGES = r"\('_N', '_E', '_N'\)"
+# What DGL makes graphs of without a look at it, and follows in native code.
+UNCHECKED = {
+    "a negative end": (lambda f: _made([0, 2, 3, 3], [1, -1, 2], form=f), f"numbers of {EDGES} from 0 to 2, got -1"),
+    "pointers that fall": (lambda f: _made([0, 3, 1, 3], [1, 0, 2], form=f), "from 0 to 3, got 4 from 0 to 3"),
+    "a negative pointer": (lambda f: _made([0, -3, 1, 3], [1, 0, 2], form=f), "from 0 to 3, got 4 from -3 to 3"),
+    "a first pointer of 1": (lambda f: _made([1, 1, 2, 3], [1, 0, 2], form=f), "from 0 to 3, got 4 from 1 to 3"),
+    "a last pointer too far": (lambda f: _made([0, 1, 2, 9], [1, 0, 2], form=f), "from 0 to 3, got 4 from 0 to 9"),
+    "a last pointer too near": (lambda f: _made([0, 1, 2, 2], [1, 0, 2], form=f), "from 0 to 3, got 4 from 0 to 2"),
+    "an edge number too large": (
+        lambda f: _made([0, 1, 2, 3], [1, 0, 2], [0, 1, 9], f),
+        f"edge numbers of {EDGES} from 0 to 2, got 9",
+    ),
+    "an edge number far away": (
+        lambda f: _made([0, 1, 2, 3], [1, 0, 2], [0, 1, 10**12], f),
+        f"edge numbers of {EDGES} from 0 to 2, got 1000000000000",
+    ),
+    "a negative edge number": (
+        lambda f: _made([0, 1, 2, 3], [1, 0, 2], [0, 1, -1], f),
+        f"edge numbers of {EDGES} from 0 to 2, got -1",
+    ),
+    "an edge number twice": (
+        lambda f: _made([0, 1, 2, 3], [1, 0, 2], [0, 1, 1], f),
+        f"every edge number of {EDGES} once, got some of them again",
+    ),
+    "a negative node of a list": (
+        lambda f: dgl.graph((torch.tensor([0, -1]), torch.tensor([1, 2])), num_nodes=3),
+        f"source numbers of {EDGES} from 0 to 2, got -1",
+    ),
+    "a node that int32 has made negative": (
+        lambda f: dgl.graph((torch.tensor([0, 1]), torch.tensor([1, 2**31 + 1])), idtype=torch.int32, num_nodes=3),
+        f"destination numbers of {EDGES} from 0 to 2, got -2147483647",
+    ),
+}  # fmt: skip
+
+
+def _attention(backend):
+    def run(graph):
+        x = torch.zeros(3, 2, 2)
+        with ops.use_backend(backend):
+            ops.dot_product_attention(graph, x, x, x)
+
+    return run
+
+
+READERS = {
+    **{f.__name__: f for f in (*ARRAYS, csr.structure, csr.numbered, csr.rebuilt)},
+    "by relation": lambda g: csr.in_rows_by_relation(g, torch.zeros(g.num_edges()), 1),
+    "plain": homogeneous.prepare,
+    "both directions": lambda g: homogeneous.prepare(g, undirected=True),
+    "meta-path": lambda g: hgraph.metapath_graph(g, ["_E", "_E"]),
+    "join": hgraph.join,
+    "types": lambda g: hgraph.join_types(g, torch.zeros(3).long(), torch.zeros(g.num_edges()).long(), 1, 1),
+    "inverse": hgraph.add_inverse,
+    "union": lambda g: hgraph.union([g, g]),
+    "views": hgraph.views,
+    "recent": lambda g: hgraph.recent_neighbours(_with_times(g)),
+    "snapshots": lambda g: hgraph.snapshots(_with_times(g), windows=2),
+    "native": _attention("native"),
+    "dgl": _attention("dgl"),
+    "layer": lambda g: hgat.nn.GATConv(2, 2, 2)(g, torch.zeros(3, 2)),
+}  # fmt: skip
+
+
+def _with_times(graph):
+    graph.edata["time"] = torch.arange(graph.num_edges())
+    return graph
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("form", ["csr", "csc"])
+@pytest.mark.parametrize("fault", UNCHECKED)
+def test_edges_that_nobody_has_checked_are_one_sentence(fault, form, reader):
+    """Before any native code: DGL's and the compiled core would read or write where nothing is."""
+    make, sentence = UNCHECKED[fault]
+    graph = make(form)
+    for _ in range(2):  # a fault is found again
+        with pytest.raises(GraphError, match=f"^graph: expected .*{sentence}"):
+            READERS[reader](graph)
+
+
+def test_the_faulty_relation_is_named():
+    ends = ("csr", [torch.tensor(x) for x in ([0, 1, 2], [4, -2], [0, 1])])
+    graph = dgl.heterograph({("a", "r", "b"): ends, ("b", "q", "a"): ([0], [1])}, {"a": 2, "b": 5})
+    with pytest.raises(GraphError, match=r"destination numbers of \('a', 'r', 'b'\) from 0 to 4, got -2"):
+        hgraph.join(graph)
+    assert csr.in_rows(graph["q"]).num_rows == 2
+
+
+def test_a_check_is_paid_once(monkeypatch):
+    graph, looked = build("homogeneous"), []
+    check = csr._check_relation
+    monkeypatch.setattr(csr, "_check_relation", lambda *x: looked.append(x) or check(*x))
+    for _ in range(3):
+        csr.structure(graph), csr.edges(graph), csr.all_formats(graph), csr.check_edges(graph)
+    assert len(looked) == 1
+    graph.add_edges(torch.tensor([1]), torch.tensor([2]))
+    csr.structure(graph)
+    assert len(looked) == 2
+
+
+def test_a_check_makes_no_other_format():
+    for form in ("csr", "csc", "coo"):
+        graph = build("hub").formats(form)
+        full = dgl.heterograph({graph.canonical_etypes[0]: csr.in_order(graph)}, {"_N": graph.num_nodes()})
+        csr.check_edges(full)
+        assert full.formats()["created"] == ["coo"]
+
+
+def _matrix(form):
+    return scipy.sparse.random(31, 31, 0.2, format=form, random_state=0)
+
+
+def _scipy(form):
+    return dgl.from_scipy(_matrix(form))
+
+
+def _pointers():
+    return [torch.from_numpy(x).long() for x in (_matrix("csr").indptr, _matrix("csr").indices)]
+
+
+# DGL keeps no numbers of edges of graphs that are made so, or of their reverse.
+WITHOUT_NUMBERS = {
+    "from_scipy csr": lambda: _scipy("csr"),
+    "from_scipy csc": lambda: _scipy("csc"),
+    "csr arrays": lambda: _made(*_pointers(), nodes=31),
+    "csc arrays": lambda: _made(*_pointers(), form="csc", nodes=31),
+    "bipartite": lambda: dgl.bipartite_from_scipy(_matrix("csr")[:29], "a", "r", "b"),
+    "reverse": lambda: dgl.reverse(_scipy("csr")),
+    "a block": lambda: dgl.create_block(
+        ("csr", (*_pointers(), torch.tensor([], dtype=torch.int64))), 31, 31
+    ),
+    "int32": lambda: _scipy("csr").int(),
+    "every format": lambda: _scipy("csr").formats(["csr", "csc", "coo"]),
+    "a slice": lambda: dgl.heterograph({
+        ("a", "r", "a"): ("csr", (*_pointers(), torch.tensor([], dtype=torch.int64))),
+        ("a", "q", "a"): ([0], [1]),
+    })["r"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", ["additive", "gatv2", "dot"])
+@pytest.mark.parametrize("name", WITHOUT_NUMBERS)
+def test_dgls_kernels_run_on_rows_without_numbers_of_edges(name, operator):
+    """Forward and backward, edges in the graph's order, one head and width or several, equal to the compiled core."""
+    graph = WITHOUT_NUMBERS[name]()
+    num_src, num_dst, num_edges = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
+    for heads, width in ((1, 1), (3, 5)):
+        src, dst = torch.randn(num_src, heads, width), torch.randn(num_dst, heads, width)
+        edge = torch.randn(num_edges, heads)
+        arguments = {
+            "additive": (src, src[..., 0], dst[..., 0], edge),
+            "gatv2": (src, dst, torch.randn(heads, width), torch.randn(num_edges, heads, width)),
+            "dot": (dst, src, src.flip(0), edge),
+        }[operator]
+        call = {"additive": "additive_attention", "gatv2": "gatv2_attention", "dot": "dot_product_attention"}[operator]
+        found = []
+        for backend in ("dgl", "native"):
+            leaves = [x.clone().requires_grad_() for x in arguments]
+            with ops.use_backend(backend):
+                out = getattr(ops, call)(graph, *leaves, edge_weight=torch.linspace(0, 1, num_edges))
+            cotangent = torch.linspace(-1, 1, out.numel()).view_as(out)
+            found.append([out, *torch.autograd.grad(out, leaves, cotangent)])
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_graphs_with_numbers_of_edges_are_not_built_again():
+    for graph in (build("homogeneous"), build("block"), build("bipartite"), dgl.from_scipy(_matrix("coo"))):
+        assert csr.numbered(graph) is graph
+        graph.create_formats_()
+        assert csr.numbered(graph) is graph
+    graph = _scipy("csr")
+    again = csr.numbered(graph)
+    assert again is not graph and csr.numbered(graph) is again
+    watched = weakref.ref(again)
+    del graph, again
+    gc.collect()
+    assert watched() is None

@@ -1,7 +1,8 @@
 """Tables of events as timed graphs: order, names, times of every kind, and wrong tables."""
 
 import re
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 
 import dgl
 import numpy as np
@@ -79,6 +80,165 @@ def test_dates_are_seconds_since_1970():
         from_events(([0, 1], [1, 0], np.array(["2000-01-01", "NaT"], "datetime64[s]")))
 
 
+DAY = 18262 * 86400.0  # 1 January 2020
+TOKYO = timezone(timedelta(hours=9))
+BOTH = ["2020-01-01 01:00", "2020-01-01 00:00"]
+# The later event first. Names of units are NumPy's.
+MOMENTS = {
+    "dates of pandas": (pandas.Series(pandas.to_datetime(BOTH)), [DAY, DAY + 3600]),
+    **{
+        f"dates in {unit}": (pandas.Series(pandas.to_datetime(BOTH)).astype(f"datetime64[{unit}]"), [DAY, DAY + 3600])
+        for unit in ("s", "ms", "us", "ns")
+    },
+    "a time zone": (pandas.Series(pandas.to_datetime(BOTH).tz_localize("Asia/Tokyo")), [DAY - 32400, DAY - 28800]),
+    "an index in UTC": (pandas.DatetimeIndex(BOTH, tz="UTC"), [DAY, DAY + 3600]),
+    "Timestamp": ([pandas.Timestamp(day) for day in BOTH], [DAY, DAY + 3600]),
+    "Timestamp of two zones": (
+        [pandas.Timestamp(BOTH[0]), pandas.Timestamp(BOTH[1], tz="Asia/Tokyo")],
+        [DAY - 32400, DAY + 3600],
+    ),
+    "datetime": ([datetime(2020, 1, 1, 1), datetime(2020, 1, 1)], [DAY, DAY + 3600]),
+    "datetime of a zone": ([datetime(2020, 1, 1, 1, tzinfo=TOKYO), datetime(2020, 1, 1, tzinfo=TOKYO)],
+                           [DAY - 32400, DAY - 28800]),
+    "datetime far away": ([datetime(9999, 1, 1), datetime(1500, 1, 1, 1)], [-14831766000.0, 253370764800.0]),
+    "date": ([date(2020, 1, 2), date(2020, 1, 1)], [DAY, DAY + 86400]),
+    "years": (np.array(["1971", "1970"], "datetime64[Y]"), [0.0, 365 * 86400.0]),
+    "spans of pandas": (pandas.Series(pandas.to_timedelta([3, 1.5], "s")), [1.5, 3.0]),
+    "spans of NumPy": (np.array([3, -5], "timedelta64[ms]"), [-0.005, 0.003]),
+    "Timedelta": ([pandas.Timedelta("3s"), timedelta(milliseconds=5)], [0.005, 3.0]),
+    "Int64": (pandas.Series([2**60 + 1, 2**60], dtype="Int64"), [2**60, 2**60 + 1]),
+    "UInt8": (pandas.Series([2, 1], dtype="UInt8"), [1, 2]),
+    "Float64": (pandas.Series([2.5, 1.5], dtype="Float64"), [1.5, 2.5]),
+    "whole numbers as objects": (pandas.Series([2**60 + 1, 2**60], dtype=object), [2**60, 2**60 + 1]),
+    "numbers as objects": (pandas.Series([2, 1.5], dtype=object), [1.5, 2.0]),
+    "Decimal": ([Decimal("1.5"), Decimal(1)], [1.0, 1.5]),
+    "categories": (pandas.Series([2, 1], dtype="category"), [1, 2]),
+    "sparse": (pandas.Series([2, 0], dtype=pandas.SparseDtype("int64")), [0, 2]),
+    "unsigned": (np.array([2, 1], np.uint64), [1, 2]),
+    "half": (np.array([2, 1], np.float16), [1.0, 2.0]),
+    "long double": (np.array([2, 1], np.longdouble), [1.0, 2.0]),
+}  # fmt: skip
+
+
+def _with_moments(moments):
+    """The two events in a tuple, a dict of columns, and a data frame."""
+    yield from_events(([0, 1], [1, 0], moments))
+    for table in (dict, pandas.DataFrame):
+        yield from_frame(table({"u": [0, 1], "v": [1, 0], "t": moments}), "u", "v", "t")[0]
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_times_as_pandas_and_python_have_them(name):
+    moments, seconds = MOMENTS[name]
+    for graph in _with_moments(moments):
+        assert graph.edata["time"].tolist() == seconds
+        assert graph.edata["time"].dtype == (torch.int64 if isinstance(seconds[0], int) else torch.float64)
+        assert graph.edges()[0].tolist() == [1, 0]
+
+
+NO_MOMENTS = {
+    "NaT": (pandas.Series([pandas.Timestamp("2020"), pandas.NaT]), "finite numbers, got nan at event 1"),
+    "NaT of a zone": (pandas.Series([pandas.Timestamp("2020", tz="UTC"), pandas.NaT]), "numbers, got none at event 1"),
+    "no span": (pandas.Series([pandas.Timedelta("3s"), pandas.NaT]), "finite numbers, got nan at event 1"),
+    "NA in Int64": (pandas.Series([2, None], dtype="Int64"), ".*numbers, got n.* at event 1"),
+    "NA in Float64": (pandas.Series([2.5, None], dtype="Float64"), ".*numbers, got n.* at event 1"),
+    "NA": (pandas.Series([pandas.NA, 2], dtype=object), "numbers, got none at event 0"),
+    "None": (pandas.Series([2, None], dtype=object), "numbers, got none at event 1"),
+    "text": (pandas.Series(["2", "1"]), "numbers, got str"),
+    "text of pandas": (pandas.Series(["2", "1"], dtype="string"), "numbers, got str"),
+    "text and numbers": (pandas.Series(["2", 1], dtype=object), "numbers, got int, str"),
+    "categories of text": (pandas.Series(["2", "1"], dtype="category"), "numbers, got str"),
+    "truth values": (pandas.Series([True, False]), r"\[E\] numbers, got torch.bool"),
+    "truth values with NA": (pandas.Series([True, None], dtype="boolean"), "numbers, got none at event 1"),
+    "periods": (pandas.Series(pandas.period_range("2020", periods=2)), "numbers, got Period"),
+    "intervals": (pandas.Series(pandas.interval_range(0, 2)), "numbers, got Interval"),
+    "beyond int64": ([2**70, 1], "numbers below 2\\^63, got 1180591620717411303424"),
+    "beyond uint64's half": (np.array([2**63, 1], np.uint64), "numbers below 2\\^63, got 9223372036854775808"),
+    "beyond UInt64's half": (pandas.Series([2**63, 1], dtype="UInt64"), "numbers below 2\\^63, got 922337203685477580"),
+    "years that differ": (np.array([3, 1], "timedelta64[Y]"), "dates or spans of time in seconds, got timedelta64.Y."),
+    "attoseconds": (np.array([3, 1], "datetime64[as]"), "dates or spans of time in seconds, got datetime64.as."),
+    "structured": (np.zeros(2, [("a", "i4")]), "numbers, got "),
+    "complex": ([1j, 2], r"\[E\] numbers, got torch.complex128"),
+    "a sparse tensor": (torch.eye(2).to_sparse(), "numbers, got torch.float32"),
+    "a tensor without numbers": (torch.zeros(2, device="meta"), "numbers, got torch.float32"),
+    "a set": ({1, 2}, "numbers, got set"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_MOMENTS)
+def test_times_that_are_none_are_one_sentence(name):
+    moments, sentence = NO_MOMENTS[name]
+    with pytest.raises(GraphError, match=f"^events: time: expected {sentence}") as error:
+        from_events(([0, 1], [1, 0], moments))
+    assert "\n" not in str(error.value)
+    if isinstance(moments, pandas.Series):
+        with pytest.raises(GraphError, match=f"^events: time: expected {sentence}"):
+            from_frame(pandas.DataFrame({"u": [0, 1], "v": [1, 0], "t": moments}), "u", "v", "t")
+
+
+def test_unsigned_times_of_a_tensor_do_not_wrap():
+    if not hasattr(torch, "uint64"):
+        pytest.skip("this PyTorch has no uint64")
+    with pytest.raises(GraphError, match="time: expected numbers below 2.63, got 9223372036854775809"):
+        from_events(([0, 1], [1, 0], torch.tensor([2**63 + 1, 1], dtype=torch.uint64)))
+
+
+@pytest.mark.parametrize("column", [
+    pandas.Series([1, 0], dtype="Int64"), pandas.Series([1, 0], dtype=object), pandas.Series([1, 0], dtype="category"),
+    np.array([1, 0], np.uint16), pandas.Series([1, 0], dtype="UInt64"),
+], ids=lambda c: str(c.dtype))  # fmt: skip
+def test_nodes_as_pandas_has_them(column):
+    graph = from_events((column, column, [0, 1]))
+    assert [end.tolist() for end in graph.edges()] == [[1, 0], [1, 0]]
+
+
+# What differs stays different: (sources, destinations, names).
+NAMES = {
+    "Int64": (pandas.Series([2**60 + 1, 5], dtype="Int64"), [2**60, 5], [5, 2**60, 2**60 + 1]),
+    "signed and unsigned": (np.array([2**60 + 1], np.int64), np.array([2**60], np.uint64), [2**60, 2**60 + 1]),
+    "far beyond": (np.array([1], np.int64), np.array([2**63 + 1], np.uint64), [1, 2**63 + 1]),
+    "large and small floats": (np.array([2**60 + 1]), np.array([float(2**60)]), [2**60, 2**60 + 1]),
+    "floats": (np.array([1, 2]), np.array([2.0, 0.5]), [0.5, 1, 2]),
+    "categories": (pandas.Series(["b", "a"], dtype="category"), ["a", "c"], ["a", "b", "c"]),
+    "text of pandas": (pandas.Series(["b", "a"], dtype="string"), pandas.Series(["a", "c"]), ["a", "b", "c"]),
+    "dates": (pandas.Series(pandas.to_datetime(BOTH)), pandas.Series(pandas.to_datetime(BOTH[:1] * 2)), None),
+    "truth values": ([True, False], [False, False], [False, True]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_differ_stay_different(name):
+    src, dst, expected = NAMES[name]
+    graph, ids = from_frame({"u": src, "v": dst, "t": list(range(len(src)))}, "u", "v", "t")
+    assert expected is None or ids.tolist() == expected
+    for found, given in zip(graph.edges(order="eid"), (src, dst), strict=True):
+        assert [ids[k] for k in found] == list(np.asarray(given))
+
+
+@pytest.mark.parametrize("src, dst", [
+    ([True, False], [1, 0]), ([True, 1], [2, 3]), (np.array([True, False]), np.array([1, 0])),
+    (np.array(BOTH, "datetime64[s]"), np.array([1, 0])), (np.array(BOTH, "datetime64[s]"), ["a", "b"]),
+])  # fmt: skip
+def test_names_of_two_kinds_are_one_sentence(src, dst):
+    with pytest.raises(GraphError, match="expected names of one kind in 'u' and 'v', got "):
+        from_frame({"u": src, "v": dst, "t": [0, 1]}, "u", "v", "t")
+
+
+def test_a_missing_date_is_no_name():
+    with pytest.raises(GraphError, match="expected a name at both ends of every event, got none in 'u' or 'v'"):
+        from_frame({"u": np.array(["NaT", "2020"], "datetime64[s]"), "v": np.array(BOTH, "datetime64[s]"), "t": [0, 1]},
+                   "u", "v", "t")  # fmt: skip
+
+
+def test_text_of_pyarrow():
+    pytest.importorskip("pyarrow", reason="missing the package pyarrow")
+    frame = pandas.DataFrame({"u": ["b", "a"], "v": ["a", "c"], "t": ["2020-01-02", "2020-01-01"]})
+    frame = frame.astype({"u": "string[pyarrow]", "v": "string[pyarrow]"})
+    frame["t"] = pandas.to_datetime(frame["t"]).astype("timestamp[ns][pyarrow]")
+    graph, ids = from_frame(frame, "u", "v", "t")
+    assert ids.tolist() == ["a", "b", "c"] and listed(graph) == [(0, 2, DAY), (1, 0, DAY + 86400)]
+
+
 def test_typed_events():
     graph = from_events(
         {
@@ -107,7 +267,7 @@ TYPED = ("a", "x", "b")
     (([0, 1], [True, False], [0, 1]), None, "events: dst: expected [E] whole numbers, got torch.bool [2]"),
     (([[0], [1]], [1, 2], [0, 1]), None, "events: src: expected [E] whole numbers, got torch.int64 [2, 1]"),
     ((["a", "b"], [1, 2], [0, 1]), None, "events: src: expected numbers, got list"),
-    (([0, None], [1, 2], [0, 1]), None, "events: src: expected numbers, got list"),
+    (([0, None], [1, 2], [0, 1]), None, "events: src: expected numbers, got none at event 1"),
     (([0, 1], [1, 2], [[0], [1]]), None, "events: time: expected [E] numbers, got torch.int64 [2, 1]"),
     (([0, 1], [1, 2], [[0], [1, 2]]), None, "events: time: expected [E] numbers, got lists of different lengths"),
     (([0, 1], [1, 2], ["now", "then"]), None, "events: time: expected numbers, got <U4"),

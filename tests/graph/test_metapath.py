@@ -1,12 +1,17 @@
 """Meta-path graphs against matrix products, and many graphs as one against shifted lists."""
 
+import re
+import subprocess
+import sys
+import tracemalloc
+
 import dgl
 import pytest
 import torch
 
 from hgat import graph as hgraph
 from hgat.errors import GraphError
-from hgat.graph import metapath
+from hgat.graph import memory, metapath
 from zoo import build, typed_graph
 
 PATHS = {
@@ -115,6 +120,169 @@ def test_a_name_of_two_relations_needs_the_triple():
     assert sorted(zip(*(x.tolist() for x in found.edges()), strict=True)) == [(0, 1), (1, 1)]
 
 
+def through(papers, venues, idtype=torch.int64):
+    """Papers spread over venues: papers / venues squared pairs at every venue."""
+    paper = torch.arange(papers)
+    return dgl.heterograph(
+        {("paper", "in", "venue"): (paper, paper % venues), ("venue", "has", "paper"): (paper % venues, paper)},
+        idtype=idtype,
+    )
+
+
+@pytest.mark.parametrize("entries", [1, 7, 2**22])
+@pytest.mark.parametrize("self_loops", [True, False])
+def test_the_order_of_edges_is_dgls_whatever_is_multiplied_at_a_time(monkeypatch, self_loops, entries):
+    monkeypatch.setattr(metapath, "ENTRIES", entries)
+    for path in PATHS.values():
+        for graph in (random_graph(3), random_graph(4, torch.int32)):
+            steps = [tuple(e) if isinstance(e, list) else e for e in path]
+            expected = dgl.metapath_reachable_graph(graph, steps)
+            if self_loops:
+                expected = dgl.add_self_loop(dgl.remove_self_loop(expected))
+            found = hgraph.metapath_graph(graph, path, self_loops)
+            assert found.canonical_etypes == expected.canonical_etypes
+            for got, wanted in zip(found.edges(order="eid"), expected.edges(order="eid"), strict=True):
+                assert torch.equal(got, wanted)
+
+
+def test_node_features_come_along():
+    graph = random_graph(0)
+    graph.nodes["film"].data["x"] = torch.arange(11.0)
+    assert torch.equal(hgraph.metapath_graph(graph, ["follows"]).ndata["x"], torch.arange(11.0))
+
+
+# Of 40 papers at 4 venues, 400 pairs.
+@pytest.mark.parametrize("idtype", [torch.int32, torch.int64], ids=["int32", "int64"])
+def test_too_many_pairs_are_counted_before_they_are_built(monkeypatch, idtype):
+    graph, size = through(40, 4, idtype), 4 if idtype == torch.int32 else 8
+    monkeypatch.setattr(metapath, "available", lambda: 400 * metapath.IDS_OF_A_PAIR * size)
+    assert hgraph.metapath_graph(graph, ["in", "has"], self_loops=False).num_edges() == 400
+    monkeypatch.setattr(metapath, "available", lambda: 399 * metapath.IDS_OF_A_PAIR * size)
+    for call in (
+        lambda: hgraph.metapath_graph(graph, ["in", "has"], self_loops=False),
+        lambda: hgraph.metapaths(graph, [["in", "has"]], self_loops=False),
+        lambda: metapath.prepare(graph, paths={"shared": ["in", "has"]}, self_loops=False),
+    ):
+        with pytest.raises(GraphError) as error:
+            call()
+        assert re.fullmatch(
+            r"meta-path: expected at most 399 pairs along \['in', 'has'\], which the free memory holds, got 400 from "
+            r"the first 40 of 40 nodes and up to 400 in all; take a shorter path, or sample neighbours by walks along "
+            r"it \(dgl.sampling.random_walk with metapath, dgl.sampling.PinSAGESampler\), or give max_pairs",
+            str(error.value),
+        )
+    assert hgraph.metapath_graph(graph, ["in", "has"], max_pairs=400).num_edges() == 400
+
+
+@pytest.mark.parametrize("entries", [1, 2**22])
+def test_max_pairs_says_how_many(monkeypatch, entries):
+    monkeypatch.setattr(metapath, "ENTRIES", entries)
+    graph = through(40, 4)
+    for call in (
+        lambda n: hgraph.metapath_graph(graph, ["in", "has"], False, max_pairs=n),
+        lambda n: hgraph.metapaths(graph, {"a": ["in", "has"]}, False, max_pairs=n),
+        lambda n: metapath.prepare(graph, paths={"a": ["in", "has"]}, self_loops=False, max_pairs=n),
+    ):
+        call(400)
+        for few in (399, 17, 0):
+            with pytest.raises(GraphError, match=f"expected at most {few} pairs .*, which max_pairs allows, got"):
+                call(few)
+
+
+def test_many_walks_between_few_pairs_are_not_too_many():
+    """A bound by walks alone would refuse what is easily held: 10,000 walks between 2 nodes."""
+    middle = torch.arange(100)
+    graph = dgl.heterograph({
+        ("p", "to", "a"): (middle * 0, middle),
+        ("a", "all", "b"): (middle, middle * 0),
+        ("b", "back", "a"): (middle * 0, middle),
+        ("a", "from", "p"): (middle, middle * 0 + 1),
+    })  # fmt: skip
+    path = ["to", "all", "back", "from"]
+    assert hgraph.metapath_graph(graph, path, self_loops=False, max_pairs=1).num_edges() == 1
+    graph = random_graph(0)
+    for path in PATHS.values():
+        exact = hgraph.metapath_graph(graph, path, self_loops=False).num_edges()
+        assert hgraph.metapath_graph(graph, path, self_loops=False, max_pairs=exact).num_edges() == exact
+        with pytest.raises(GraphError, match=f"expected at most {exact - 1} pairs"):
+            hgraph.metapath_graph(graph, path, self_loops=False, max_pairs=exact - 1)
+
+
+def test_products_on_the_way_are_not_held_as_a_whole():
+    """All papers of one venue, 16 million pairs, of which a path goes on to one paper's author alone."""
+    many = torch.arange(4000)
+    graph = dgl.heterograph({
+        ("paper", "in", "venue"): (many, many * 0),
+        ("venue", "has", "paper"): (many * 0, many),
+        ("paper", "by", "author"): ([7], [0]),
+        ("author", "wrote", "paper"): ([0], [7]),
+    })  # fmt: skip
+    hgraph.metapath_graph(graph, ["by", "wrote"])
+    tracemalloc.start()
+    found = hgraph.metapath_graph(graph, ["in", "has", "by", "wrote"], self_loops=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.num_edges() == 4000 and peak < 60e6  # the product in the middle takes 80 MB in the least case
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), dgl.DGLError("std::bad_alloc")
+])  # fmt: skip
+def test_memory_that_ends_all_the_same_is_one_sentence(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    graph = through(40, 4)
+    for name in ("heterograph", "union"):
+        with monkeypatch.context() as patch:
+            patch.setattr(*((dgl, name) if name == "heterograph" else (metapath, name)), fail)
+            with pytest.raises(
+                GraphError, match="expected pairs along .* that the free memory holds.*, got more; take a"
+            ):
+                hgraph.metapaths(graph, {"a": ["in", "has"]})
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="another"):
+        error = RuntimeError("another")
+        patch.setattr(dgl, "heterograph", fail)
+        hgraph.metapaths(graph, {"a": ["in", "has"]})
+
+
+LIMITED = """
+import resource, psutil, hgat, dgl, torch
+from hgat.errors import GraphError
+paper = torch.arange(30_000)
+graph = dgl.heterograph({("p", "in", "v"): (paper, paper % 2), ("v", "has", "p"): (paper % 2, paper)})
+most = psutil.Process().memory_info().vms + 2**30
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    hgat.graph.metapath_graph(graph, ["in", "has"])
+except GraphError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
+def test_a_process_of_limited_memory_reads_a_sentence():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"meta-path: expected at most [\d,]+ pairs .* up to 450,000,000 in all; take .*\n", done.stdout)
+
+
+def test_free_memory_of_a_container(monkeypatch, tmp_path):
+    free = memory.available()
+    files = [tmp_path / name for name in ("max", "current", "stat")]
+    monkeypatch.setattr(memory, "GROUPS", [(*files, "inactive_file")])
+    assert memory.available() > 0.5 * free  # no such files
+    for limit, used, left in (("5000", "3000", 2250), ("max", "3000", None), ("2000", "3000", 0)):
+        for file, text in zip(files, (limit, used, "anon 9\ninactive_file 250\n"), strict=True):
+            file.write_text(text + "\n" * (file.name != "stat"))
+        assert memory.available() == left if left is not None else memory.available() > 0.5 * free
+
+
+def test_blocks_have_no_meta_paths():
+    with pytest.raises(GraphError, match="^graph: expected a DGLGraph of all nodes, got a block$"):
+        hgraph.metapath_graph(dgl.to_block(random_graph(0)), ["follows"])
+
+
 def test_anything_but_a_graph_is_refused():
     with pytest.raises(GraphError, match="graph: expected a DGLGraph, got str"):
         hgraph.metapath_graph("graph", ["follows"])
@@ -175,6 +343,16 @@ def test_union_of_views_without_edges():
 def test_wrong_unions_are_one_sentence(graphs, names, sentence):
     with pytest.raises(GraphError, match=f"^{sentence}"):
         hgraph.union(graphs(), names)
+
+
+def test_a_union_that_int32_cannot_number_is_one_sentence():
+    graphs = [dgl.graph(([0], [1]), num_nodes=2**30, idtype=torch.int32)] * 3
+    with pytest.raises(
+        GraphError, match="expected nodes that torch.int32 can number, got 3,221,225,472; use graph.long"
+    ):
+        hgraph.union(graphs)
+    found = hgraph.union([g.long() for g in graphs])
+    assert found.graph.edges()[1].tolist() == [1, 2**30 + 1, 2**31 + 1]
 
 
 def test_metapaths_from_a_dict_and_from_a_list():

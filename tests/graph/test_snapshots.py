@@ -459,7 +459,7 @@ def _named(name):
     (random_graph, {"boundaries": [3, 3]}, "boundaries: expected two or more rising times, got [3, 3]"),
     (random_graph, {"boundaries": [3, 5, 4]}, "boundaries: expected two or more rising times, got [3, 5, 4]"),
     (random_graph, {"boundaries": [3, float("nan")]}, "boundaries: expected two or more rising times"),
-    (random_graph, {"boundaries": "3 5"}, "boundaries: expected two or more rising times, got 3 5"),
+    (random_graph, {"boundaries": "3 5"}, "boundaries: expected two or more rising times, got '3 5'"),
     (random_graph, {"boundaries": [[3, 5]]}, "boundaries: expected two or more rising times, got [[3, 5]]"),
     (random_graph, {"boundaries": [100, 200]}, "boundaries: expected events between 100 and 200, got none"),
     (random_graph, {"column": "week"}, "snapshots: expected edata['week'] of ('_N', '_E', '_N'), got ['step', 'time']"),

@@ -98,6 +98,19 @@ def test_overrides(written, override, path, value):
     assert got == value and type(got) is type(value)
 
 
+def test_nothing_behind_the_sign_leaves_a_key_out(written):
+    """The default holds, which for some keys is None, and TOML has no word for that."""
+    path = written(MINIMAL + "clip = 5.0\npatience = 7\n[graph]\nself_loops = false\n")
+    recipe = read(path)
+    assert (recipe.train.clip, recipe.train.patience, recipe.graph) == (5.0, 7, {"self_loops": False})
+    recipe = read(path, ["train.clip=", "train.patience= ", "graph.self_loops="])
+    assert (recipe.train.clip, recipe.train.patience, recipe.graph) == (None, 100, {})
+    with pytest.raises(RecipeError, match="train.lr: expected finite float, got no such key"):
+        read(path, ["train.lr="])
+    with pytest.raises(RecipeError, match="train: expected only the keys .*, got 'typo'"):
+        read(path, ["train.typo="])
+
+
 def test_overrides_nest_and_the_last_one_counts():
     paths = ["graph.paths.X=['PAP']", "graph.paths.PAP=['PLP']", "train.lr=0.5", "train.lr=0.25"]
     recipe = read("han-acm3025", paths)
