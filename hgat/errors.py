@@ -1,8 +1,10 @@
-"""The error classes of hgat, and the one shape check that its operators share.
+"""The error classes of hgat, and the checks of shapes and sizes that its operators and layers share.
 
 Every error that a user can cause is an `HgatError`: its message is one sentence with what was expected
 and what came. The command line prints that sentence and exits with status 2.
 """
+
+from numbers import Integral, Real
 
 __all__ = [
     "HgatError",
@@ -15,6 +17,7 @@ __all__ = [
     "OutputError",
     "check_range",
     "check_shape",
+    "check_whole",
 ]
 
 
@@ -67,8 +70,19 @@ def check_shape(name, tensor, *expected):
 
 
 def check_range(least, most=None, **values):
-    """Raise ShapeError unless every given value is from `least` to `most`; None values are left out."""
+    """Raise ShapeError unless every given value is a number from `least` to `most`; None values are left out."""
     for name, value in values.items():
-        if value is not None and (value < least or (most is not None and value > most)):
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        # Written so that NaN, which compares with nothing, is out of range.
+        if value is not None and not (number and value >= least and (most is None or value <= most)):
             bound = f"{least} or more" if most is None else f"a number from {least} to {most}"
-            raise ShapeError(f"{name}: expected {bound}, got {value}")
+            raise ShapeError(f"{name}: expected {bound}, got {value!r}")
+
+
+def check_whole(least, **values):
+    """Raise ShapeError unless every given value is a whole number, `least` or more; None values are left out."""
+    for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= least):
+            bound = f"{least} or more" if whole else f"a whole number, {least} or more"
+            raise ShapeError(f"{name}: expected {bound}, got {value!r}")
