@@ -59,14 +59,17 @@ def check_shape(name, tensor, *expected):
     `expected` is a sequence of (letter, size) pairs such as ("E", 12), ("H", 4); a size of None accepts
     anything. The message reads `value: expected [N_src, H, D] = [2708, 8, 8], got [2708, 64]`.
     """
-    shape = tuple(tensor.shape)
-    if len(shape) == len(expected) and all(
-        size is None or size == got for (_, size), got in zip(expected, shape, strict=True)
+    shape = getattr(tensor, "shape", None)
+    if (
+        shape is not None
+        and len(shape) == len(expected)
+        and all(size is None or size == got for (_, size), got in zip(expected, shape, strict=True))
     ):
         return
     letters = ", ".join(letter for letter, _ in expected)
     sizes = ", ".join("any" if size is None else str(size) for _, size in expected)
-    raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {list(shape)}")
+    got = type(tensor).__name__ if shape is None else list(shape)
+    raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {got}")
 
 
 def check_range(least, most=None, **values):

@@ -114,9 +114,7 @@ class DotGatConv(nn.Module):
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
         options = masked(edge_mask)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        out = ops.dot_product_attention(
-            graph, query, key, value, edge_weight=edge_weight, dropout=dropout, **options
-        )
+        out = ops.dot_product_attention(graph, query, key, value, edge_weight=edge_weight, dropout=dropout, **options)
         if not get_attention:
             return out
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.

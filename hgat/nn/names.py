@@ -79,7 +79,7 @@ def reorder_children(state, prefix, order):
         start = f"{prefix}{number}."
         for key, value in found.items():
             if key.startswith(start):
-                state[f"{prefix}{place}.{key[len(start):]}"] = value
+                state[f"{prefix}{place}.{key[len(start) :]}"] = value
 
 
 def names_of(name, names):
@@ -95,7 +95,9 @@ def check_etypes(etypes):
     """`etypes` as a tuple of canonical triples; GraphError for anything else, such as bare names, and for a double."""
     advice = "as graph.canonical_etypes gives them"
     if isinstance(etypes, str) or not isinstance(etypes, Sequence):
-        raise GraphError(f"etypes: expected a list of (source type, relation, destination type), {advice}, got {etypes!r}")
+        raise GraphError(
+            f"etypes: expected a list of (source type, relation, destination type), {advice}, got {etypes!r}"
+        )
     for etype in etypes:
         parts = etype if isinstance(etype, (tuple, list)) else ()
         if len(parts) != 3 or not all(isinstance(part, str) for part in parts):
