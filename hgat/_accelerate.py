@@ -86,9 +86,10 @@ class Acceleration:
 def accelerate(model):
     """Turn DGL's attention layers in `model` into hgat's, in place: same parameters, same results.
 
-    Every dgl.nn.GATConv, GATv2Conv, EdgeGATConv, DotGatConv, HGTConv, EGATConv and AGNNConv in the module tree becomes the layer of the
-    same name in hgat.nn, whatever holds it (Sequential, ModuleList, ModuleDict, dgl.nn.HeteroGraphConv, a module of
-    your own), also where the model itself is such a layer. The object stays and only its class changes, so whatever
+    Every dgl.nn.GATConv, GATv2Conv, EdgeGATConv, DotGatConv, HGTConv, EGATConv and AGNNConv in the module tree becomes
+    the layer of the same name in hgat.nn, whatever holds it (Sequential, ModuleList, ModuleDict,
+    dgl.nn.HeteroGraphConv, a module of your own), also where the model itself is such a layer. The object stays and
+    only its class changes, so whatever
     refers to it goes on as before: optimisers, names and state dicts, train or eval mode, device and type, dropout
     rates, activation, residual, a layer or a projection in two places. No random number is drawn, and a second call
     finds nothing to do.

@@ -41,8 +41,8 @@ class EGATConv(nn.Module):
     unlike the graph and for a size out of range.
 
     Paper: Kaminski et al. 2021, "Rossmann-Toolbox: a deep learning-based protocol for the prediction and design of
-    cofactor specificity in Rossmann fold proteins", after DGL's documentation of the layer. Differs from DGL: bias=False
-    is served, which DGL 2.1 cannot build, and so is one tensor on a block.
+    cofactor specificity in Rossmann fold proteins", after DGL's documentation of the layer. Differs from DGL:
+    bias=False is served, which DGL 2.1 cannot build, and so is one tensor on a block.
     """
 
     def __init__(self, in_node_feats, in_edge_feats, out_node_feats, out_edge_feats, num_heads, bias=True):
