@@ -18,6 +18,7 @@ __all__ = [
     "check_range",
     "check_shape",
     "check_whole",
+    "is_whole",
 ]
 
 
@@ -82,10 +83,14 @@ def check_range(least, most=None, **values):
             raise ShapeError(f"{name}: expected {bound}, got {value!r}")
 
 
+def is_whole(value, least=None):
+    """True for a whole number, no bool, of `least` or more."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and (least is None or value >= least)
+
+
 def check_whole(least, **values):
     """Raise ShapeError unless every given value is a whole number, `least` or more; None values are left out."""
     for name, value in values.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= least):
-            bound = f"{least} or more" if whole else f"a whole number, {least} or more"
+        if value is not None and not is_whole(value, least):
+            bound = f"{least} or more" if is_whole(value) else f"a whole number, {least} or more"
             raise ShapeError(f"{name}: expected {bound}, got {value!r}")

@@ -1,7 +1,6 @@
 """DySAT as a whole model, on snapshots of one node type or of many."""
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Literal
 
 import dgl
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
+from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole, is_whole
 from hgat.graph import csr
 from hgat.graph.metapath import metapaths, union
 from hgat.graph.relations import join
@@ -84,7 +83,11 @@ class DySAT(nn.Module):
             raise RecipeError(f"model.paths: expected meta-paths with structural 'han' and none else, got {paths}")
         width = hidden * heads[-1]
         given = isinstance(temporal_heads, Sequence) and not isinstance(temporal_heads, str)
-        if not given or not temporal_heads or not all(_divides(count, width) for count in temporal_heads):
+        if (
+            not given
+            or not temporal_heads
+            or not all(is_whole(count, 1) and width % count == 0 for count in temporal_heads)
+        ):
             got = list(temporal_heads) if given else repr(temporal_heads)
             raise RecipeError(f"model.temporal_heads: expected divisors of the width {width}, one per layer, got {got}")
         options = {**rates, "negative_slope": negative_slope}
@@ -178,10 +181,6 @@ def _check_snapshots(snapshots, name="snapshots"):
     if not isinstance(snapshots, Snapshots):
         got = type(snapshots).__name__
         raise GraphError(f"{name}: expected what hgat.graph.snapshots gives, which cuts a graph into steps, got {got}")
-
-
-def _divides(count, width):
-    return isinstance(count, Integral) and count >= 1 and width % count == 0
 
 
 class _Plain(nn.Module):

@@ -1,12 +1,11 @@
 """GAT as a whole model."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError, check_range, check_whole
+from hgat.errors import RecipeError, check_range, check_whole, is_whole
 from hgat.models._batches import one_type, over_layers
 from hgat.nn import GATConv
 
@@ -84,7 +83,7 @@ def check_settings(heads, hidden, **rates):
 def check_heads(name, heads):
     """Raise RecipeError unless `heads` is a list of numbers of heads."""
     given = isinstance(heads, Sequence) and not isinstance(heads, str)
-    if not given or not heads or not all(isinstance(h, Integral) and h is not True and h >= 1 for h in heads):
+    if not given or not heads or not all(is_whole(count, 1) for count in heads):
         got = list(heads) if given else repr(heads)
         raise RecipeError(f"{name}: expected a number of heads per layer, each 1 or more, got {got}")
 

@@ -1,14 +1,13 @@
 """HAN: node-level attention inside each meta-path, then attention over the meta-paths."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hgat import ops
-from hgat.errors import GraphError, ShapeError, check_shape
+from hgat.errors import GraphError, ShapeError, check_shape, is_whole
 from hgat.graph.metapath import views as as_views
 from hgat.nn.common import (
     check_activation,
@@ -72,12 +71,13 @@ class HANConv(NamedState):
     ):
         super().__init__()
         check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads, semantic_feats=semantic_feats)
-        if isinstance(num_metapaths, Integral) and not isinstance(num_metapaths, bool):
+        if is_whole(num_metapaths):
             check_sizes(num_metapaths=num_metapaths)
             self.metapaths = None
         else:
-            self.metapaths = names_of("num_metapaths", num_metapaths)
-            num_metapaths = len(self.metapaths)
+            names = names_of("num_metapaths", num_metapaths)
+            num_metapaths = len(names)
+            self.metapaths = None if _are_numbers(names) else names
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop)
         check_number(negative_slope=negative_slope)
         check_activation(activation)
@@ -130,7 +130,7 @@ class HANConv(NamedState):
         names = tuple(views.names)
         if len(names) != self._num_metapaths:
             raise GraphError(f"views: expected {self._num_metapaths} meta-paths, got {len(names)}")
-        if names == tuple(map(str, range(len(names)))):  # what hgat.graph.union calls graphs without names
+        if _are_numbers(names):
             return None
         if self.metapaths is None:
             self.metapaths = names_of("views", names)
@@ -198,3 +198,8 @@ class HANConv(NamedState):
             return out
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.
         return out, (ops.additive_weights(views.graph, *scores, **options).clone(), beta)
+
+
+def _are_numbers(names):
+    """Whether the names are what hgat.graph.union calls graphs that were given none."""
+    return names == tuple(map(str, range(len(names))))

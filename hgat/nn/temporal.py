@@ -1,12 +1,10 @@
 """Self-attention of every node over its own past."""
 
-from numbers import Integral
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import ShapeError, check_shape
+from hgat.errors import ShapeError, check_shape, is_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
 from hgat.ops import dispatch
 
@@ -58,9 +56,9 @@ class TemporalAttention(WideParameters):
             raise ShapeError(f"position: expected 'learned', 'time' or 'none', got {position!r}")
         if scale not in ("sqrt_d", "sqrt_T"):
             raise ShapeError(f"scale: expected 'sqrt_d' or 'sqrt_T', got {scale!r}")
-        if not isinstance(num_heads, Integral) or num_heads < 1 or feats % num_heads:
+        if not is_whole(num_heads, 1) or feats % num_heads:
             raise ShapeError(f"num_heads: expected a divisor of F = {feats}, got {num_heads!r}")
-        if position == "learned" and (not isinstance(num_steps, Integral) or num_steps < 1):
+        if position == "learned" and not is_whole(num_steps, 1):
             raise ShapeError(f"num_steps: expected 1 or more for learned positions, got {num_steps!r}")
         self._feats, self._num_heads = feats, num_heads
         self.position, self.scale, self.residual = position, scale, residual
