@@ -19,6 +19,7 @@ from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 from hgat.nn.snapshotgat import SnapshotGATConv
 from hgat.nn.temporal import TemporalAttention
 from hgat.nn.tgat import TGATConv, TimeEncoding
+from hgat.ops import edge_softmax
 
 __all__ = [
     "AGNNConv",
@@ -36,6 +37,7 @@ __all__ = [
     "TGATConv",
     "TemporalAttention",
     "TimeEncoding",
+    "edge_softmax",
 ]
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from hgat import ops
 from hgat.errors import ShapeError
-from hgat.nn.common import check_floats, check_in_degrees, check_number, masked
+from hgat.nn.common import check_floats, check_in_degrees, check_number
 
 __all__ = ["AGNNConv"]
 
@@ -53,7 +53,7 @@ class AGNNConv(nn.Module):
         else:
             query = F.normalize(at_dst.reshape(len(at_dst), heads, shape[-1]), p=2, dim=-1)
         # beta is learned, so it rides on the queries; the operator's scale is a number.
-        out = ops.dot_product_attention(graph, self.beta * query, key, value, scale=1.0, **masked(edge_mask))
+        out = ops.dot_product_attention(graph, self.beta * query, key, value, scale=1.0, edge_mask=edge_mask)
         return out.reshape(graph.num_dst_nodes(), *shape)
 
     def _ends(self, graph, feat):

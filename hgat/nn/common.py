@@ -31,7 +31,6 @@ __all__ = [
     "feature_pair",
     "glorot_",
     "linear_pair",
-    "masked",
     "negative_slope",
     "projected_ends",
     "projections",
@@ -251,17 +250,19 @@ def check_plain(name, *tensors):
             raise ShapeError(f"{name}: expected [N, F], got {list(tensor.shape)}")
 
 
-def edge_column(edge_weight):
-    """edge_weight [E] or, as DGL's layers take it, with axes of size 1 behind, as [E]; [E, H] as it is."""
-    if not isinstance(edge_weight, torch.Tensor) or edge_weight.dim() < 2:
-        return edge_weight
-    return edge_weight.flatten() if edge_weight.shape[1:].numel() == 1 else edge_weight
+def edge_column(values, copies=1):
+    """A weight or a mask of edges as the operators take it: [E], also of [E, 1] as DGL's layers take it, or [E, H].
+
+    copies: how often the heads are repeated for features with further axes.
+    """
+    if not isinstance(values, torch.Tensor) or values.dim() < 2:
+        return values
+    return values.flatten() if values.shape[1:].numel() == 1 else repeated(values, copies)
 
 
 def repeated(tensor, copies):
-    """What stands for every edge and head, [E, H], once for each of `copies`; [E] and None as they are."""
-    several = isinstance(tensor, torch.Tensor) and tensor.dim() == 2 and copies > 1
-    return tensor.repeat(1, copies) if several else tensor
+    """What stands for every edge and head, [E, H], once for each of `copies`."""
+    return tensor.repeat(1, copies) if copies > 1 and tensor.dim() == 2 else tensor
 
 
 def weighted(alpha, edge_weight):
@@ -280,14 +281,6 @@ def edge_features(layer, graph, edge_feat):
     if edge_feat is not None:
         check_floats("edge_feat", edge_feat, weight_of(layer.fc_edge))
         check_shape("edge_feat", edge_feat, ("E", graph.num_edges()), ("F_e", width))
-
-
-def masked(edge_mask, copies=1):
-    """The operators' keyword for `edge_mask` [E] or [E, H], True where an edge takes part; none for None.
-
-    copies: how often the heads are repeated for features with further axes.
-    """
-    return {} if edge_mask is None else {"edge_mask": repeated(edge_mask, copies)}
 
 
 def drop_edges(graph, rate, edge_mask, device):

@@ -14,7 +14,6 @@ from hgat.nn.common import (
     edge_column,
     feature_pair,
     linear_pair,
-    masked,
     projected_ends,
     projections,
     weighted,
@@ -112,11 +111,12 @@ class DotGatConv(nn.Module):
         edge_weight = edge_column(edge_weight)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
-        options = masked(edge_mask)
+        edge_mask = edge_column(edge_mask)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        out = ops.dot_product_attention(graph, query, key, value, edge_weight=edge_weight, dropout=dropout, **options)
+        given = {"edge_weight": edge_weight, "edge_mask": edge_mask}
+        out = ops.dot_product_attention(graph, query, key, value, dropout=dropout, **given)
         if not get_attention:
             return out
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.
-        alpha = weighted(ops.dot_product_weights(graph, query, key, **options).clone(), edge_weight)
+        alpha = weighted(ops.dot_product_weights(graph, query, key, edge_mask=edge_mask).clone(), edge_weight)
         return out, alpha.unsqueeze(-1)

@@ -19,7 +19,6 @@ from hgat.nn.common import (
     feature_pair,
     glorot_,
     linear_pair,
-    masked,
     negative_slope,
     projected_ends,
     projections,
@@ -127,8 +126,8 @@ class EdgeGATConv(nn.Module):
         )
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
-        edge_weight = repeated(edge_column(edge_weight), copies)
-        options = {"negative_slope": negative_slope(self), **masked(edge_mask, copies)}
+        edge_weight = edge_column(edge_weight, copies)
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         alpha = ops.additive_weights(graph, *scores, **options)
         dropped = attention_dropout(alpha, self.attn_drop.p) if self.attn_drop.training else alpha
         dropped = weighted(dropped, edge_weight)

@@ -6,7 +6,7 @@ from torch import nn
 
 from hgat import ops
 from hgat.errors import check_shape
-from hgat.graph.csr import edges
+from hgat.graph.csr import reverse
 from hgat.nn.common import (
     both_ends,
     check_floats,
@@ -16,7 +16,6 @@ from hgat.nn.common import (
     edge_column,
     feature_pair,
     glorot_,
-    masked,
     weight_of,
     weighted,
 )
@@ -75,13 +74,12 @@ class EGATConv(nn.Module):
         check_plain("nfeats", h_src, h_dst)
         check_floats("efeats", efeats, weight_of(self.fc_fij))
         check_shape("efeats", efeats, ("E", graph.num_edges()), ("F_e", self._in_edge_feats))
-        src, _ = edges(graph, h_src.device)
         per_head = self._num_heads, self._out_edge_feats
-        f = self.fc_ni(h_src).index_select(0, src) + ops.copy_v(graph, self.fc_nj(h_dst)) + self.fc_fij(efeats)
+        f = ops.copy_v(reverse(graph), self.fc_ni(h_src)) + ops.copy_v(graph, self.fc_nj(h_dst)) + self.fc_fij(efeats)
         if self.bias is not None:
             f = f + self.bias
         f = F.leaky_relu(f).unflatten(-1, per_head)
-        alpha = ops.edge_softmax(graph, (f * self.attn).sum(-1), **masked(edge_mask))
+        alpha = ops.edge_softmax(graph, (f * self.attn).sum(-1), edge_mask=edge_column(edge_mask))
         dropped = weighted(alpha, edge_column(edge_weight))
         value = self.fc_node_src(h_src).unflatten(-1, (self._num_heads, self._out_node_feats))
         out = ops.weighted_sum(graph, value, dropped)

@@ -21,7 +21,6 @@ from hgat.nn.common import (
     feature_pair,
     glorot_,
     linear_pair,
-    masked,
     negative_slope,
     projected_ends,
     projections,
@@ -152,10 +151,10 @@ class GATConv(nn.Module):
             score_src = score_src * scale.unsqueeze(1)
         copies = prefix[1:].numel()
         score_edge = None if edge_feat is None else repeated(self.fc_edge(edge_feat), copies)
-        edge_weight = repeated(edge_column(edge_weight), copies)
+        edge_weight = edge_column(edge_weight, copies)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
-        options = {"negative_slope": negative_slope(self), **masked(edge_mask, copies)}
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         out = ops.additive_attention(
             graph,
             with_extra_axes(self.value_drop(value), prefix),

@@ -19,7 +19,6 @@ from hgat.nn.common import (
     edge_features,
     feature_pair,
     glorot_,
-    masked,
     negative_slope,
     projected_ends,
     residual_linear,
@@ -128,7 +127,7 @@ class GATv2Conv(nn.Module):
         edge_weight = edge_column(edge_weight)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, feat_src.device)
-        options = {"negative_slope": negative_slope(self), **masked(edge_mask)}
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         out = ops.gatv2_attention(graph, *ends, feat_edge, edge_weight=edge_weight, dropout=dropout, **options)
         out = add_residual(out, self.res_fc, h_dst, shape)

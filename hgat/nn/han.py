@@ -16,8 +16,8 @@ from hgat.nn.common import (
     check_number,
     check_rates,
     check_sizes,
+    edge_column,
     glorot_,
-    masked,
     negative_slope,
 )
 from hgat.nn.fusion import SemanticAttention
@@ -185,7 +185,7 @@ class HANConv(NamedState):
             attn_l, attn_r, bias = attn_l[order], attn_r[order], None if bias is None else bias[order]
         value, at_dst = self._project(views, feat, fc)
         scores = self._scores(views, value, at_dst, attn_l, attn_r)
-        options = {"negative_slope": negative_slope(self), **masked(edge_mask)}
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         z = ops.additive_attention(views.graph, self.value_drop(value), *scores, dropout=dropout, **options)
         z = z.view(views.num_views, views.num_dst, self._num_heads * self._out_feats)

@@ -17,7 +17,6 @@ from hgat.nn.common import (
     check_number,
     check_rates,
     check_sizes,
-    masked,
     negative_slope,
 )
 from hgat.nn.names import NamedState, StateError, check_etypes, order_of, reorder
@@ -171,7 +170,7 @@ class RGATConv(NamedState):
         value, key, query = self._project(joined, feat)
         run, scores, slope = self._scores(joined, query, key)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        options = {"negative_slope": slope, **masked(_edge_mask(joined, edge_mask, self._num_heads))}
+        options = {"negative_slope": slope, "edge_mask": _edge_mask(joined, edge_mask, self._num_heads)}
         out = ops.additive_attention(run, value, *scores, dropout=dropout, **options)
         if self.softmax == "within":
             out = ops.weighted_sum(joined.collect, out, out.new_ones((len(joined.target), self._num_heads)))

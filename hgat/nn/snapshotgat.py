@@ -15,7 +15,6 @@ from hgat.nn.common import (
     check_rates,
     check_sizes,
     end_scores,
-    masked,
     negative_slope,
 )
 
@@ -86,7 +85,7 @@ class SnapshotGATConv(nn.Module):
     def forward(self, snapshots, feat=None, get_attention=False, *, edge_mask=None):
         graph, feat, steps = self._input(snapshots, feat)
         value = self._project(self.fc, feat)
-        dropout, options = self.attn_drop.p if self.attn_drop.training else 0.0, masked(edge_mask)
+        dropout, options = self.attn_drop.p if self.attn_drop.training else 0.0, {"edge_mask": edge_mask}
         if self.score == "gat":
             scores, options["negative_slope"] = self._scores(graph, feat, value, steps)
             out = ops.additive_attention(graph, value, *scores, dropout=dropout, **options)

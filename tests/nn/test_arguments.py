@@ -102,7 +102,7 @@ def test_no_graph_to_a_model(what):
     assert GAT(IN, 3)(graph, feat).shape == (23, 3)
 
 
-WRONG_SIZES = [0, -1, 2.0, "4", True, (1, 2, 3), torch.tensor(3), float("nan")]
+WRONG_SIZES = [0, -1, 2.0, "4", True, float("nan")]
 SIZES = [(name, size) for name, layer in LAYERS.items() for size in layer.sizes]
 
 

@@ -7,6 +7,7 @@ import torch
 from catalogue import LAYERS, tensors
 
 from hgat import ops
+from hgat.kernels import cpu
 
 ATTENTIVE = [
     name for name, layer in LAYERS.items() if "get_attention" in inspect.signature(layer.build().forward).parameters
@@ -32,11 +33,12 @@ def _gradients(layer, name, options, overwrite):
     return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
+@pytest.mark.parametrize("backend", ["dgl", "native"] if cpu.available() else ["dgl"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(("name", "options"), CALLS, ids=str)
-def test_gradients_are_those_of_outputs_left_alone(name, options, training):
+def test_gradients_are_those_of_outputs_left_alone(name, options, training, backend):
     layer = LAYERS[name].build().train(training)
-    with ops.use_backend("dgl"):
+    with ops.use_backend(backend):
         expected = _gradients(layer, name, options, False)
         found = _gradients(layer, name, options, True)
     for got, want in zip(found, expected, strict=True):
