@@ -356,7 +356,11 @@ class WideParameters(nn.Module):
 
     def _apply(self, fn, recurse=True):
         before = {name: self._parameters.get(name) for name in self._wide}
-        before = {name: (p.detach(), p.grad) for name, p in before.items() if p is not None}
+        before = {
+            name: (p.detach(), None if p.grad is None else p.grad.detach())
+            for name, p in before.items()
+            if p is not None
+        }
         super()._apply(fn, recurse)
         for name, (data, grad) in before.items():
             parameter = self._parameters[name]
