@@ -4,7 +4,8 @@ Every error that a user can cause is an `HgatError`: its message is one sentence
 and what came. The command line prints that sentence and exits with status 2.
 """
 
-from numbers import Integral, Real
+import operator
+from numbers import Real
 
 __all__ = [
     "HgatError",
@@ -84,8 +85,14 @@ def check_range(least, most=None, **values):
 
 
 def is_whole(value, least=None):
-    """True for a whole number, no bool, of `least` or more."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and (least is None or value >= least)
+    """True for a whole number of `least` or more: an int, NumPy's, a tensor that holds one; not True or False."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) is not None and "bool" in str(value.dtype):
+        return False
+    try:
+        value = operator.index(value)
+    except (TypeError, RuntimeError):  # a tensor on another device than the CPU cannot be read everywhere
+        return False
+    return least is None or value >= least
 
 
 def check_whole(least, **values):

@@ -1,5 +1,6 @@
 """What the layers share: their arguments' checks, ends of an edge, the zero-in-degree rule, residuals, masks."""
 
+import operator
 from collections.abc import Sequence
 from numbers import Real
 
@@ -52,25 +53,22 @@ def glorot_(*tensors):
 
 
 def feature_pair(in_feats, name="in_feats"):
-    """(width at the source, width at the destination). Raises ShapeError for anything but one width or two."""
-    if not isinstance(in_feats, tuple):
-        check_whole(1, **{name: in_feats})
-        return in_feats, in_feats
+    """(width at the source, width at the destination), ints. Raises ShapeError for anything but one width or two."""
+    if not isinstance(in_feats, (tuple, list)):
+        (width,) = check_sizes(**{name: in_feats})
+        return width, width
     if len(in_feats) != 2:
         raise ShapeError(f"{name}: expected F or (F_src, F_dst), got {in_feats!r}")
-    check_whole(1, **{f"{name}[0]": in_feats[0], f"{name}[1]": in_feats[1]})
-    for end, width in enumerate(in_feats):
-        if width is None:
-            raise ShapeError(f"{name}[{end}]: expected a whole number, 1 or more, got None")
-    return in_feats
+    return check_sizes(**{f"{name}[0]": in_feats[0], f"{name}[1]": in_feats[1]})
 
 
 def check_sizes(**sizes):
-    """Raise ShapeError unless every size is a whole number, 1 or more; None is none."""
+    """The sizes as ints; ShapeError unless every one is a whole number, 1 or more."""
     for name, size in sizes.items():
         if size is None:
             raise ShapeError(f"{name}: expected a whole number, 1 or more, got None")
     check_whole(1, **sizes)
+    return tuple(operator.index(size) for size in sizes.values())
 
 
 def check_number(**numbers):
@@ -96,11 +94,11 @@ def check_activation(activation):
 
 def linear_pair(layer, in_feats, out_width, bias=False):
     """Give `layer` DGL's projections: `fc_src` and `fc_dst` for a pair of widths, one `fc` for a single width."""
-    if isinstance(in_feats, tuple):
-        layer.fc_src = nn.Linear(in_feats[0], out_width, bias=bias)
-        layer.fc_dst = nn.Linear(in_feats[1], out_width, bias=bias)
+    if isinstance(in_feats, (tuple, list)):
+        layer.fc_src = nn.Linear(layer._in_src_feats, out_width, bias=bias)
+        layer.fc_dst = nn.Linear(layer._in_dst_feats, out_width, bias=bias)
     else:
-        layer.fc = nn.Linear(in_feats, out_width, bias=bias)
+        layer.fc = nn.Linear(layer._in_src_feats, out_width, bias=bias)
 
 
 def projections(layer):

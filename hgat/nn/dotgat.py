@@ -64,9 +64,8 @@ class DotGatConv(nn.Module):
         edge_drop=0.0,
     ):
         super().__init__()
-        in_feats = tuple(in_feats) if isinstance(in_feats, list) else in_feats
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
-        check_sizes(out_feats=out_feats, num_heads=num_heads)
+        out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
         check_whole(1, key_feats=key_feats)
         check_rates(attn_drop=attn_drop, edge_drop=edge_drop)
         self._out_feats, self._num_heads, self._key_feats = out_feats, num_heads, key_feats

@@ -71,9 +71,9 @@ class EdgeGATConv(nn.Module):
         edge_drop=0.0,
     ):
         super().__init__()
-        in_feats = tuple(in_feats) if isinstance(in_feats, list) else in_feats
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
-        check_sizes(edge_feats=edge_feats, out_feats=out_feats, num_heads=num_heads)
+        sizes = check_sizes(edge_feats=edge_feats, out_feats=out_feats, num_heads=num_heads)
+        edge_feats, out_feats, num_heads = sizes
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop, edge_drop=edge_drop)
         check_number(negative_slope=negative_slope)
         check_activation(activation)

@@ -47,8 +47,9 @@ class EGATConv(nn.Module):
     def __init__(self, in_node_feats, in_edge_feats, out_node_feats, out_edge_feats, num_heads, bias=True):
         super().__init__()
         self._in_src_node_feats, self._in_dst_node_feats = feature_pair(in_node_feats, "in_node_feats")
-        check_sizes(in_edge_feats=in_edge_feats, out_node_feats=out_node_feats, out_edge_feats=out_edge_feats)
-        check_sizes(num_heads=num_heads)
+        sizes = check_sizes(in_edge_feats=in_edge_feats, out_node_feats=out_node_feats, out_edge_feats=out_edge_feats)
+        in_edge_feats, out_node_feats, out_edge_feats = sizes
+        (num_heads,) = check_sizes(num_heads=num_heads)
         self._num_heads, self._in_edge_feats = num_heads, in_edge_feats
         self._out_node_feats, self._out_edge_feats = out_node_feats, out_edge_feats
         width = num_heads * out_edge_feats

@@ -80,9 +80,8 @@ class GATConv(nn.Module):
         use_symmetric_norm=False,
     ):
         super().__init__()
-        in_feats = tuple(in_feats) if isinstance(in_feats, list) else in_feats
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
-        check_sizes(out_feats=out_feats, num_heads=num_heads)
+        out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
         check_whole(0, edge_feats=edge_feats)
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop, edge_drop=edge_drop)
         check_number(negative_slope=negative_slope)

@@ -69,9 +69,8 @@ class GATv2Conv(nn.Module):
         edge_drop=0.0,
     ):
         super().__init__()
-        in_feats = tuple(in_feats) if isinstance(in_feats, list) else in_feats
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
-        check_sizes(out_feats=out_feats, num_heads=num_heads)
+        out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
         check_whole(0, edge_feats=edge_feats)
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop, edge_drop=edge_drop)
         check_number(negative_slope=negative_slope)
@@ -81,7 +80,7 @@ class GATv2Conv(nn.Module):
         self._allow_zero_in_degree = allow_zero_in_degree
         self.share_weights, self.bias, self.edge_drop = share_weights, bias, edge_drop
         self.fc_src = nn.Linear(self._in_src_feats, width, bias=bias)
-        shared = share_weights and not isinstance(in_feats, tuple)
+        shared = share_weights and not isinstance(in_feats, (tuple, list))
         self.fc_dst = self.fc_src if shared else nn.Linear(self._in_dst_feats, width, bias=bias)
         if edge_feats:
             self.fc_edge = nn.Linear(edge_feats, width, bias=False)

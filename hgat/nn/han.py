@@ -70,14 +70,15 @@ class HANConv(NamedState):
         value_drop=0.0,
     ):
         super().__init__()
-        check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads, semantic_feats=semantic_feats)
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
         if is_whole(num_metapaths):
-            check_sizes(num_metapaths=num_metapaths)
+            (num_metapaths,) = check_sizes(num_metapaths=num_metapaths)
             self.metapaths = None
         else:
             names = names_of("num_metapaths", num_metapaths)
             num_metapaths = len(names)
             self.metapaths = None if _are_numbers(names) else names
+        (semantic_feats,) = check_sizes(semantic_feats=semantic_feats)
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop)
         check_number(negative_slope=negative_slope)
         check_activation(activation)

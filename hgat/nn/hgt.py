@@ -40,8 +40,8 @@ class HGTConv(nn.Module):
 
     def __init__(self, in_size, head_size, num_heads, num_ntypes, num_etypes, dropout=0.2, use_norm=False):
         super().__init__()
-        check_sizes(in_size=in_size, head_size=head_size, num_heads=num_heads)
-        check_sizes(num_ntypes=num_ntypes, num_etypes=num_etypes)
+        in_size, head_size, num_heads = check_sizes(in_size=in_size, head_size=head_size, num_heads=num_heads)
+        num_ntypes, num_etypes = check_sizes(num_ntypes=num_ntypes, num_etypes=num_etypes)
         check_rates(dropout=dropout)
         width = num_heads * head_size
         self.in_size, self.head_size, self.num_heads = in_size, head_size, num_heads

@@ -74,7 +74,8 @@ class RGATConv(NamedState):
     ):
         super().__init__()
         self.etypes = check_etypes(etypes)
-        check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads, attn_feats=attn_feats)
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        (attn_feats,) = check_sizes(attn_feats=attn_feats)
         check_whole(1, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop)
         check_number(negative_slope=negative_slope)

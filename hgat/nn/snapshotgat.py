@@ -55,7 +55,7 @@ class SnapshotGATConv(nn.Module):
         score="gat",
     ):
         super().__init__()
-        check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop)
         check_number(negative_slope=negative_slope)
         check_activation(activation)

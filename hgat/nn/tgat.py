@@ -92,7 +92,8 @@ class TGATConv(nn.Module):
         norm=True,
     ):
         super().__init__()
-        check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads, time_feats=time_feats)
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        (time_feats,) = check_sizes(time_feats=time_feats)
         check_whole(0, edge_feats=edge_feats)
         check_rates(attn_drop=attn_drop, out_drop=out_drop)
         self._in_feats, self._edge_feats, self._num_heads = in_feats, edge_feats, num_heads

@@ -5,6 +5,7 @@ import inspect
 
 import dgl.nn
 import dgl.nn.functional
+import numpy as np
 import pytest
 import torch
 from catalogue import EDGE, HEADS, IN, OUT
@@ -126,3 +127,15 @@ def test_our_names_stay_ours():
     scope = {}
     exec("from hgat.nn import *", scope)
     assert scope["GATConv"] is module.GATConv
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.int32, torch.tensor], ids=["int64", "int32", "tensor"])
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "DotGatConv"])
+def test_sizes_as_counting_gives_them(name, whole):
+    """labels.max() + 1 is a number of classes, too, and serves in DGL's layers."""
+    graph = build("homogeneous")
+    for width in (whole(IN), (whole(IN), whole(IN))):
+        layer = getattr(hnn, name)(width, whole(OUT), whole(HEADS))
+        feat = torch.randn(23, IN)
+        out = layer(graph, (feat, feat) if isinstance(width, tuple) else feat)
+        assert out.shape == (23, HEADS, OUT) and type(layer._out_feats) is int

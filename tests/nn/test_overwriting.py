@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 from catalogue import LAYERS, tensors
+from systems import SYSTEMS, stage
 
 from hgat import ops
 from hgat.kernels import cpu
@@ -60,3 +61,35 @@ def test_no_tensor_shares_memory_with_another(name, options):
                 assert torch.equal(other, before)
         for now, before in zip((*layer.parameters(), *layer.buffers()), owned, strict=True):
             assert torch.equal(now, before)
+
+
+@pytest.mark.parametrize("backend", ["dgl", "native"] if cpu.available() else ["dgl"])
+@pytest.mark.parametrize(
+    "name", ["GATConv", "GATConv, bare", "GATv2Conv", "EdgeGATConv", "RGATConv", "HANConv", "SnapshotGATConv"]
+)
+def test_an_activation_that_overwrites(name, backend):
+    name, _, kind = name.partition(", ")
+    options = {"bias": False} if kind else {}
+    layer, other = (LAYERS[name].build(**options, activation=torch.nn.ReLU(inplace=value)) for value in (True, False))
+    other.load_state_dict(layer.state_dict())
+    with ops.use_backend(backend):
+        for got, want in zip(*(_gradients(one, name, {}, False) for one in (layer, other)), strict=True):
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, form) for name, system in SYSTEMS.items() for form in system.forms], ids=str
+)
+def test_outputs_of_models(name, settings):
+    torch.manual_seed(0)
+    graph, feat = stage(name)
+    model = SYSTEMS[name].model.for_graph(graph, feat, 5, SYSTEMS[name].target, **settings).eval()
+    cotangent = torch.randn(graph.num_nodes(SYSTEMS[name].target) if hasattr(graph, "num_nodes") else 11, 5)
+    found = []
+    for overwrite in (False, True):
+        out = model(graph, feat)
+        if overwrite:
+            out += 1.0
+        found.append(torch.autograd.grad((out * cotangent).sum(), list(model.parameters()), allow_unused=True))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)
