@@ -16,6 +16,7 @@ __all__ = [
     "RecipeError",
     "TrainingError",
     "OutputError",
+    "brief",
     "check_range",
     "check_shape",
     "check_whole",
@@ -74,6 +75,15 @@ def check_shape(name, tensor, *expected):
     raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {got}")
 
 
+def brief(value):
+    """`value` as it is written where that is short and on one line, else its type."""
+    try:
+        text = repr(value)
+    except Exception:  # what cannot be written down is not worth an error of its own
+        text = ""
+    return text if text and len(text) <= 80 and "\n" not in text else f"a {type(value).__name__}"
+
+
 def check_range(least, most=None, **values):
     """Raise ShapeError unless every given value is a number from `least` to `most`; None values are left out."""
     for name, value in values.items():
@@ -81,7 +91,7 @@ def check_range(least, most=None, **values):
         # Written so that NaN, which compares with nothing, is out of range.
         if value is not None and not (number and value >= least and (most is None or value <= most)):
             bound = f"{least} or more" if most is None else f"a number from {least} to {most}"
-            raise ShapeError(f"{name}: expected {bound}, got {value!r}")
+            raise ShapeError(f"{name}: expected {bound}, got {brief(value)}")
 
 
 def is_whole(value, least=None):
@@ -100,4 +110,4 @@ def check_whole(least, **values):
     for name, value in values.items():
         if value is not None and not is_whole(value, least):
             bound = f"{least} or more" if is_whole(value) else f"a whole number, {least} or more"
-            raise ShapeError(f"{name}: expected {bound}, got {value!r}")
+            raise ShapeError(f"{name}: expected {bound}, got {brief(value)}")

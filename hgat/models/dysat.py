@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole, is_whole
+from hgat.errors import GraphError, RecipeError, ShapeError, brief, check_shape, check_whole, is_whole
 from hgat.graph import csr
 from hgat.graph.metapath import metapaths, union
 from hgat.graph.relations import join
@@ -88,7 +88,7 @@ class DySAT(nn.Module):
             or not temporal_heads
             or not all(is_whole(count, 1) and width % count == 0 for count in temporal_heads)
         ):
-            got = list(temporal_heads) if given else repr(temporal_heads)
+            got = list(temporal_heads) if given else brief(temporal_heads)
             raise RecipeError(f"model.temporal_heads: expected divisors of the width {width}, one per layer, got {got}")
         options = {**rates, "negative_slope": negative_slope}
         if structural in ("rgat", "han"):

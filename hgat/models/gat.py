@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError, check_range, check_whole, is_whole
+from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.models._batches import one_type, over_layers
 from hgat.nn import GATConv
 
@@ -84,7 +84,7 @@ def check_heads(name, heads):
     """Raise RecipeError unless `heads` is a list of numbers of heads."""
     given = isinstance(heads, Sequence) and not isinstance(heads, str)
     if not given or not heads or not all(is_whole(count, 1) for count in heads):
-        got = list(heads) if given else repr(heads)
+        got = list(heads) if given else brief(heads)
         raise RecipeError(f"{name}: expected a number of heads per layer, each 1 or more, got {got}")
 
 

@@ -8,7 +8,7 @@ import dgl
 import torch
 from torch import nn
 
-from hgat.errors import GraphError, ShapeError, check_range, check_shape, check_whole
+from hgat.errors import GraphError, ShapeError, brief, check_range, check_shape, check_whole
 from hgat.graph import csr
 
 __all__ = [
@@ -58,7 +58,7 @@ def feature_pair(in_feats, name="in_feats"):
         (width,) = check_sizes(**{name: in_feats})
         return width, width
     if len(in_feats) != 2:
-        raise ShapeError(f"{name}: expected F or (F_src, F_dst), got {in_feats!r}")
+        raise ShapeError(f"{name}: expected F or (F_src, F_dst), got {brief(in_feats)}")
     return check_sizes(**{f"{name}[0]": in_feats[0], f"{name}[1]": in_feats[1]})
 
 
@@ -75,7 +75,7 @@ def check_number(**numbers):
     """Raise ShapeError unless every value is a finite number."""
     for name, value in numbers.items():
         if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) < float("inf"):
-            raise ShapeError(f"{name}: expected a finite number, got {value!r}")
+            raise ShapeError(f"{name}: expected a finite number, got {brief(value)}")
 
 
 def check_rates(**rates):
@@ -89,7 +89,7 @@ def check_rates(**rates):
 def check_activation(activation):
     """Raise ShapeError unless `activation` can be called or is None."""
     if activation is not None and not callable(activation):
-        raise ShapeError(f"activation: expected a function or None, got {activation!r}")
+        raise ShapeError(f"activation: expected a function or None, got {brief(activation)}")
 
 
 def linear_pair(layer, in_feats, out_width, bias=False):

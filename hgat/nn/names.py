@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hgat.errors import GraphError
+from hgat.errors import GraphError, brief
 
 __all__ = ["NamedState", "StateError", "check_etypes", "names_of", "order_of", "reorder", "reorder_children"]
 
@@ -85,7 +85,7 @@ def reorder_children(state, prefix, order):
 def names_of(name, names):
     """`names` as a tuple of different strings, at least one; GraphError for anything else."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
-        raise GraphError(f"{name}: expected a list of names, got {names!r}")
+        raise GraphError(f"{name}: expected a list of names, got {brief(names)}")
     if not names or len(set(names)) != len(names):
         raise GraphError(f"{name}: expected different names, at least one, got {list(names)}")
     return tuple(names)
@@ -96,12 +96,14 @@ def check_etypes(etypes):
     advice = "as graph.canonical_etypes gives them"
     if isinstance(etypes, str) or not isinstance(etypes, Sequence):
         raise GraphError(
-            f"etypes: expected a list of (source type, relation, destination type), {advice}, got {etypes!r}"
+            f"etypes: expected a list of (source type, relation, destination type), {advice}, got {brief(etypes)}"
         )
     for etype in etypes:
         parts = etype if isinstance(etype, (tuple, list)) else ()
         if len(parts) != 3 or not all(isinstance(part, str) for part in parts):
-            raise GraphError(f"etypes: expected (source type, relation, destination type), {advice}, got {etype!r}")
+            raise GraphError(
+                f"etypes: expected (source type, relation, destination type), {advice}, got {brief(etype)}"
+            )
     etypes = tuple(tuple(etype) for etype in etypes)
     if len(set(etypes)) != len(etypes):
         raise GraphError(f"etypes: expected different relations, got {list(etypes)}")

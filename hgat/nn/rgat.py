@@ -199,7 +199,8 @@ class RGATConv(NamedState):
 
     def _project(self, joined, feat):
         """(value [K_src, H, D], key [K_src, H, attn_feats], query [K_dst, H, attn_feats]), a row per pair."""
-        h_src, h_dst = _stack(joined, feat, self._in_feats, next(self.parameters()))
+        like = self.attn_basis if hasattr(self, "attn_basis") else self.attn
+        h_src, h_dst = _stack(joined, feat, self._in_feats, like)
         one_input = h_dst is h_src
         h_src = self.feat_drop(h_src)
         h_dst = h_src if one_input else self.feat_drop(h_dst)

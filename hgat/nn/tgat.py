@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import ShapeError, check_shape, check_whole
+from hgat.errors import ShapeError, brief, check_shape, check_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
 from hgat.ops import dispatch
 
@@ -96,6 +96,8 @@ class TGATConv(nn.Module):
         (time_feats,) = check_sizes(time_feats=time_feats)
         check_whole(0, edge_feats=edge_feats)
         check_rates(attn_drop=attn_drop, out_drop=out_drop)
+        if not isinstance(norm, bool):
+            raise ShapeError(f"norm: expected True or False, got {brief(norm)}")
         self._in_feats, self._edge_feats, self._num_heads = in_feats, edge_feats, num_heads
         width = in_feats + edge_feats + time_feats
         self._head_feats = -(-width // num_heads)

@@ -315,3 +315,32 @@ def test_sentences_are_one_line_with_what_came():
         ShapeError, match=re.escape("feat: expected a floating-point tensor, got torch.int64; feat.float() makes one")
     ):
         LAYERS["GATConv"].build()(build("homogeneous"), torch.ones(23, IN, dtype=torch.int64))
+
+
+def test_what_came_is_named_and_not_printed_whole():
+    graph = typed_graph()
+    for call in (
+        lambda: hnn.RGATConv(IN, OUT, HEADS, graph),
+        lambda: hnn.HANConv(IN, OUT, HEADS, graph),
+        lambda: hnn.GATConv(torch.randn(23, IN), OUT, HEADS),
+        lambda: GAT(IN, 3, heads=torch.ones(50, 50)),
+        lambda: hnn.GATConv(IN, OUT, HEADS, feat_drop=torch.randn(23, IN)),
+    ):
+        with pytest.raises(HgatError) as error:
+            call()
+        assert "\n" not in str(error.value) and len(str(error.value)) < 250
+    for wrong in ("layer", 1, None):
+        with pytest.raises(ShapeError, match="norm: expected True or False"):
+            hnn.TGATConv(IN, OUT, HEADS, 4, norm=wrong)
+
+
+def test_layers_in_replicas_whose_parameters_are_attributes():
+    """torch.nn.DataParallel hands out modules without a list of parameters."""
+    graph = typed_graph()
+    layer = hnn.RGATConv(IN, OUT, HEADS, graph.canonical_etypes)
+    feat = {t: torch.randn(graph.num_nodes(t), IN) for t in graph.ntypes}
+    want = layer(graph, feat)["film"]
+    for name in list(layer._parameters):
+        value = layer._parameters.pop(name)
+        object.__setattr__(layer, name, value)
+    assert torch.equal(layer(graph, feat)["film"], want)
