@@ -94,6 +94,8 @@ def layerwise(model, graph, feat, *, batch_size=1024, device=None):
     h = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
     if h is None:
         raise ShapeError(f"feat: expected features of {graph.ntypes[0]!r} nodes, got none")
+    if not typed and not isinstance(h, torch.Tensor):
+        raise ShapeError(f"feat: expected a tensor [N, F] or a dict over node types, got {type(h).__name__}")
     sampler = dgl.dataloading.MultiLayerFullNeighborSampler(1)
     for depth in range(len(model.layers)):
         last = depth == len(model.layers) - 1

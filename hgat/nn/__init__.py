@@ -6,6 +6,7 @@ that a program may say `import hgat.nn as dglnn`.
 
 import dgl.nn
 
+from hgat.nn import functional  # noqa: F401
 from hgat.nn.agnn import AGNNConv
 from hgat.nn.dotgat import DotGatConv
 from hgat.nn.edgegat import EdgeGATConv

@@ -90,7 +90,7 @@ class TemporalAttention(WideParameters):
         check_shape("x", x, ("N", None), ("T", None), ("F", self._feats))
         nodes, steps, _ = x.shape
         if present is not None:
-            check_shape("present", present, ("T", steps), ("N", nodes))
+            _check_present(present, ("T", steps), ("N", nodes))
             present = present.t()  # [N, T]
         x = self._placed(x, 0, time)
         query, key, value = self._project(x)
@@ -110,9 +110,10 @@ class TemporalAttention(WideParameters):
 
     def extend(self, x, cache=None, present=None, time=None):
         """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
+        check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None if cache is None else cache[0].shape[0]), ("F", self._feats))
         if present is not None:
-            check_shape("present", present, ("N", len(x)))
+            _check_present(present, ("N", len(x)))
         first = 0 if cache is None else cache[0].shape[2]
         time = None if time is None else torch.as_tensor([time])
         x = self._placed(x.unsqueeze(1), first, time)
@@ -139,6 +140,7 @@ class TemporalAttention(WideParameters):
             if time is None:
                 raise ShapeError("time: expected the time of every step, [T], got None")
             check_shape("time", time, ("T", steps))
+            time = torch.as_tensor(time)
             # In half precision a day in seconds is infinite, or thousands of radians off.
             kind = torch.promote_types(x.dtype, torch.promote_types(self.frequency.dtype, torch.float32))
             angle = time.to(x.device, kind).unsqueeze(1) * self.frequency.to(kind) + self.phase.to(kind)
@@ -174,3 +176,9 @@ class TemporalAttention(WideParameters):
             return z * present.unsqueeze(-1)
         # What attention gave, which it keeps for backward, is not handed out to be overwritten.
         return z if self.residual or self.feed_forward is not None else z.clone()
+
+
+def _check_present(present, *shape):
+    check_shape("present", present, *shape)
+    if not isinstance(present, torch.Tensor) or present.dtype != torch.bool:
+        raise ShapeError(f"present: expected a tensor of torch.bool, got {getattr(present, 'dtype', type(present))}")

@@ -48,6 +48,9 @@ class TimeEncoding(WideParameters):
                 self.phase.zero_()
 
     def forward(self, elapsed):
+        if not isinstance(elapsed, torch.Tensor) or elapsed.is_complex():
+            got = getattr(elapsed, "dtype", type(elapsed).__name__)
+            raise ShapeError(f"elapsed: expected a tensor of real numbers, got {got}")
         kind = torch.promote_types(self.frequency.dtype, torch.float32)
         angle = elapsed.to(kind).unsqueeze(-1) * self.frequency.to(kind)
         if self.form == "cos":

@@ -169,7 +169,7 @@ FEATURES = {
     "half": lambda x: x.half(),
     "another device": lambda x: x.to("meta"),
     "a column": lambda x: x[:, 0],
-    "another width": lambda x: x[:, 1:],
+    "another width": lambda x: x[..., 1:],
     "another number of rows": lambda x: x[1:],
 }
 ANY_WIDTH = ("another width",)
@@ -344,3 +344,46 @@ def test_layers_in_replicas_whose_parameters_are_attributes():
         value = layer._parameters.pop(name)
         object.__setattr__(layer, name, value)
     assert torch.equal(layer(graph, feat)["film"], want)
+
+
+@pytest.mark.parametrize("what", [w for w in FEATURES if w not in ("a list of three", "another number of rows")])
+def test_features_of_layers_without_a_graph(what):
+    change, feat, mask = FEATURES[what], torch.randn(4, IN), torch.ones(4, 3, dtype=torch.bool)
+    neighbour, elapsed, edge = torch.randn(4, 3, IN), torch.rand(4, 3), torch.randn(4, 3, EDGE)
+    layer = hnn.TGATConv(IN, OUT, HEADS, 4, EDGE)
+    temporal = hnn.TemporalAttention(IN, 1, 3)
+    calls = [
+        lambda: layer(change(feat), neighbour, elapsed, mask, edge),
+        lambda: layer(feat, change(neighbour), elapsed, mask, edge),
+        lambda: layer(feat, neighbour, elapsed, mask, change(edge)),
+        lambda: temporal(change(neighbour)),
+        lambda: temporal.extend(change(feat)),
+        lambda: hnn.SemanticAttention(IN)(change(neighbour)),
+    ]
+    for call in calls:
+        with pytest.raises(ShapeError, match="expected"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "wrong", [[1.0], None, "now", np.ones(3), torch.ones(3, dtype=torch.complex64)], ids=lambda x: type(x).__name__
+)
+def test_times_and_masks_of_another_form(wrong):
+    calls = [
+        lambda: hnn.TimeEncoding(4)(wrong),
+        lambda: hnn.TemporalAttention(IN, 1, 3)(torch.randn(3, 3, IN), wrong if wrong is not None else "none"),
+        lambda: hnn.TGATConv(IN, OUT, HEADS, 4)(
+            torch.randn(3, IN), torch.randn(3, 1, IN), wrong, torch.ones(3, 1).bool()
+        ),
+        lambda: hnn.TGATConv(IN, OUT, HEADS, 4)(torch.randn(3, IN), torch.randn(3, 1, IN), torch.ones(3, 1), wrong),
+    ]
+    for call in calls:
+        with pytest.raises(ShapeError, match="expected"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", [[1.0], None, {"b": None}, "feat"], ids=repr)
+def test_features_for_inference_layer_by_layer(wrong):
+    graph = build("homogeneous")
+    with pytest.raises(ShapeError, match="feat: expected"):
+        hgat.models.layerwise(GAT(IN, 3), graph, wrong)

@@ -99,7 +99,10 @@ def test_a_slope_that_is_changed_after_construction_counts(name):
 
 
 def test_the_rest_of_dgl_nn_is_there():
-    assert hnn.HeteroGraphConv is dgl.nn.HeteroGraphConv and hnn.functional is dgl.nn.functional
+    assert hnn.HeteroGraphConv is dgl.nn.HeteroGraphConv
+    from hgat.nn.functional import edge_softmax
+
+    assert hnn.functional.edge_softmax is hnn.edge_softmax is edge_softmax is hgat.ops.edge_softmax
     from hgat.nn import GraphConv, HeteroGraphConv, Sequential  # noqa: F401
 
     packages = [dgl.nn.pytorch.conv, dgl.nn.pytorch]
