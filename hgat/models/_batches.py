@@ -4,15 +4,17 @@ A model that can do both has `layers`, `start(feat, nodes=None)`, what the first
 h)`, one layer on a graph or block.
 """
 
+from collections.abc import Mapping
+
 import dgl
 import torch
 
-from hgat.errors import RecipeError, ShapeError
+from hgat.errors import RecipeError, ShapeError, check_shape
 from hgat.graph.metapath import Views
 from hgat.graph.relations import JoinedRelations
-from hgat.nn.common import check_graph
+from hgat.nn.common import check_floats, check_graph
 
-__all__ = ["check_parts", "layerwise", "of_type", "one_type", "over_layers", "per_layer", "source_ids"]
+__all__ = ["check_parts", "layerwise", "of_type", "one_type", "over_layers", "per_layer", "source_ids", "widths"]
 
 
 def one_type(feat):
@@ -31,6 +33,17 @@ def of_type(feat, ntype):
     if feat.get(ntype) is None:
         raise ShapeError(f"feat: expected features of {ntype!r} nodes, got of {sorted(map(str, feat))}")
     return feat[ntype]
+
+
+def widths(feat, ntypes):
+    """{node type: F, or None for a type without features}; ShapeError for features that are no dict of tensors."""
+    if not isinstance(feat, Mapping):
+        raise ShapeError(f"feat: expected a dict over node types {list(ntypes)}, got {type(feat).__name__}")
+    for ntype in ntypes:
+        if feat.get(ntype) is not None:
+            check_floats(f"feat[{ntype!r}]", feat[ntype])
+            check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", None))
+    return {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
 
 
 def check_parts(graph):

@@ -13,7 +13,7 @@ from hgat.graph import csr
 from hgat.graph.metapath import metapaths, union
 from hgat.graph.relations import join
 from hgat.graph.snapshots import Snapshots
-from hgat.models._batches import one_type
+from hgat.models._batches import one_type, widths
 from hgat.models.gat import check_settings
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
 from hgat.nn.common import check_floats
@@ -118,8 +118,8 @@ class DySAT(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs=None, target=None, **settings):
         """The model for snapshots and the features of their nodes."""
-        in_feats = {t: None if feat.get(t) is None else feat[t].shape[1] for t in graph.ntypes}
-        return cls(graph, in_feats, **settings)
+        _check_snapshots(graph, "graph")
+        return cls(graph, widths(feat, graph.ntypes), **settings)
 
     def embed(self, snapshots, feat=None):
         _check_snapshots(snapshots)

@@ -7,7 +7,7 @@ from torch import nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
 from hgat.graph.relations import join
-from hgat.models._batches import per_layer, source_ids
+from hgat.models._batches import per_layer, source_ids, widths
 from hgat.models.gat import check_settings
 from hgat.nn import FeaturelessRGATConv, RGATConv
 from hgat.nn.common import check_floats
@@ -109,8 +109,7 @@ class RGAT(NamedState):
         """The model for joined relations and the features of their nodes."""
         joined = join(graph)
         ntypes = {**joined.num_src, **joined.num_dst}
-        in_feats = {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
-        return cls(joined, in_feats, num_outputs, target, **settings)
+        return cls(joined, widths(feat, ntypes), num_outputs, target, **settings)
 
     def _names(self):
         return {"ntypes": self.ntypes}

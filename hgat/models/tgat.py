@@ -81,6 +81,7 @@ class TGAT(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat=None, num_outputs=None, target=None, *, edge_feat=None, **settings):
         """The model for a prepared graph, the features of its nodes [N, F] and of its events [E, Fe]."""
+        _check_recent(graph, "graph")
         widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
         return cls(graph.num_nodes, *widths, **settings)
 
@@ -104,8 +105,7 @@ class TGAT(nn.Module):
         return self.layers[-1](*inputs, get_attention=True)[1], *events
 
     def _checked(self, recent, nodes, times, feat, edge_feat):
-        if not isinstance(recent, RecentNeighbours):
-            raise GraphError(f"recent: expected what hgat.graph.recent gives, got {type(recent).__name__}")
+        _check_recent(recent)
         if recent.num_nodes != self.num_nodes:
             raise ShapeError(f"recent: expected {self.num_nodes} nodes, got {recent.num_nodes}")
         read = {"feat": (feat, ("N", self.num_nodes), ("F", self.in_feats))} if self.node_input == "feat" else {}
@@ -139,6 +139,11 @@ class TGAT(nn.Module):
         elapsed = (times.unsqueeze(1) - time).double() / self.time_unit
         edge_found = None if edge_feat is None else _padded(edge_feat[edge[mask]], mask)
         return (own, _padded(found, mask), elapsed, mask, edge_found), events
+
+
+def _check_recent(recent, name="recent"):
+    if not isinstance(recent, RecentNeighbours):
+        raise GraphError(f"{name}: expected what hgat.graph.recent gives, got {type(recent).__name__}")
 
 
 def _padded(rows, mask):

@@ -92,7 +92,7 @@ def test_no_graph_to_a_model(what):
             model(wrong, given)
     with pytest.raises(GraphError, match="graph"):
         TGAT(23)(wrong, [0], [1], [2])
-    for model in (HAN, RGAT):
+    for model in (HAN, RGAT, DySAT, TGAT):
         with pytest.raises(GraphError, match="graph"):
             model.for_graph(wrong, features, 3, "film")
     with pytest.raises(GraphError, match="graph"):
@@ -279,6 +279,18 @@ def test_heads_of_models(heads):
     for setting in ("heads", "temporal_heads"):
         with pytest.raises(RecipeError, match=f"model.{setting}"):
             DySAT.for_graph(stack_of_snapshots(), {"_N": None}, **{setting: heads})
+
+
+@pytest.mark.parametrize("feat", [torch.randn(11, IN), None, [1], {"film": [1]}, {"film": torch.ones(11)}], ids=str)
+def test_features_that_a_model_is_built_for(feat):
+    calls = [
+        lambda: RGAT.for_graph(typed_graph(), feat, 3, "film"),
+        lambda: DySAT.for_graph(stack_of_snapshots(), {"_N": feat["film"]} if isinstance(feat, dict) else feat),
+        lambda: GAT.for_graph(None, {"film": None} if isinstance(feat, dict) else feat, 3, "film"),
+    ]
+    for call in calls:
+        with pytest.raises(HgatError, match="feat.*: expected"):
+            call()
 
 
 @pytest.mark.parametrize("wrong", [0, 2.5, "3", True], ids=repr)
