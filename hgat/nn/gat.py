@@ -75,7 +75,7 @@ class GATConv(nn.Module):
         *,
         value_drop=0.0,
         edge_drop=0.0,
-        edge_feats=0,
+        edge_feats=None,
         use_attn_dst=True,
         use_symmetric_norm=False,
     ):
@@ -87,7 +87,7 @@ class GATConv(nn.Module):
         check_number(negative_slope=negative_slope)
         check_activation(activation)
         width = num_heads * out_feats
-        self._num_heads, self._out_feats, self._edge_feats = num_heads, out_feats, edge_feats
+        self._num_heads, self._out_feats, self._edge_feats = num_heads, out_feats, edge_feats or 0
         self._allow_zero_in_degree = allow_zero_in_degree
         self._use_symmetric_norm, self.edge_drop = use_symmetric_norm, edge_drop
         linear_pair(self, in_feats, width)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from hgat import ops
+from hgat import ops, transforms
 from hgat.errors import GraphError, ShapeError, check_shape, check_whole
 from hgat.graph import csr
 from hgat.graph.relations import JoinedRelations, join
@@ -193,7 +193,8 @@ class RGATConv(NamedState):
         """The rows of every node type as tensors of their own, each of which may be overwritten."""
         if len(sizes) == 1:
             return [out]
-        if self.activation:  # many an activation keeps its result for backward
+        # Many an activation keeps its result for backward; and vmap does not know the split below.
+        if self.activation or transforms.active():
             return [part.clone() for part in out.split(sizes)]
         return torch.unsafe_split_with_sizes(out, sizes)  # no views, and nothing is copied: no one else holds `out`
 
