@@ -36,7 +36,7 @@ def main():
         {"same author": ["written by", "wrote"], "same venue": ["published in", "published"]},
     )
     train = torch.rand(len(label)) < 0.3
-    model = HAN(feat.shape[1], 3, views.num_views, hidden=8, heads=[4], feat_drop=0.2, attn_drop=0.2)
+    model = HAN(feat.shape[1], 3, views.names, hidden=8, heads=[4], feat_drop=0.2, attn_drop=0.2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-3)
     for _ in range(100):
         model.train()

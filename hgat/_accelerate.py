@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from dgl import nn as dglnn
+from dgl.nn.pytorch import glob
 from dgl.nn.pytorch.utils import Identity
 from torch.nn.utils import parametrize
 
@@ -19,6 +20,24 @@ LAYERS = {
     dglnn.EdgeGATConv: nn.EdgeGATConv,
     dglnn.DotGatConv: nn.DotGatConv,
     dglnn.HGTConv: nn.HGTConv,
+    dglnn.EGATConv: nn.EGATConv,
+    dglnn.AGNNConv: nn.AGNNConv,
+}
+# DGL's other attention: what it attends to, which is not the in-edges of a node that hgat's operators serve.
+OF_NODES = "attention between all nodes of a graph"
+POOLING = "attention that pools the nodes of a graph"
+OTHERS = {
+    dglnn.BiasedMHA: OF_NODES,
+    dglnn.EGTLayer: OF_NODES,
+    dglnn.GraphormerLayer: OF_NODES,
+    glob.MultiHeadAttention: OF_NODES,
+    dglnn.SetTransformerEncoder: OF_NODES,
+    dglnn.SetTransformerDecoder: POOLING,
+    dglnn.GlobalAttentionPooling: POOLING,
+    dglnn.Set2Set: POOLING,
+    dglnn.TWIRLSConv: "attention inside an unfolded optimisation",
+    dglnn.TWIRLSUnfoldingAndAttention: "attention inside an unfolded optimisation",
+    dglnn.CuGraphGATConv: "attention of another library's",
 }
 # What DGL's layers are made of. A part of another type may compute something that hgat's forward does not call.
 PARTS = {
@@ -67,16 +86,18 @@ class Acceleration:
 def accelerate(model):
     """Turn DGL's attention layers in `model` into hgat's, in place: same parameters, same results.
 
-    Every dgl.nn.GATConv, GATv2Conv, EdgeGATConv, DotGatConv and HGTConv in the module tree becomes the layer of the
-    same name in hgat.nn, whatever holds it (Sequential, ModuleList, ModuleDict, dgl.nn.HeteroGraphConv, a module of
-    your own), also where the model itself is such a layer. The object stays and only its class changes, so whatever
+    Every dgl.nn.GATConv, GATv2Conv, EdgeGATConv, DotGatConv, HGTConv, EGATConv and AGNNConv in the module tree becomes
+    the layer of the same name in hgat.nn, whatever holds it (Sequential, ModuleList, ModuleDict,
+    dgl.nn.HeteroGraphConv, a module of your own), also where the model itself is such a layer. The object stays and
+    only its class changes, so whatever
     refers to it goes on as before: optimisers, names and state dicts, train or eval mode, device and type, dropout
     rates, activation, residual, a layer or a projection in two places. No random number is drawn, and a second call
     finds nothing to do.
 
     model: a torch.nn.Module -> Acceleration with what was replaced and what was kept and why. Kept are layers with
-    hooks, with parametrised or exchanged parts (weight_norm, pruning, adapters), compiled ones, and subclasses that
-    add more than a constructor. Raises HgatError for anything but a module.
+    hooks, with parametrised or exchanged parts (weight_norm, pruning, adapters), compiled ones, subclasses that add
+    more than a constructor, and DGL's attention that is not over in-edges (BiasedMHA, GlobalAttentionPooling, ...).
+    Raises HgatError for anything but a module.
 
     Differs after the change as the layers' docstrings say: dropout on attention drops other edges for the same seed,
     attention is returned before dropout, and DotGatConv with a pair of inputs on a relation from a node type to itself
@@ -84,11 +105,13 @@ def accelerate(model):
     """
     if not isinstance(model, torch.nn.Module):
         raise HgatError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    names = {}
+    names, others = {}, {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, tuple(LAYERS)):
             names.setdefault(module, []).append(name)
-    replaced, kept = {}, {}
+        elif isinstance(module, tuple(OTHERS)) and not any(_inside(name, outer) for outer in others):
+            others[name] = module
+    replaced, kept = {}, {name: _no_counterpart(module) for name, module in others.items()}
     for layer, places in names.items():
         reason = _why_not(layer)
         if reason is None:
@@ -97,6 +120,17 @@ def accelerate(model):
         else:
             kept.update(dict.fromkeys(places, reason))
     return Acceleration(replaced, kept)
+
+
+def _inside(name, outer):
+    """Whether a module's name is that of a part of the module `outer`."""
+    return not outer or name.startswith(f"{outer}.")
+
+
+def _no_counterpart(layer):
+    base = next(base for base in type(layer).__mro__ if base in OTHERS)
+    own = "" if type(layer) is base else f", from which {type(layer).__name__} derives"
+    return f"hgat has no layer for DGL's {base.__name__}{own}: {OTHERS[base]}"
 
 
 def _base(layer):
@@ -110,12 +144,15 @@ def _become_ours(layer):
     What only DGL's forward reads stays too: someone may hold on to the bound method.
     """
     base = _base(layer)
-    if base is not dglnn.HGTConv:
-        layer._in_feats = tuple(fc.in_features for fc in projections(layer))
-    if hasattr(layer, "leaky_relu"):
-        layer._negative_slope = layer.leaky_relu.negative_slope
+    if base in (dglnn.GATConv, dglnn.GATv2Conv, dglnn.EdgeGATConv, dglnn.DotGatConv):
+        # Of the projections themselves, which a user may have exchanged.
+        layer._in_src_feats, layer._in_dst_feats = (fc.in_features for fc in projections(layer))
+    if base is dglnn.EGATConv:
+        layer._in_edge_feats = layer.fc_fij.in_features
     if base is dglnn.GATConv:
         layer.value_drop = torch.nn.Dropout(0.0).train(layer.training)
+    if base is dglnn.DotGatConv:
+        layer.attn_drop = torch.nn.Dropout(0.0).train(layer.training)
     layer.__class__ = LAYERS[base]
 
 

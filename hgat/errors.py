@@ -1,8 +1,11 @@
-"""The error classes of hgat, and the one shape check that its operators share.
+"""The error classes of hgat, and the checks of shapes and sizes that its operators and layers share.
 
 Every error that a user can cause is an `HgatError`: its message is one sentence with what was expected
 and what came. The command line prints that sentence and exits with status 2.
 """
+
+import operator
+from numbers import Real
 
 __all__ = [
     "HgatError",
@@ -13,8 +16,11 @@ __all__ = [
     "RecipeError",
     "TrainingError",
     "OutputError",
+    "brief",
     "check_range",
     "check_shape",
+    "check_whole",
+    "is_whole",
 ]
 
 
@@ -56,19 +62,52 @@ def check_shape(name, tensor, *expected):
     `expected` is a sequence of (letter, size) pairs such as ("E", 12), ("H", 4); a size of None accepts
     anything. The message reads `value: expected [N_src, H, D] = [2708, 8, 8], got [2708, 64]`.
     """
-    shape = tuple(tensor.shape)
-    if len(shape) == len(expected) and all(
-        size is None or size == got for (_, size), got in zip(expected, shape, strict=True)
+    shape = getattr(tensor, "shape", None)
+    if (
+        shape is not None
+        and len(shape) == len(expected)
+        and all(size is None or size == got for (_, size), got in zip(expected, shape, strict=True))
     ):
         return
     letters = ", ".join(letter for letter, _ in expected)
     sizes = ", ".join("any" if size is None else str(size) for _, size in expected)
-    raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {list(shape)}")
+    got = type(tensor).__name__ if shape is None else list(shape)
+    raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {got}")
+
+
+def brief(value):
+    """`value` as it is written where that is short and on one line, else its type."""
+    try:
+        text = repr(value)
+    except Exception:  # what cannot be written down is not worth an error of its own
+        text = ""
+    return text if text and len(text) <= 80 and "\n" not in text else f"a {type(value).__name__}"
 
 
 def check_range(least, most=None, **values):
-    """Raise ShapeError unless every given value is from `least` to `most`; None values are left out."""
+    """Raise ShapeError unless every given value is a number from `least` to `most`; None values are left out."""
     for name, value in values.items():
-        if value is not None and (value < least or (most is not None and value > most)):
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        # Written so that NaN, which compares with nothing, is out of range.
+        if value is not None and not (number and value >= least and (most is None or value <= most)):
             bound = f"{least} or more" if most is None else f"a number from {least} to {most}"
-            raise ShapeError(f"{name}: expected {bound}, got {value}")
+            raise ShapeError(f"{name}: expected {bound}, got {brief(value)}")
+
+
+def is_whole(value, least=None):
+    """True for a whole number of `least` or more: an int, NumPy's, a tensor that holds one; not True or False."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) is not None and "bool" in str(value.dtype):
+        return False
+    try:
+        value = operator.index(value)
+    except (TypeError, RuntimeError):  # a tensor on another device than the CPU cannot be read everywhere
+        return False
+    return least is None or value >= least
+
+
+def check_whole(least, **values):
+    """Raise ShapeError unless every given value is a whole number, `least` or more; None values are left out."""
+    for name, value in values.items():
+        if value is not None and not is_whole(value, least):
+            bound = f"{least} or more" if is_whole(value) else f"a whole number, {least} or more"
+            raise ShapeError(f"{name}: expected {bound}, got {brief(value)}")

@@ -568,3 +568,85 @@ def test_report_reads_as_text():
 def test_anything_but_a_module_is_refused():
     with pytest.raises(HgatError, match="model: expected a torch.nn.Module, got list"):
         hgat.accelerate([make("GATConv")])
+
+
+OTHERS = {
+    "BiasedMHA": lambda: dglnn.BiasedMHA(8, 2),
+    "GraphormerLayer": lambda: dglnn.GraphormerLayer(8, 16, 2),
+    "EGTLayer": lambda: dglnn.EGTLayer(8, 8, 2, 1),
+    "GlobalAttentionPooling": lambda: dglnn.GlobalAttentionPooling(nn.Linear(4, 1)),
+    "Set2Set": lambda: dglnn.Set2Set(4, 2, 1),
+    "SetTransformerEncoder": lambda: dglnn.SetTransformerEncoder(4, 2, 2, 8),
+    "SetTransformerDecoder": lambda: dglnn.SetTransformerDecoder(4, 2, 2, 8, 1, 2),
+    "TWIRLSUnfoldingAndAttention": lambda: dglnn.TWIRLSUnfoldingAndAttention(4, 1.0, 1.0, 2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_attention_of_dgls_is_kept_by_name(name):
+    model = nn.ModuleDict({"other": OTHERS[name](), "conv": make("GATConv")})
+    before = {key: type(module) for key, module in model.named_modules()}
+    report = hgat.accelerate(model)
+    assert report.replaced == {"conv": hgatnn.GATConv}
+    # The part itself, and none of those it is made of.
+    assert list(report.kept) == ["other"]
+    assert report.kept["other"].startswith(f"hgat has no layer for DGL's {name}: attention ")
+    assert {key: type(module) for key, module in model.named_modules()} == before | {"conv": hgatnn.GATConv} | {
+        "conv.value_drop": nn.Dropout
+    }
+    assert name in str(report)
+
+
+class Pooling(dglnn.GlobalAttentionPooling):
+    pass
+
+
+class OwnEGAT(dglnn.EGATConv):
+    def forward(self, *arguments):
+        return super().forward(*arguments)
+
+
+def test_subclasses_of_other_attention_are_named_too():
+    model = nn.ModuleList([Pooling(nn.Linear(4, 1)), OwnEGAT(IN, EDGE, OUT, 4, HEADS)])
+    report = hgat.accelerate(model)
+    assert not report.replaced
+    assert report.kept["0"] == (
+        "hgat has no layer for DGL's GlobalAttentionPooling, from which Pooling derives: attention that pools the "
+        "nodes of a graph"
+    )
+    assert report.kept["1"] == "its class OwnEGAT adds forward to DGL's EGATConv"
+    assert str(hgat.accelerate(OTHERS["BiasedMHA"]())).startswith(
+        "kept as they are:\n  (the model itself)  hgat has no"
+    )
+
+
+@pytest.mark.parametrize("change", ["inplace activation", "residual", "relu"])
+def test_a_model_that_overwrites_what_its_layers_give_still_trains(change):
+    graph, feat = build("homogeneous"), torch.randn(23, IN)
+
+    class Overwriting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            activation = nn.ReLU(inplace=True) if change == "inplace activation" else None
+            options = {"activation": activation}
+            self.first = dglnn.GATv2Conv(IN, OUT, HEADS, **options)
+            self.second = dglnn.GATConv(OUT * HEADS, OUT, HEADS, bias=False, **options)
+            self.third = dglnn.DotGatConv(OUT * HEADS, OUT, HEADS)
+
+        def forward(self, graph, h):
+            for layer in (self.first, self.second, self.third):
+                out = layer(graph, h).flatten(1)
+                if change == "residual":
+                    out += 1.0
+                    out *= 0.5
+                h = F.relu(out, inplace=True) if change == "relu" else out
+            return h
+
+    model = Overwriting()
+    loss = model(graph, feat).square().sum()
+    want = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    assert len(hgat.accelerate(model).replaced) == 3
+    got = torch.autograd.grad(model(graph, feat).square().sum(), list(model.parameters()), allow_unused=True)
+    for one, other in zip(got, want, strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

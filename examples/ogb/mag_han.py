@@ -87,7 +87,7 @@ def train(args, processes):
     runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         sizes = args.hidden, data.num_outputs, args.layers, args.heads, args.dropout
-        model = Net(x.shape[1], *sizes, len(PATHS)).to(device)
+        model = Net(x.shape[1], *sizes, list(PATHS)).to(device)
         # Uniform attention leaves the scores' parameters out.
         parallel = processes.wrap(model, find_unused_parameters=args.control == "uniform")
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)

@@ -4,23 +4,63 @@ A model that can do both has `layers`, `start(feat, nodes=None)`, what the first
 h)`, one layer on a graph or block.
 """
 
+from collections.abc import Mapping
+
 import dgl
 import torch
 
-from hgat.errors import RecipeError, ShapeError
+from hgat.errors import RecipeError, ShapeError, check_shape
+from hgat.graph.metapath import Views
+from hgat.graph.relations import JoinedRelations
+from hgat.nn.common import check_floats, check_graph
 
-__all__ = ["layerwise", "one_type", "over_layers", "per_layer", "source_ids"]
+__all__ = ["check_parts", "layerwise", "of_type", "one_type", "over_layers", "per_layer", "source_ids", "widths"]
 
 
 def one_type(feat):
-    """The features themselves where they come as {node type: features} of one type."""
+    """The features themselves where they come as {node type: features} of one type; ShapeError where of several."""
     if isinstance(feat, dict):
+        if len(feat) != 1:
+            raise ShapeError(f"feat: expected features of one node type, got of {sorted(map(str, feat))}")
         (feat,) = feat.values()
     return feat
 
 
+def of_type(feat, ntype):
+    """Features of one node type, by its name where they come as a dict and the model knows the name."""
+    if not isinstance(feat, dict) or ntype is None:
+        return one_type(feat)
+    if feat.get(ntype) is None:
+        raise ShapeError(f"feat: expected features of {ntype!r} nodes, got of {sorted(map(str, feat))}")
+    return feat[ntype]
+
+
+def widths(feat, ntypes):
+    """{node type: F, or None for a type without features}; ShapeError for features that are no dict of tensors."""
+    if not isinstance(feat, Mapping):
+        raise ShapeError(f"feat: expected a dict over node types {list(ntypes)}, got {type(feat).__name__}")
+    for ntype in ntypes:
+        if feat.get(ntype) is not None:
+            check_floats(f"feat[{ntype!r}]", feat[ntype])
+            check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", None))
+    return {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
+
+
+def check_parts(graph):
+    """Raise GraphError for something else in the place of a graph, or of one of several blocks."""
+    parts = graph if isinstance(graph, (list, tuple)) else [graph]
+    for part in parts:
+        if not isinstance(part, (Views, JoinedRelations)):
+            # Two tensors are most likely the ends of edges, and the advice is on them together.
+            wrong = getattr(part, "canonical_etypes", None) is None
+            given = graph if wrong and isinstance(part, torch.Tensor) else part
+            check_graph(given, one_relation=False, expected="a DGLGraph, or blocks, one for each layer")
+
+
 def per_layer(graph, layers):
-    """The graph of each layer: blocks as they are, one graph for all. Raises RecipeError for too few or many blocks."""
+    """The graph of each layer: blocks as they are, one graph for all. Raises RecipeError for too few or many blocks,
+    GraphError for something else in their place."""
+    check_parts(graph)
     if not isinstance(graph, (list, tuple)):
         return [graph] * layers
     if len(graph) != layers:
@@ -33,7 +73,8 @@ def source_ids(graph):
 
     The ids of a type are None on a block that no sampler made, which does not say them.
     """
-    if not isinstance(graph, (list, tuple)):
+    check_parts(graph)
+    if not isinstance(graph, (list, tuple)) or not graph:
         return None
     data = {ntype: graph[0].srcnodes[ntype].data for ntype in graph[0].srctypes}
     return {ntype: columns[dgl.NID] if dgl.NID in columns else None for ntype, columns in data.items()}
@@ -60,11 +101,14 @@ def layerwise(model, graph, feat, *, batch_size=1024, device=None):
     """
     if not hasattr(model, "step"):
         raise RecipeError(f"layerwise: expected a model with steps, such as GAT, RGAT, HAN, got {type(model).__name__}")
+    check_graph(graph, one_relation=False)
     device = next(model.parameters()).device if device is None else torch.device(device)
     typed = isinstance(feat, dict) and len(graph.ntypes) > 1
     h = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
     if h is None:
         raise ShapeError(f"feat: expected features of {graph.ntypes[0]!r} nodes, got none")
+    if not typed and not isinstance(h, torch.Tensor):
+        raise ShapeError(f"feat: expected a tensor [N, F] or a dict over node types, got {type(h).__name__}")
     sampler = dgl.dataloading.MultiLayerFullNeighborSampler(1)
     for depth in range(len(model.layers)):
         last = depth == len(model.layers) - 1

@@ -1,17 +1,22 @@
 """DySAT as a whole model, on snapshots of one node type or of many."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError, ShapeError, check_range
+from hgat.errors import GraphError, RecipeError, ShapeError, brief, check_shape, check_whole, is_whole
 from hgat.graph import csr
 from hgat.graph.metapath import metapaths, reachable, union
 from hgat.graph.relations import join
+from hgat.graph.snapshots import Snapshots
+from hgat.models._batches import one_type, widths
 from hgat.models.gat import check_settings
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
+from hgat.nn.common import check_floats
+from hgat.nn.names import NamedState, order_of, reorder_children
 
 __all__ = ["DySAT"]
 
@@ -66,7 +71,8 @@ class DySAT(nn.Module):
         super().__init__()
         rates = {"feat_drop": feat_drop, "attn_drop": attn_drop}
         check_settings(heads, hidden, **rates, temporal_drop=temporal_drop)
-        check_range(1, embed=embed)
+        check_whole(1, embed=embed)
+        _check_snapshots(snapshots)
         for name, value, known in (
             ("structural", structural, ("gat", "dot", "none", "rgat", "han")), ("combine", combine, ("stack", "concat"))
         ):  # fmt: skip
@@ -75,11 +81,14 @@ class DySAT(nn.Module):
         if (structural == "han") != bool(paths):
             raise RecipeError(f"model.paths: expected meta-paths with structural 'han' and none else, got {paths}")
         width = hidden * heads[-1]
-        if any(count < 1 or width % count for count in temporal_heads) or not temporal_heads:
-            raise RecipeError(
-                f"model.temporal_heads: expected divisors of the width {width}, one per layer, "
-                f"got {list(temporal_heads)}"
-            )
+        given = isinstance(temporal_heads, Sequence) and not isinstance(temporal_heads, str)
+        if (
+            not given
+            or not temporal_heads
+            or not all(is_whole(count, 1) and width % count == 0 for count in temporal_heads)
+        ):
+            got = list(temporal_heads) if given else brief(temporal_heads)
+            raise RecipeError(f"model.temporal_heads: expected divisors of the width {width}, one per layer, got {got}")
         options = {**rates, "negative_slope": negative_slope}
         if structural in ("rgat", "han"):
             concat = temporal and combine == "concat"
@@ -108,10 +117,11 @@ class DySAT(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs=None, target=None, **settings):
         """The model for snapshots and the features of their nodes."""
-        in_feats = {t: None if feat.get(t) is None else feat[t].shape[1] for t in graph.ntypes}
-        return cls(graph, in_feats, **settings)
+        _check_snapshots(graph, "graph")
+        return cls(graph, widths(feat, graph.ntypes), **settings)
 
     def embed(self, snapshots, feat=None):
+        _check_snapshots(snapshots)
         h = self.structure(snapshots, feat).transpose(0, 1)  # [N, T, F]
         if not self.past:
             return h
@@ -130,6 +140,7 @@ class DySAT(nn.Module):
         snapshot: `snapshots[t]`, one step. state: what the last call gave, None for the first step. The same as the
         last column of `embed` on the steps up to this one; the snapshots before are not read.
         """
+        _check_snapshots(snapshot, "snapshot")
         if len(snapshot) != 1:
             raise ShapeError(f"snapshot: expected one step, got {len(snapshot)}")
         h = self.structure(snapshot, feat)[0]
@@ -147,6 +158,7 @@ class DySAT(nn.Module):
     @torch.no_grad()
     def attention(self, snapshots, feat=None):
         """beta of every temporal layer, a list of [N, H, T, T]."""
+        _check_snapshots(snapshots)
         h = self.structure(snapshots, feat).transpose(0, 1)
         past = h if self.combine == "stack" else self.structure.input(snapshots, feat).transpose(0, 1)
         found = []
@@ -162,6 +174,12 @@ class DySAT(nn.Module):
         if self.past and self.past[0].position == "time":
             time = torch.arange(snapshots.start, snapshots.stop, device=device)
         return present, time
+
+
+def _check_snapshots(snapshots, name="snapshots"):
+    if not isinstance(snapshots, Snapshots):
+        got = type(snapshots).__name__
+        raise GraphError(f"{name}: expected what hgat.graph.snapshots gives, which cuts a graph into steps, got {got}")
 
 
 class _Plain(nn.Module):
@@ -186,7 +204,9 @@ class _Plain(nn.Module):
     def _feat(self, feat):
         if self.one_hot:
             return None
-        return next(iter(feat.values())) if isinstance(feat, dict) else feat
+        feat = one_type(feat)
+        check_floats("feat", feat, self.layers[0].fc.weight)
+        return feat
 
     def input(self, snapshots, feat):
         """The projected input of every step, zeros before a node has appeared, [T, N, H * D]."""
@@ -209,7 +229,7 @@ class _Plain(nn.Module):
         return layer.activation(h) * snapshots.present.to(h).unsqueeze(-1)
 
 
-class _Typed(nn.Module):
+class _Typed(NamedState):
     """Structural layers on typed snapshots: all relations, or all meta-paths, of all snapshots at once."""
 
     def __init__(self, snapshots, in_feats, structural, heads, hidden, embed, paths, concat, options):
@@ -229,26 +249,50 @@ class _Typed(nn.Module):
         for count in heads:
             if structural == "han":
                 # One beta for all rows would be a mean over all steps, and look ahead.
-                self.layers.append(HANConv(width, hidden, count, len(paths), semantic="per_node", **options))
+                self.layers.append(HANConv(width, hidden, count, list(paths), semantic="per_node", **options))
             else:
                 self.layers.append(RGATConv(width, hidden, count, snapshots.graph.canonical_etypes, **options))
             width = hidden * count
         if concat or paths and len(self.ntypes) > 1:
             self.widen = nn.Linear(embed, width, bias=False)
 
-    def _rows(self, feat):
+    def _names(self):
+        return {"ntypes": self.ntypes}
+
+    def _match(self, names, state, prefix):
+        theirs = names.get("ntypes") if isinstance(names, dict) else None
+        reorder_children(state, f"{prefix}inputs.", order_of(theirs, self.ntypes, "node types"))
+
+    def _rows(self, snapshots, feat):
+        """{node type: [N, embed]}, in the order in which the snapshots stack their nodes."""
+        if set(snapshots.ntypes) != set(self.ntypes):
+            raise GraphError(f"snapshots: expected node types {list(self.ntypes)}, got {list(snapshots.ntypes)}")
         h = {}
-        for ntype, layer in zip(self.ntypes, self.inputs, strict=True):
-            h[ntype] = layer.weight if isinstance(layer, nn.Embedding) else layer(feat[ntype])
+        for ntype, count in snapshots.num_nodes.items():
+            layer = self.inputs[self.ntypes.index(ntype)]
+            if isinstance(layer, nn.Embedding):
+                if count != layer.num_embeddings:
+                    raise GraphError(
+                        f"snapshots: expected {layer.num_embeddings} nodes of type {ntype!r}, as many as learned rows, "
+                        f"got {count}"
+                    )
+                h[ntype] = layer.weight
+                continue
+            given = feat.get(ntype) if isinstance(feat, dict) else None
+            if given is None:
+                raise ShapeError(f"feat: expected features of {ntype!r} nodes, got none")
+            check_floats(f"feat[{ntype!r}]", given, layer.weight)
+            check_shape(f"feat[{ntype!r}]", given, ("N", count), ("F", layer.in_features))
+            h[ntype] = layer(given)
         return h
 
     def input(self, snapshots, feat):
-        rows = self.widen(torch.cat(list(self._rows(feat).values())))
+        rows = self.widen(torch.cat(list(self._rows(snapshots, feat).values())))
         return rows * snapshots.present.to(rows).unsqueeze(-1)
 
     def forward(self, snapshots, feat):
         steps = len(snapshots)
-        h = {t: x.repeat(steps, 1) for t, x in self._rows(feat).items()}  # node t * N + v
+        h = {t: x.repeat(steps, 1) for t, x in self._rows(snapshots, feat).items()}  # node t * N + v
         if self.paths:
             return self._metapaths(snapshots, h)
         graph = join(snapshots.graph)
@@ -257,7 +301,7 @@ class _Typed(nn.Module):
             width = next(iter(out.values())).shape[1]
             # A type that no relation ends at: zeros, as for any node without in-edges.
             h = {t: out[t] if t in out else x.new_zeros(len(x), width) for t, x in h.items()}
-        return torch.cat([h[t].view(steps, n, -1) for t, n in snapshots.num_nodes.items()], 1)
+        return torch.cat([h[t].view(steps, n, h[t].shape[1]) for t, n in snapshots.num_nodes.items()], 1)
 
     def _metapaths(self, snapshots, h):
         graph = snapshots.graph
@@ -269,7 +313,7 @@ class _Typed(nn.Module):
         found = []
         for ntype, count in snapshots.num_nodes.items():
             rows = z if ntype == target else self.widen(h[ntype])
-            found.append(rows.view(len(snapshots), count, -1))
+            found.append(rows.view(len(snapshots), count, rows.shape[1]))
         return torch.cat(found, 1) * snapshots.present.to(z).unsqueeze(-1)
 
 

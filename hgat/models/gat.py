@@ -1,9 +1,11 @@
 """GAT as a whole model."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError, check_range
+from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.models._batches import one_type, over_layers
 from hgat.nn import GATConv
 
@@ -66,17 +68,24 @@ class GAT(nn.Module):
 
 def feature_width(feat, target):
     """F of the features of the node type `target`; RecipeError where it has none."""
-    if feat.get(target) is None:
+    if not isinstance(feat, dict) or feat.get(target) is None:
         raise RecipeError(f"feat: expected features of {target!r} nodes, got none")
     return feat[target].shape[1]
 
 
 def check_settings(heads, hidden, **rates):
     """Raise RecipeError or ShapeError unless widths are 1 or more and rates of dropout from 0 to 1."""
-    if not heads or min(heads) < 1:
-        raise RecipeError(f"model.heads: expected a number of heads per layer, each 1 or more, got {list(heads)}")
-    check_range(1, hidden=hidden)
+    check_heads("model.heads", heads)
+    check_whole(1, hidden=hidden)
     check_range(0, 1, **rates)
+
+
+def check_heads(name, heads):
+    """Raise RecipeError unless `heads` is a list of numbers of heads."""
+    given = isinstance(heads, Sequence) and not isinstance(heads, str)
+    if not given or not heads or not all(is_whole(count, 1) for count in heads):
+        got = list(heads) if given else brief(heads)
+        raise RecipeError(f"{name}: expected a number of heads per layer, each 1 or more, got {got}")
 
 
 def stack(conv, in_feats, hidden, num_outputs, heads, options):

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from hgat.errors import RecipeError, check_range
-from hgat.models._batches import per_layer
+from hgat.errors import RecipeError, check_whole
+from hgat.graph.metapath import views as as_views
+from hgat.models._batches import of_type, per_layer
 from hgat.models.gat import check_settings, feature_width
 from hgat.nn import HANConv
 
@@ -13,7 +14,8 @@ __all__ = ["HAN"]
 class HAN(nn.Module):
     """HAN layers over the same meta-paths, then a linear classifier.
 
-    in_feats: F of the node type that the meta-paths join. target: its name, for features given as a dict. heads: one
+    in_feats: F of the node type that the meta-paths join. num_metapaths: P, or, as for_graph gives them, their names:
+    see hgat.nn.HANConv on how views are matched. target: the node type's name, for features given as a dict. heads: one
     number per layer; hidden: width per head. semantic, semantic_feats, share_projection: see hgat.nn.HANConv.
     forward: views (hgat.graph.metapaths), or a graph with one relation per meta-path, feat [N, F], or blocks of such a
     graph, one per layer, feat [N_src, F] of the first -> logits [N, C] or [N_dst, C].
@@ -42,7 +44,7 @@ class HAN(nn.Module):
     ):
         super().__init__()
         check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop)
-        check_range(1, semantic_feats=semantic_feats)
+        check_whole(1, semantic_feats=semantic_feats, num_outputs=num_outputs)
         self.target = target
         self.layers = nn.ModuleList()
         for count in heads:
@@ -67,7 +69,7 @@ class HAN(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs, target, **settings):
         """The model for views and the features of the nodes that they join."""
-        return cls(feature_width(feat, target), num_outputs, graph.num_views, target, **settings)
+        return cls(feature_width(feat, target), num_outputs, as_views(graph).names, target, **settings)
 
     def embed(self, views, feat):
         """Z of the last layer, [N, H * D]."""
@@ -78,7 +80,7 @@ class HAN(nn.Module):
 
     def start(self, feat, nodes=None):
         """What the first layer receives."""
-        return feat[self.target] if isinstance(feat, dict) else feat
+        return of_type(feat, self.target)
 
     def step(self, depth, graph, h):
         """Layer `depth`, counted from 0, on a graph or block, behind the last the classifier."""
@@ -92,9 +94,9 @@ class HAN(nn.Module):
 
     def attention(self, views, feat):
         """(alpha [E, H], beta) of every layer, a list."""
-        z = feat[self.target] if isinstance(feat, dict) else feat
+        z = self.start(feat)
         found = []
-        for layer in self.layers:
-            z, attention = layer(views, z, get_attention=True)
+        for layer, graph in zip(self.layers, per_layer(views, len(self.layers)), strict=True):
+            z, attention = layer(graph, z, get_attention=True)
             found.append(attention)
         return found

@@ -1,18 +1,22 @@
 """RGAT as a whole model."""
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import RecipeError, ShapeError, check_range
+from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
 from hgat.graph.relations import join
-from hgat.models._batches import per_layer, source_ids
+from hgat.models._batches import per_layer, source_ids, widths
 from hgat.models.gat import check_settings
 from hgat.nn import FeaturelessRGATConv, RGATConv
+from hgat.nn.common import check_floats
+from hgat.nn.names import NamedState, order_of, reorder_children
 
 __all__ = ["RGAT"]
 
 
-class RGAT(nn.Module):
+class RGAT(NamedState):
     """A stack of RGAT layers over all relations of a typed graph.
 
     joined: the relations (hgat.graph.join). in_feats: {node type: F, or None for a type without features}.
@@ -52,6 +56,8 @@ class RGAT(nn.Module):
         residual: bool = False,
     ):
         super().__init__()
+        joined = join(joined)
+        check_whole(1, num_outputs=num_outputs)
         if target not in joined.num_dst:
             raise RecipeError(f"target: expected a node type among {sorted(joined.num_dst)}, got {target!r}")
         sizes = {**joined.num_src, **joined.num_dst}
@@ -59,8 +65,8 @@ class RGAT(nn.Module):
         if one_hot and featured:
             raise RecipeError(f"model.one_hot: expected no node type with features, got features of {featured}")
         check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop)
-        check_range(1, embed=embed, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
-        check_range(1, attn_feats=attn_feats)
+        check_whole(1, embed=embed, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
+        check_whole(1, attn_feats=attn_feats)
         self.target = target
         self.one_hot = one_hot
         # Node types are not names of modules, which must not hold a dot: each has a number.
@@ -103,8 +109,14 @@ class RGAT(nn.Module):
         """The model for joined relations and the features of their nodes."""
         joined = join(graph)
         ntypes = {**joined.num_src, **joined.num_dst}
-        in_feats = {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
-        return cls(joined, in_feats, num_outputs, target, **settings)
+        return cls(joined, widths(feat, ntypes), num_outputs, target, **settings)
+
+    def _names(self):
+        return {"ntypes": self.ntypes}
+
+    def _match(self, names, state, prefix):
+        theirs = names.get("ntypes") if isinstance(names, dict) else None
+        reorder_children(state, f"{prefix}inputs.", order_of(theirs, self.ntypes, "node types"))
 
     def start(self, feat, nodes=None):
         """What the first layer receives, {node type: [N, embed]}; nodes: {type: ids} where only some nodes are here."""
@@ -112,6 +124,8 @@ class RGAT(nn.Module):
             raise RecipeError("model.one_hot: expected false on blocks, got true: layer one has a row per relation")
         if self.one_hot:
             return None
+        if not isinstance(feat, Mapping):
+            raise ShapeError(f"feat: expected a dict over node types {list(self.ntypes)}, got {type(feat).__name__}")
         h = {}
         for ntype, featured, layer in zip(self.ntypes, self.featured, self.inputs, strict=True):
             if nodes is not None and ntype not in nodes:
@@ -121,6 +135,8 @@ class RGAT(nn.Module):
             if not featured and nodes is not None and nodes[ntype] is None:
                 raise ShapeError(f"blocks: expected the ids of {ntype!r} nodes in srcdata[dgl.NID], got none")
             if featured:
+                check_floats(f"feat[{ntype!r}]", feat[ntype], layer.weight)
+                check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", layer.in_features))
                 h[ntype] = layer(feat[ntype])
             else:
                 h[ntype] = layer.weight if nodes is None else layer(nodes[ntype])

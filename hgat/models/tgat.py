@@ -1,10 +1,13 @@
 """TGAT as a whole model: a node at a time, and whether two nodes meet then."""
 
+from numbers import Real
+
 import torch
 from torch import nn
 
-from hgat.errors import RecipeError, ShapeError, check_range, check_shape
+from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
 from hgat.graph.recent import RecentNeighbours
+from hgat.nn.common import check_floats
 from hgat.nn.tgat import TGATConv
 
 __all__ = ["TGAT"]
@@ -49,14 +52,15 @@ class TGAT(nn.Module):
         out_drop: float = 0.1,
     ):
         super().__init__()
-        check_range(1, hidden=hidden, heads=heads, layers=layers, neighbours=neighbours)
+        check_whole(1, hidden=hidden, heads=heads, layers=layers, neighbours=neighbours, in_feats=in_feats)
+        check_whole(0, num_nodes=num_nodes, edge_feats=edge_feats)
         if node_input not in ("zeros", "learned", "feat"):
             raise RecipeError(f"model.node_input: expected 'zeros', 'learned' or 'feat', got {node_input!r}")
         if node_input == "feat" and in_feats is None:
             raise RecipeError("model.node_input: expected features of the nodes for 'feat', got none")
         if sample not in ("recent", "uniform"):
             raise RecipeError(f"model.sample: expected 'recent' or 'uniform', got {sample!r}")
-        if not time_unit > 0:
+        if not isinstance(time_unit, Real) or not 0 < time_unit < float("inf"):
             raise RecipeError(f"model.time_unit: expected a number above 0, got {time_unit}")
         self.node_input, self.num_nodes, self.hidden = node_input, num_nodes, hidden
         self.in_feats, self.edge_feats = in_feats, edge_feats
@@ -77,6 +81,7 @@ class TGAT(nn.Module):
     @classmethod
     def for_graph(cls, graph, feat=None, num_outputs=None, target=None, *, edge_feat=None, **settings):
         """The model for a prepared graph, the features of its nodes [N, F] and of its events [E, Fe]."""
+        _check_recent(graph, "graph")
         widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
         return cls(graph.num_nodes, *widths, **settings)
 
@@ -100,8 +105,7 @@ class TGAT(nn.Module):
         return self.layers[-1](*inputs, get_attention=True)[1], *events
 
     def _checked(self, recent, nodes, times, feat, edge_feat):
-        if not isinstance(recent, RecentNeighbours):
-            raise ShapeError(f"recent: expected what hgat.graph.recent gives, got {type(recent).__name__}")
+        _check_recent(recent)
         if recent.num_nodes != self.num_nodes:
             raise ShapeError(f"recent: expected {self.num_nodes} nodes, got {recent.num_nodes}")
         read = {"feat": (feat, ("N", self.num_nodes), ("F", self.in_feats))} if self.node_input == "feat" else {}
@@ -110,6 +114,7 @@ class TGAT(nn.Module):
         for name, (given, *shape) in read.items():
             if given is None:
                 raise ShapeError(f"{name}: expected [{shape[0][0]}, {shape[1][0]}], got none")
+            check_floats(name, given, self.link[0].weight)
             check_shape(name, given, *shape)
         return recent, *recent.queries(nodes, times), feat, edge_feat
 
@@ -134,6 +139,11 @@ class TGAT(nn.Module):
         elapsed = (times.unsqueeze(1) - time).double() / self.time_unit
         edge_found = None if edge_feat is None else _padded(edge_feat[edge[mask]], mask)
         return (own, _padded(found, mask), elapsed, mask, edge_found), events
+
+
+def _check_recent(recent, name="recent"):
+    if not isinstance(recent, RecentNeighbours):
+        raise GraphError(f"{name}: expected what hgat.graph.recent gives, got {type(recent).__name__}")
 
 
 def _padded(rows, mask):

@@ -1,7 +1,16 @@
-"""Layers, one mechanism per file, with DGL's habits."""
+"""Layers, one mechanism per file, with DGL's habits.
 
+Every public name of dgl.nn that is not a layer of hgat's is DGL's own (HeteroGraphConv, GraphConv, Sequential, ...), so
+that a program may say `import hgat.nn as dglnn`.
+"""
+
+import dgl.nn
+
+from hgat.nn import functional  # noqa: F401
+from hgat.nn.agnn import AGNNConv
 from hgat.nn.dotgat import DotGatConv
 from hgat.nn.edgegat import EdgeGATConv
+from hgat.nn.egat import EGATConv
 from hgat.nn.fusion import SemanticAttention
 from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
@@ -11,9 +20,12 @@ from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 from hgat.nn.snapshotgat import SnapshotGATConv
 from hgat.nn.temporal import TemporalAttention
 from hgat.nn.tgat import TGATConv, TimeEncoding
+from hgat.ops import edge_softmax  # noqa: F401  (in the place of DGL's; no layer)
 
 __all__ = [
+    "AGNNConv",
     "DotGatConv",
+    "EGATConv",
     "EdgeGATConv",
     "FeaturelessRGATConv",
     "GATConv",
@@ -27,3 +39,20 @@ __all__ = [
     "TemporalAttention",
     "TimeEncoding",
 ]
+
+
+def _of_dgl(name):
+    """Whether a name of dgl.nn is a part of DGL, and not something that its files import."""
+    value = getattr(dgl.nn, name, None)
+    home = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+    return not name.startswith("_") and str(home).partition(".")[0] == "dgl"
+
+
+def __getattr__(name):
+    if _of_dgl(name):
+        return getattr(dgl.nn, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *filter(_of_dgl, dir(dgl.nn))})

@@ -1,25 +1,49 @@
-"""What the layers that mirror DGL's share: ends of an edge, the zero-in-degree rule, residuals."""
+"""What the layers share: their arguments' checks, ends of an edge, the zero-in-degree rule, residuals, masks."""
+
+import operator
+from collections.abc import Sequence
+from numbers import Real
 
 import dgl
 import torch
 from torch import nn
 
-from hgat.errors import ShapeError
+from hgat.errors import GraphError, ShapeError, brief, check_range, check_shape, check_whole
 from hgat.graph import csr
 
 __all__ = [
+    "WideParameters",
+    "add_residual",
     "both_ends",
+    "check_activation",
+    "check_feature",
+    "check_floats",
+    "check_graph",
     "check_in_degrees",
+    "check_number",
+    "check_plain",
+    "check_rates",
+    "check_sizes",
+    "degree_power",
+    "drop_edges",
+    "edge_column",
+    "edge_features",
     "end_scores",
     "feature_pair",
     "glorot_",
     "linear_pair",
+    "negative_slope",
     "projected_ends",
     "projections",
+    "repeated",
+    "residual_linear",
+    "weight_of",
+    "weighted",
     "with_extra_axes",
 ]
 
 GAIN = nn.init.calculate_gain("relu")
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def glorot_(*tensors):
@@ -28,18 +52,53 @@ def glorot_(*tensors):
         nn.init.xavier_normal_(tensor, gain=GAIN)
 
 
-def feature_pair(in_feats):
-    """(width at the source, width at the destination)."""
-    return in_feats if isinstance(in_feats, tuple) else (in_feats, in_feats)
+def feature_pair(in_feats, name="in_feats"):
+    """(width at the source, width at the destination), ints. Raises ShapeError for anything but one width or two."""
+    if not isinstance(in_feats, (tuple, list)):
+        (width,) = check_sizes(**{name: in_feats})
+        return width, width
+    if len(in_feats) != 2:
+        raise ShapeError(f"{name}: expected F or (F_src, F_dst), got {brief(in_feats)}")
+    return check_sizes(**{f"{name}[0]": in_feats[0], f"{name}[1]": in_feats[1]})
+
+
+def check_sizes(**sizes):
+    """The sizes as ints; ShapeError unless every one is a whole number, 1 or more."""
+    for name, size in sizes.items():
+        if size is None:
+            raise ShapeError(f"{name}: expected a whole number, 1 or more, got None")
+    check_whole(1, **sizes)
+    return tuple(operator.index(size) for size in sizes.values())
+
+
+def check_number(**numbers):
+    """Raise ShapeError unless every value is a finite number."""
+    for name, value in numbers.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) < float("inf"):
+            raise ShapeError(f"{name}: expected a finite number, got {brief(value)}")
+
+
+def check_rates(**rates):
+    """Raise ShapeError unless every rate of dropout is a number from 0 to 1."""
+    for name, rate in rates.items():
+        if rate is None:
+            raise ShapeError(f"{name}: expected a number from 0 to 1, got None")
+    check_range(0, 1, **rates)
+
+
+def check_activation(activation):
+    """Raise ShapeError unless `activation` can be called or is None."""
+    if activation is not None and not callable(activation):
+        raise ShapeError(f"activation: expected a function or None, got {brief(activation)}")
 
 
 def linear_pair(layer, in_feats, out_width, bias=False):
     """Give `layer` DGL's projections: `fc_src` and `fc_dst` for a pair of widths, one `fc` for a single width."""
-    if isinstance(in_feats, tuple):
-        layer.fc_src = nn.Linear(in_feats[0], out_width, bias=bias)
-        layer.fc_dst = nn.Linear(in_feats[1], out_width, bias=bias)
+    if isinstance(in_feats, (tuple, list)):
+        layer.fc_src = nn.Linear(layer._in_src_feats, out_width, bias=bias)
+        layer.fc_dst = nn.Linear(layer._in_dst_feats, out_width, bias=bias)
     else:
-        layer.fc = nn.Linear(in_feats, out_width, bias=bias)
+        layer.fc = nn.Linear(layer._in_src_feats, out_width, bias=bias)
 
 
 def projections(layer):
@@ -47,8 +106,49 @@ def projections(layer):
     return (layer.fc_src, layer.fc_dst) if hasattr(layer, "fc_src") else (layer.fc, layer.fc)
 
 
+def negative_slope(layer):
+    """The slope that the operators take, of the layer's own `leaky_relu`, which a user may have exchanged.
+
+    Raises ShapeError for an activation that is no leaky ReLU: the operators know no other.
+    """
+    activation = layer.leaky_relu
+    if isinstance(activation, nn.LeakyReLU):
+        return activation.negative_slope
+    if isinstance(activation, nn.ReLU):
+        return 0.0
+    if isinstance(activation, nn.Identity):
+        return 1.0
+    got = type(activation).__name__
+    raise ShapeError(f"leaky_relu: expected a torch.nn.LeakyReLU, ReLU or Identity on the scores, got {got}")
+
+
+def check_graph(graph, one_relation=True, expected="a DGLGraph"):
+    """Raise GraphError, which says what to do, unless `graph` is a DGLGraph, by default of one relation."""
+    if getattr(graph, "canonical_etypes", None) is None:
+        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}{_advice(graph)}")
+    if one_relation:
+        csr.single_relation(graph)
+
+
+def _advice(graph):
+    """What to do with something that is no graph of DGL, behind the sentence that says so."""
+    home = type(graph).__module__.partition(".")[0]
+    if home == "networkx":
+        return "; make one with dgl.from_networkx(graph)"
+    if home == "scipy":
+        return "; make one with dgl.from_scipy(matrix)"
+    ends = isinstance(graph, Sequence) and not isinstance(graph, str) and len(graph) == 2
+    if ends or isinstance(graph, torch.Tensor) or home == "numpy":
+        return "; the graph comes first, and dgl.graph((src, dst)) makes one of edges"
+    return ""
+
+
 def check_in_degrees(graph, allowed):
-    """Raise DGLError, as DGL's layers do, if a destination has no in-edges and that was not allowed."""
+    """Raise DGLError, as DGL's layers do, if a destination has no in-edges and that was not allowed.
+
+    Raises GraphError for anything but a DGLGraph of one relation: this is the first that a layer asks of its graph.
+    """
+    check_graph(graph)
     if allowed:
         return
     isolated = csr.cached(graph, ("isolated",), lambda: bool((_in_degrees(graph) == 0).any()))
@@ -65,23 +165,71 @@ def _in_degrees(graph):
     return torch.diff(csr.in_rows(graph).indptr)  # DGL counts in-edges only with COO or CSC
 
 
-def check_feature(name, feat, width, rows):
-    """ShapeError unless `feat` is [rows, *, width]."""
+def degree_power(graph, end, power, like):
+    """Degrees at "src" or "dst", at least 1, to a power: [N] of the type and on the device of `like`, kept."""
+
+    def build():
+        rows = csr.out_rows(graph, like.device) if end == "src" else csr.in_rows(graph, like.device)
+        return torch.diff(rows.indptr).clamp(min=1).float().pow(power).to(like.dtype)
+
+    return csr.cached(graph, ("degrees", end, power, str(like.device), like.dtype), build)
+
+
+def check_floats(name, tensor, like=None):
+    """Raise ShapeError unless `tensor` holds floats, and those of the parameter `like`, on its device.
+
+    Under autocast PyTorch brings types together itself.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise ShapeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ShapeError(f"{name}: expected a floating-point tensor, got {tensor.dtype}; {name}.float() makes one")
+    if like is None:
+        return
+    if tensor.device != like.device:
+        raise ShapeError(f"{name}: expected device {like.device} like the layer's parameters, got {tensor.device}")
+    if tensor.dtype != like.dtype and not _autocast(tensor.device.type):
+        raise ShapeError(f"{name}: expected {like.dtype} like the layer's parameters, got {tensor.dtype}")
+
+
+def _autocast(device):
+    try:
+        return torch.is_autocast_enabled(device)
+    except (TypeError, RuntimeError):  # before PyTorch 2.4 it takes no device, and some devices have none
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+
+
+def weight_of(layer):
+    """The weight that a plain linear layer multiplies its input with, None of anything else, which may take any."""
+    return layer.weight if type(layer) is nn.Linear else None
+
+
+def check_feature(name, feat, width, rows, like=None):
+    """ShapeError unless `feat` is [rows, *, width] of floats; like: see check_floats."""
     if not isinstance(feat, torch.Tensor) or feat.dim() < 2 or feat.shape[-1] != width or feat.shape[0] != rows:
         got = list(feat.shape) if isinstance(feat, torch.Tensor) else type(feat).__name__
         raise ShapeError(f"{name}: expected [N, *, F] = [{rows}, *, {width}], got {got}")
+    check_floats(name, feat, like)
 
 
-def both_ends(graph, feat, widths, drop):
+def both_ends(graph, feat, widths, drop, layers=(None, None)):
     """(input at the source, input at the destination, whether feat is one tensor), after dropout, checked.
 
-    feat: one tensor, whose first rows are the destinations on a block, or a pair.
+    feat: one tensor, whose first rows are the destinations on a block, or a pair. layers: the projections of both ends.
     """
+    at_src, at_dst = (weight_of(layer) for layer in layers)
     if isinstance(feat, (tuple, list)):
-        check_feature("feat[0]", feat[0], widths[0], graph.num_src_nodes())
-        check_feature("feat[1]", feat[1], widths[1], graph.num_dst_nodes())
+        if len(feat) != 2:
+            raise ShapeError(f"feat: expected a tensor or a pair (source, destination), got {len(feat)} of them")
+        check_feature("feat[0]", feat[0], widths[0], graph.num_src_nodes(), at_src)
+        check_feature("feat[1]", feat[1], widths[1], graph.num_dst_nodes(), at_dst)
+        if feat[0].shape[1:-1] != feat[1].shape[1:-1]:
+            raise ShapeError(
+                f"feat[1]: expected the axes between of feat[0], {list(feat[0].shape[1:-1])}, "
+                f"got {list(feat[1].shape[1:-1])}"
+            )
         return drop(feat[0]), drop(feat[1]), False
-    check_feature("feat", feat, widths[0], graph.num_src_nodes())
+    check_feature("feat", feat, widths[0], graph.num_src_nodes(), at_src)
     h_src = drop(feat)
     if graph.is_block:
         return h_src, h_src[: graph.num_dst_nodes()], True
@@ -91,6 +239,67 @@ def both_ends(graph, feat, widths, drop):
             f"{graph.num_dst_nodes()} nodes, got one tensor"
         )
     return h_src, h_src, True
+
+
+def check_plain(name, *tensors):
+    """Raise ShapeError unless every tensor is [N, F], for layers without further axes between."""
+    for tensor in tensors:
+        if tensor.dim() != 2:
+            raise ShapeError(f"{name}: expected [N, F], got {list(tensor.shape)}")
+
+
+def edge_column(values, copies=1):
+    """A weight or a mask of edges as the operators take it: [E], also of [E, 1] as DGL's layers take it, or [E, H].
+
+    copies: how often the heads are repeated for features with further axes.
+    """
+    if not isinstance(values, torch.Tensor) or values.dim() < 2:
+        return values
+    return values.flatten() if values.shape[1:].numel() == 1 else repeated(values, copies)
+
+
+def repeated(tensor, copies):
+    """What stands for every edge and head, [E, H], once for each of `copies`."""
+    return tensor.repeat(1, copies) if copies > 1 and tensor.dim() == 2 else tensor
+
+
+def weighted(alpha, edge_weight):
+    """alpha [E, H] times edge_weight [E] or [E, H]."""
+    if edge_weight is None:
+        return alpha
+    return alpha * (edge_weight.unsqueeze(-1) if edge_weight.dim() == 1 else edge_weight)
+
+
+def edge_features(layer, graph, edge_feat):
+    """Raise ShapeError unless `edge_feat` is what the layer was built for: [E, F_e], or nothing."""
+    width = layer._edge_feats
+    if (edge_feat is None) == bool(width):
+        got = "none" if edge_feat is None else "some"
+        raise ShapeError(f"edge_feat: expected {f'[E, {width}]' if width else 'none without edge_feats'}, got {got}")
+    if edge_feat is not None:
+        check_floats("edge_feat", edge_feat, weight_of(layer.fc_edge))
+        check_shape("edge_feat", edge_feat, ("E", graph.num_edges()), ("F_e", width))
+
+
+def drop_edges(graph, rate, edge_mask, device):
+    """`edge_mask` without a random share of the edges, int(E * rate) of them, for all heads alike.
+
+    Drawn by PyTorch's generator, as DGL's OGB examples draw it: torch.randperm(E), whose first numbers are dropped.
+    """
+    count = graph.num_edges()
+    kept = torch.ones(count, dtype=torch.bool, device=device)
+    kept[torch.randperm(count, device=device)[: int(count * rate)]] = False
+    if edge_mask is None:
+        return kept
+    if not isinstance(edge_mask, torch.Tensor) or edge_mask.dtype != torch.bool:
+        got = getattr(edge_mask, "dtype", type(edge_mask).__name__)
+        raise ShapeError(f"edge_mask: expected a tensor of torch.bool, got {got}")
+    if edge_mask.shape[:1] != (count,) or edge_mask.dim() > 2 or edge_mask.device != kept.device:
+        raise ShapeError(
+            f"edge_mask: expected [E] or [E, H] with E = {count} on {kept.device}, got {list(edge_mask.shape)} on "
+            f"{edge_mask.device}"
+        )
+    return edge_mask & (kept if edge_mask.dim() == 1 else kept.unsqueeze(1))
 
 
 def projected_ends(layers, h_src, h_dst, one_input, shape):
@@ -120,6 +329,40 @@ def end_scores(fc, h, projected, attn):
     return (h @ folded).flatten(1)
 
 
+def residual_linear(in_width, out_width, bias):
+    """DGL's residual of GATConv and GATv2Conv: the input itself where it is as wide as the output, else linear."""
+    return nn.Identity() if in_width == out_width else nn.Linear(in_width, out_width, bias=bias)
+
+
+def add_residual(out, res_fc, h_dst, shape):
+    """out [N, *, H, D] with the residual of h_dst [N, *, F]; every size is named, since N may be 0."""
+    return out if res_fc is None else out + res_fc(h_dst).unflatten(-1, shape)
+
+
 def with_extra_axes(tensor, prefix):
     """[N, *, H, D] as [N, heads, D]: the axes of `prefix` behind the first count as heads for the operators."""
     return tensor if len(prefix) == 1 else tensor.flatten(1, -2)
+
+
+class WideParameters(nn.Module):
+    """A module whose parameters named in `_wide` stay at 32 bits or more when it is moved to a half type.
+
+    For frequencies: rounded to half precision they tell other times apart, a day in seconds is thousands of radians.
+    """
+
+    _wide = ()
+
+    def _apply(self, fn, recurse=True):
+        before = {name: self._parameters.get(name) for name in self._wide}
+        before = {
+            name: (p.detach(), None if p.grad is None else p.grad.detach())
+            for name, p in before.items()
+            if p is not None
+        }
+        super()._apply(fn, recurse)
+        for name, (data, grad) in before.items():
+            parameter = self._parameters[name]
+            if parameter.dtype in HALVES and data.dtype not in HALVES:
+                parameter.data = data.to(parameter.device)
+                parameter.grad = None if grad is None else grad.to(parameter.device, data.dtype)
+        return self

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from hgat.errors import ShapeError
+from hgat.errors import ShapeError, check_shape
+from hgat.nn.common import check_floats, check_sizes, weight_of
 from hgat.ops import dispatch
 
 __all__ = ["SemanticAttention"]
@@ -17,12 +18,13 @@ class SemanticAttention(nn.Module):
     form: "global", one beta for the whole graph, or "per_node", without the mean over i, one beta for each node.
     Inside hgat.ops.uniform_attention() beta = 1 / P.
 
-    Shapes: z [N, P, F] -> out [N, F], beta [P] or [N, P].
+    Shapes: z [N, P, F] -> out [N, F], beta [P] or [N, P]. Without a node a global beta is 1 / P.
     Paper: Wang et al. 2019 (HAN), arXiv:1903.07293, eq. 7-9, the global form; their released code runs the other.
     """
 
     def __init__(self, in_feats, hidden_feats=128, form="global"):
         super().__init__()
+        check_sizes(in_feats=in_feats, hidden_feats=hidden_feats)
         if form not in ("global", "per_node"):
             raise ShapeError(f"form: expected 'global' or 'per_node', got {form!r}")
         self.form = form
@@ -32,7 +34,7 @@ class SemanticAttention(nn.Module):
 
     def weights(self, z):
         """beta of `z` [N, P, F]: [P], or [N, P] per node."""
-        if dispatch.is_uniform():
+        if dispatch.is_uniform() or (self.form == "global" and not len(z)):  # the mean of no node is no number
             shape = z.shape[1:2] if self.form == "global" else z.shape[:2]
             return z.new_full(shape, 1.0 / z.shape[1])
         score = self.project(z).squeeze(-1)
@@ -41,5 +43,8 @@ class SemanticAttention(nn.Module):
         return torch.softmax(score, -1)
 
     def forward(self, z):
+        check_floats("z", z, weight_of(self.project[0]))
+        check_shape("z", z, ("N", None), ("P", None), ("F", self.project[0].in_features))
         beta = self.weights(z)
-        return (z * beta.unsqueeze(-1)).sum(1), beta
+        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
+        return (z * beta.unsqueeze(-1)).sum(1), beta.clone()

@@ -4,15 +4,29 @@ import torch
 from torch import nn
 
 from hgat import ops
+from hgat.errors import check_whole
 from hgat.nn.common import (
+    add_residual,
     both_ends,
+    check_activation,
     check_in_degrees,
+    check_number,
+    check_rates,
+    check_sizes,
+    degree_power,
+    drop_edges,
+    edge_column,
+    edge_features,
     end_scores,
     feature_pair,
     glorot_,
     linear_pair,
+    negative_slope,
     projected_ends,
     projections,
+    repeated,
+    residual_linear,
+    weighted,
     with_extra_axes,
 )
 
@@ -22,20 +36,29 @@ __all__ = ["GATConv"]
 class GATConv(nn.Module):
     """Graph attention layer, with the constructor, parameters and results of `dgl.nn.GATConv`.
 
-        logit_uv = leaky_relu(attn_l . (W h_u) + attn_r . (W h_v));  alpha = softmax over u
+        logit_uv = leaky_relu(attn_l . (W h_u) + attn_r . (W h_v) [+ w_e . x_uv]);  alpha = softmax over u
         out_v = sum_u alpha_uv W h_u  [+ residual]  [+ bias]
 
-    in_feats: F, or (F_src, F_dst) with one projection for each end. residual: identity where F = H * D, else
-    linear. value_drop (not in DGL): dropout on W h_u before the sum, the third dropout of the authors' code.
+    in_feats: F, or (F_src, F_dst) with one projection for each end. residual: identity where F = H * D, else linear.
+    Not in DGL's layer, but in the one that its OGB examples write for themselves: edge_drop, the share of edges that a
+    training step leaves out of the softmax, so that the others weigh more; use_attn_dst=False, no attn_r;
+    use_symmetric_norm, W h_u times d_out(u)^-1/2 before the score and the sum times d_in(v)^1/2 behind, d at least 1;
+    edge_feats, F_e, one number w_e . x_uv per head in the score. value_drop: dropout on W h_u before the sum, the third
+    dropout of the authors' code.
 
     forward: graph with one relation (homogeneous, bipartite, block, slice of a heterograph); feat [N, *, F] or a
-    pair; edge_weight [E] multiplies alpha. -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; ShapeError for feat unlike the graph.
+    pair; edge_weight [E] multiplies alpha; edge_feat [E, F_e]; edge_mask [E] or [E, H] bool, False for an edge that has
+    no part in the softmax. -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
+    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
+    ShapeError for feat unlike the graph and for a constructor's argument out of range.
 
     Paper: Velickovic et al. 2018, arXiv:1710.10903, eq. 1-6. Differs as DGL does: Glorot-normal initialisation, no
     bias inside the score. Differs from DGL: the attention returned is before dropout, and checked shapes raise
     ShapeError.
     """
+
+    # What a layer has that was built by DGL's constructor and became this class.
+    _edge_feats, edge_drop, _use_symmetric_norm = 0, 0.0, False
 
     def __init__(
         self,
@@ -51,36 +74,47 @@ class GATConv(nn.Module):
         bias=True,
         *,
         value_drop=0.0,
+        edge_drop=0.0,
+        edge_feats=None,
+        use_attn_dst=True,
+        use_symmetric_norm=False,
     ):
         super().__init__()
-        self._in_feats = feature_pair(in_feats)
-        self._out_feats = out_feats
-        self._num_heads = num_heads
-        self._negative_slope = negative_slope
+        self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
+        out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
+        check_whole(0, edge_feats=edge_feats)
+        check_rates(feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop, edge_drop=edge_drop)
+        check_number(negative_slope=negative_slope)
+        check_activation(activation)
+        width = num_heads * out_feats
+        self._num_heads, self._out_feats, self._edge_feats = num_heads, out_feats, edge_feats or 0
         self._allow_zero_in_degree = allow_zero_in_degree
-        linear_pair(self, in_feats, num_heads * out_feats)
+        self._use_symmetric_norm, self.edge_drop = use_symmetric_norm, edge_drop
+        linear_pair(self, in_feats, width)
         self.attn_l = nn.Parameter(torch.empty(1, num_heads, out_feats))
-        self.attn_r = nn.Parameter(torch.empty(1, num_heads, out_feats))
+        self.register_parameter("attn_r", nn.Parameter(torch.empty(1, num_heads, out_feats)) if use_attn_dst else None)
+        if edge_feats:
+            self.fc_edge = nn.Linear(edge_feats, num_heads, bias=False)
         self.feat_drop = nn.Dropout(feat_drop)
         self.attn_drop = nn.Dropout(attn_drop)
         self.value_drop = nn.Dropout(value_drop)
+        self.leaky_relu = nn.LeakyReLU(negative_slope)
         self.activation = activation
-        self.register_module("res_fc", None)
-        if residual:
-            same_width = self._in_feats[1] == num_heads * out_feats
-            self.res_fc = (
-                nn.Identity() if same_width else nn.Linear(self._in_feats[1], num_heads * out_feats, bias=bias)
-            )
+        self.register_module("res_fc", residual_linear(self._in_dst_feats, width, bias) if residual else None)
         # A linear residual brings its own bias; a second one would be redundant.
-        if bias and not isinstance(self.res_fc, nn.Linear):
-            self.bias = nn.Parameter(torch.empty(num_heads * out_feats))
-        else:
-            self.register_parameter("bias", None)
+        self.has_linear_res = isinstance(self.res_fc, nn.Linear)
+        self.has_explicit_bias = bool(bias) and not self.has_linear_res
+        self.register_parameter("bias", nn.Parameter(torch.empty(width)) if self.has_explicit_bias else None)
         self.reset_parameters()
 
     def reset_parameters(self):
         """Glorot-normal weights with the gain of ReLU, zero biases."""
-        glorot_(*{id(fc): fc.weight for fc in projections(self)}.values(), self.attn_l, self.attn_r)
+        linear = {id(fc): fc.weight for fc in projections(self)}
+        glorot_(*linear.values(), self.attn_l)
+        if self.attn_r is not None:
+            glorot_(self.attn_r)
+        if self._edge_feats:
+            glorot_(self.fc_edge.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         if isinstance(self.res_fc, nn.Linear):
@@ -92,36 +126,53 @@ class GATConv(nn.Module):
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, edge_weight=None, get_attention=False):
+    def forward(self, graph, feat, edge_weight=None, get_attention=False, *, edge_feat=None, edge_mask=None):
         check_in_degrees(graph, self._allow_zero_in_degree)
-        h_src, h_dst, one_input = both_ends(graph, feat, self._in_feats, self.feat_drop)
+        layers = fc_src, fc_dst = projections(self)
+        widths = self._in_src_feats, self._in_dst_feats
+        h_src, h_dst, one_input = both_ends(graph, feat, widths, self.feat_drop, layers)
+        edge_features(self, graph, edge_feat)
         prefix = h_dst.shape[:-1]
         shape = (self._num_heads, self._out_feats)
-        fc_src, fc_dst = projections(self)
-        value, at_dst = projected_ends((fc_src, fc_dst), h_src, h_dst, one_input, shape)
+        if self.attn_r is None:
+            value, at_dst = fc_src(h_src).unflatten(-1, shape), None
+        else:
+            value, at_dst = projected_ends(layers, h_src, h_dst, one_input, shape)
         # a . [W h_u || W h_v] is a sum of one score per end, so no edge ever carries both vectors.
         score_src = end_scores(fc_src, h_src, value, self.attn_l)
-        score_dst = end_scores(fc_dst, h_dst, at_dst, self.attn_r)
-        if edge_weight is not None:
-            edge_weight = edge_weight.flatten()
+        if at_dst is None:
+            score_dst = score_src.new_zeros((graph.num_dst_nodes(), score_src.shape[1]))
+        else:
+            score_dst = end_scores(fc_dst, h_dst, at_dst, self.attn_r)
+        if self._use_symmetric_norm:
+            scale = degree_power(graph, "src", -0.5, value)
+            value = value * scale.view(-1, *[1] * (value.dim() - 1))
+            score_src = score_src * scale.unsqueeze(1)
+        copies = prefix[1:].numel()
+        score_edge = None if edge_feat is None else repeated(self.fc_edge(edge_feat), copies)
+        edge_weight = edge_column(edge_weight, copies)
+        if self.training and self.edge_drop > 0:
+            edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         out = ops.additive_attention(
             graph,
             with_extra_axes(self.value_drop(value), prefix),
             score_src,
             score_dst,
+            score_edge,
             edge_weight=edge_weight,
-            negative_slope=self._negative_slope,
             dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
+            **options,
         ).reshape(*prefix, *shape)
-        if self.res_fc is not None:
-            out = out + self.res_fc(h_dst).unflatten(-1, (-1, self._out_feats))
+        if self._use_symmetric_norm:
+            out = out * degree_power(graph, "dst", 0.5, out).view(-1, *[1] * (out.dim() - 1))
+        out = add_residual(out, self.res_fc, h_dst, shape)
         if self.bias is not None:
             out = out + self.bias.view(shape)
         if self.activation:
             out = self.activation(out)
         if not get_attention:
             return out
-        alpha = ops.additive_weights(graph, score_src, score_dst, negative_slope=self._negative_slope)
-        if edge_weight is not None:
-            alpha = alpha * edge_weight.unsqueeze(-1)
+        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
+        alpha = weighted(ops.additive_weights(graph, score_src, score_dst, score_edge, **options).clone(), edge_weight)
         return out, alpha.reshape(graph.num_edges(), *prefix[1:], self._num_heads, 1)

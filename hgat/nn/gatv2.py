@@ -4,7 +4,26 @@ import torch
 from torch import nn
 
 from hgat import ops
-from hgat.nn.common import both_ends, check_in_degrees, feature_pair, glorot_, projected_ends
+from hgat.errors import check_whole
+from hgat.nn.common import (
+    add_residual,
+    both_ends,
+    check_activation,
+    check_in_degrees,
+    check_number,
+    check_plain,
+    check_rates,
+    check_sizes,
+    drop_edges,
+    edge_column,
+    edge_features,
+    feature_pair,
+    glorot_,
+    negative_slope,
+    projected_ends,
+    residual_linear,
+    weighted,
+)
 
 __all__ = ["GATv2Conv"]
 
@@ -12,18 +31,25 @@ __all__ = ["GATv2Conv"]
 class GATv2Conv(nn.Module):
     """Dynamic graph attention layer, with the constructor, parameters and results of `dgl.nn.GATv2Conv`.
 
-        logit_uv = attn . leaky_relu(W_src h_u + W_dst h_v);  alpha = softmax over u
+        logit_uv = attn . leaky_relu(W_src h_u + W_dst h_v [+ W_e x_uv]);  alpha = softmax over u
         out_v = sum_u alpha_uv W_src h_u  [+ residual]
 
-    in_feats: F, or (F_src, F_dst). share_weights: W_dst = W_src, as in all experiments of the paper; ignored, as
-    in DGL, for a pair of widths. bias: biases inside the projections.
+    in_feats: F, or (F_src, F_dst). share_weights: W_dst = W_src, as in all experiments of the paper; where in_feats is
+    a pair both are there, as in DGL, and W_src serves both ends of one tensor, each its own end of a pair of tensors.
+    bias: biases inside the projections. Not in DGL: edge_feats, F_e, and W_e; edge_drop, the share of edges that a
+    training step leaves out of the softmax.
 
-    forward: graph with one relation; feat [N, F] or a pair; edge_weight [E], a keyword, multiplies alpha (not in DGL)
-    -> [N_dst, H, D], and with get_attention alpha [E, H, 1].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; ShapeError for feat unlike the graph.
+    forward: graph with one relation; feat [N, F] or a pair; and keywords that DGL's layer does not have, edge_feat
+    [E, F_e], edge_weight [E], which multiplies alpha, edge_mask [E] or [E, H] bool, False for an edge that has no part
+    in the softmax -> [N_dst, H, D], and with get_attention alpha [E, H, 1].
+    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
+    ShapeError for feat unlike the graph and for a constructor's argument out of range.
 
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7. Differs from DGL: the attention returned is before dropout.
     """
+
+    # What a layer has that was built by DGL's constructor and became this class.
+    _edge_feats, edge_drop = 0, 0.0
 
     def __init__(
         self,
@@ -38,26 +64,32 @@ class GATv2Conv(nn.Module):
         allow_zero_in_degree=False,
         bias=True,
         share_weights=False,
+        *,
+        edge_feats=None,
+        edge_drop=0.0,
     ):
         super().__init__()
-        self._in_feats = feature_pair(in_feats)
-        self._out_feats = out_feats
-        self._num_heads = num_heads
-        self._negative_slope = negative_slope
-        self._allow_zero_in_degree = allow_zero_in_degree
-        self.share_weights = share_weights
+        self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
+        out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
+        check_whole(0, edge_feats=edge_feats)
+        check_rates(feat_drop=feat_drop, attn_drop=attn_drop, edge_drop=edge_drop)
+        check_number(negative_slope=negative_slope)
+        check_activation(activation)
         width = num_heads * out_feats
-        self.fc_src = nn.Linear(self._in_feats[0], width, bias=bias)
-        one_width = not isinstance(in_feats, tuple)
-        self.fc_dst = self.fc_src if share_weights and one_width else nn.Linear(self._in_feats[1], width, bias=bias)
+        self._num_heads, self._out_feats, self._edge_feats = num_heads, out_feats, edge_feats or 0
+        self._allow_zero_in_degree = allow_zero_in_degree
+        self.share_weights, self.bias, self.edge_drop = share_weights, bias, edge_drop
+        self.fc_src = nn.Linear(self._in_src_feats, width, bias=bias)
+        shared = share_weights and not isinstance(in_feats, (tuple, list))
+        self.fc_dst = self.fc_src if shared else nn.Linear(self._in_dst_feats, width, bias=bias)
+        if edge_feats:
+            self.fc_edge = nn.Linear(edge_feats, width, bias=False)
         self.attn = nn.Parameter(torch.empty(1, num_heads, out_feats))
         self.feat_drop = nn.Dropout(feat_drop)
         self.attn_drop = nn.Dropout(attn_drop)
+        self.leaky_relu = nn.LeakyReLU(negative_slope)
         self.activation = activation
-        self.register_module("res_fc", None)
-        if residual:
-            same_width = self._in_feats[1] == width
-            self.res_fc = nn.Identity() if same_width else nn.Linear(self._in_feats[1], width, bias=bias)
+        self.register_module("res_fc", residual_linear(self._in_dst_feats, width, bias) if residual else None)
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -65,6 +97,8 @@ class GATv2Conv(nn.Module):
         linear = [self.fc_src]
         if self.fc_dst is not self.fc_src:
             linear.append(self.fc_dst)
+        if self._edge_feats:
+            linear.append(self.fc_edge)
         if isinstance(self.res_fc, nn.Linear):
             linear.append(self.res_fc)
         glorot_(*(layer.weight for layer in linear), self.attn)
@@ -76,28 +110,30 @@ class GATv2Conv(nn.Module):
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, get_attention=False, *, edge_weight=None):
+    def forward(self, graph, feat, get_attention=False, *, edge_weight=None, edge_feat=None, edge_mask=None):
         check_in_degrees(graph, self._allow_zero_in_degree)
-        h_src, h_dst, one_input = both_ends(graph, feat, self._in_feats, self.feat_drop)
+        layers, widths = (self.fc_src, self.fc_dst), (self._in_src_feats, self._in_dst_feats)
+        if self.share_weights and not isinstance(feat, (tuple, list)):
+            # As in DGL one tensor is projected once, also where the layer was built with two projections.
+            layers, widths = (self.fc_src,) * 2, widths[:1] * 2
+        h_src, h_dst, one_input = both_ends(graph, feat, widths, self.feat_drop, layers)
+        check_plain("feat", h_src, h_dst)
+        edge_features(self, graph, edge_feat)
         shape = (self._num_heads, self._out_feats)
-        feat_src, feat_dst = projected_ends((self.fc_src, self.fc_dst), h_src, h_dst, one_input, shape)
-        attn = self.attn.squeeze(0)
-        out = ops.gatv2_attention(
-            graph,
-            feat_src,
-            feat_dst,
-            attn,
-            edge_weight=None if edge_weight is None else edge_weight.flatten(),
-            negative_slope=self._negative_slope,
-            dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
-        )
-        if self.res_fc is not None:
-            out = out + self.res_fc(h_dst).view(h_dst.shape[0], -1, self._out_feats)
+        feat_src, feat_dst = projected_ends(layers, h_src, h_dst, one_input, shape)
+        ends = feat_src, feat_dst, self.attn.squeeze(0)
+        feat_edge = None if edge_feat is None else self.fc_edge(edge_feat).unflatten(-1, shape)
+        edge_weight = edge_column(edge_weight)
+        if self.training and self.edge_drop > 0:
+            edge_mask = drop_edges(graph, self.edge_drop, edge_mask, feat_src.device)
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        out = ops.gatv2_attention(graph, *ends, feat_edge, edge_weight=edge_weight, dropout=dropout, **options)
+        out = add_residual(out, self.res_fc, h_dst, shape)
         if self.activation:
             out = self.activation(out)
         if not get_attention:
             return out
-        alpha = ops.gatv2_weights(graph, feat_src, feat_dst, attn, negative_slope=self._negative_slope)
-        if edge_weight is not None:
-            alpha = alpha * edge_weight.view(-1, 1)
+        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
+        alpha = weighted(ops.gatv2_weights(graph, *ends, feat_edge, **options).clone(), edge_weight)
         return out, alpha.unsqueeze(-1)

@@ -1,19 +1,32 @@
 """HAN: node-level attention inside each meta-path, then attention over the meta-paths."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hgat import ops
-from hgat.errors import GraphError, ShapeError, check_shape
+from hgat.errors import GraphError, ShapeError, check_shape, is_whole
 from hgat.graph.metapath import views as as_views
-from hgat.nn.common import check_in_degrees, glorot_
+from hgat.nn.common import (
+    check_activation,
+    check_floats,
+    check_in_degrees,
+    check_number,
+    check_rates,
+    check_sizes,
+    edge_column,
+    glorot_,
+    negative_slope,
+)
 from hgat.nn.fusion import SemanticAttention
+from hgat.nn.names import NamedState, names_of, order_of, reorder
 
 __all__ = ["HANConv"]
 
 
-class HANConv(nn.Module):
+class HANConv(NamedState):
     """Heterogeneous graph attention layer over P meta-paths.
 
         h'_i = M h_i
@@ -21,15 +34,19 @@ class HANConv(nn.Module):
         z_i^P = activation(sum_j alpha_ij^P h'_j + bias^P), heads side by side
         beta = semantic attention over P (hgat.nn.SemanticAttention);  out_i = sum_P beta_P z_i^P
 
+    num_metapaths: P, or the P names, which views are then matched with, in whatever order they come. With a number the
+    first views that the layer sees give the names, and so does a state dict, which holds them. Views without names
+    (hgat.graph.union of graphs alone) are matched by position.
     share_projection: one M for all meta-paths, as the paper writes it; False gives each meta-path its own, as the
     released code does. semantic: "global" (paper) or "per_node" (released code).
 
     forward: views, what hgat.graph.metapaths or hgat.graph.union gives, or a DGLGraph or block with one relation per
-    meta-path; feat [N, F], or for views with their own sources a list of P tensors [N_src_p, F], destinations first
+    meta-path; feat [N, F], or for views with their own sources a list of P tensors [N_src_p, F], destinations first;
+    edge_mask [E] or [E, H] bool in the order of views.graph, False for an edge that has no part in the softmax
     -> [N_dst, H * D], and with get_attention (alpha [E, H] in the order of views.graph, before dropout, and beta [P]
-    or [N_dst, P]). All views are one operator call. A global beta is the batch's own on blocks.
-    Raises GraphError for another graph, ShapeError for feat unlike it, and DGLError for a node without neighbours
-    unless allow_zero_in_degree.
+    or [N_dst, P] in that of the views). All views are one operator call. A global beta is the batch's own on blocks.
+    Raises GraphError for another graph and for other names, ShapeError for feat unlike it, and DGLError for a node
+    without neighbours unless allow_zero_in_degree.
 
     Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-9. Differs: a bias after the sum, as in the released code.
     """
@@ -53,9 +70,22 @@ class HANConv(nn.Module):
         value_drop=0.0,
     ):
         super().__init__()
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        if is_whole(num_metapaths):
+            (num_metapaths,) = check_sizes(num_metapaths=num_metapaths)
+            self.metapaths = None
+        else:
+            names = names_of("num_metapaths", num_metapaths)
+            num_metapaths = len(names)
+            self.metapaths = None if _are_numbers(names) else names
+        (semantic_feats,) = check_sizes(semantic_feats=semantic_feats)
+        check_rates(feat_drop=feat_drop, attn_drop=attn_drop, value_drop=value_drop)
+        check_number(negative_slope=negative_slope)
+        check_activation(activation)
         self._in_feats, self._out_feats, self._num_heads = in_feats, out_feats, num_heads
         self._num_metapaths = num_metapaths
-        self._negative_slope = negative_slope
+        # Names that only use has given make way for those of a state dict.
+        self._names_were_given = self.metapaths is not None
         self._allow_zero_in_degree = allow_zero_in_degree
         width = num_heads * out_feats
         copies = 1 if share_projection else num_metapaths
@@ -66,6 +96,7 @@ class HANConv(nn.Module):
         self.feat_drop = nn.Dropout(feat_drop)
         self.attn_drop = nn.Dropout(attn_drop)
         self.value_drop = nn.Dropout(value_drop)
+        self.leaky_relu = nn.LeakyReLU(negative_slope)
         self.activation = activation
         self.semantic = SemanticAttention(width, semantic_feats, semantic)
         self.reset_parameters()
@@ -82,58 +113,94 @@ class HANConv(nn.Module):
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
 
-    def _project(self, views, feat):
+    def _names(self):
+        return {"metapaths": self.metapaths}
+
+    def _match(self, names, state, prefix):
+        theirs = names.get("metapaths") if isinstance(names, dict) else None
+        if theirs is None:
+            return
+        if not self._names_were_given:
+            self.metapaths = names_of("state dict", theirs)
+            return
+        order = order_of(theirs, self.metapaths, "meta-paths")
+        reorder(state, prefix, ("attn_l", "attn_r", "bias") + (("fc",) if len(self.fc) > 1 else ()), order)
+
+    def _order(self, views):
+        """Numbers in this layer of the views, or None where they are the same in the same order."""
+        names = tuple(views.names)
+        if len(names) != self._num_metapaths:
+            raise GraphError(f"views: expected {self._num_metapaths} meta-paths, got {len(names)}")
+        if _are_numbers(names):
+            return None
+        if self.metapaths is None:
+            self.metapaths = names_of("views", names)
+        if names == self.metapaths:
+            return None
+        if set(names) != set(self.metapaths):
+            raise GraphError(f"views: expected the meta-paths {list(self.metapaths)}, got {list(names)}")
+        return [self.metapaths.index(name) for name in names]
+
+    def _project(self, views, feat, fc):
         """(value [source rows of all views, H, D], its rows at the destinations [P, N_dst, H, D])."""
         shape = (self._num_heads, self._out_feats)
         views_count, num_dst = views.num_views, views.num_dst
         if isinstance(feat, torch.Tensor):
             if not views.shared_source:
                 raise ShapeError(f"feat: expected a list of {views_count} tensors, one for each view, got one tensor")
+            check_floats("feat", feat, self.fc)
             check_shape("feat", feat, ("N", views.num_src), ("F", self._in_feats))
             feat = self.feat_drop(feat)
-            value = torch.matmul(feat, self.fc).unflatten(-1, shape)  # [1 or P, N, H, D]
+            value = torch.matmul(feat, fc).unflatten(-1, shape)  # [1 or P, N, H, D]
             value = value.expand(views_count, *value.shape[1:])
             return value.flatten(0, 1), value[:, :num_dst]
+        if isinstance(feat, str) or not isinstance(feat, Sequence):
+            got = type(feat).__name__
+            raise ShapeError(f"feat: expected a tensor [N, F] or a list of {views_count}, one for each view, got {got}")
         if len(feat) != views_count:
             raise ShapeError(f"feat: expected {views_count} tensors, one for each view, got {len(feat)}")
         parts = []
         for view, (part, start, end) in enumerate(zip(feat, views.source_start, views.source_start[1:], strict=False)):
+            check_floats(f"feat[{view}]", part, self.fc)
             check_shape(f"feat[{view}]", part, ("N", end - start), ("F", self._in_feats))
-            weight = self.fc[view if len(self.fc) > 1 else 0]
+            weight = fc[view if len(fc) > 1 else 0]
             parts.append((self.feat_drop(part) @ weight).unflatten(-1, shape))
         return torch.cat(parts), torch.stack([part[:num_dst] for part in parts])
 
-    def _scores(self, views, value, at_dst):
+    def _scores(self, views, value, at_dst, attn_l, attn_r):
         sizes = [end - start for start, end in zip(views.source_start, views.source_start[1:], strict=False)]
-        parts = zip(value.split(sizes), self.attn_l, strict=True)
+        parts = zip(value.split(sizes), attn_l, strict=True)
         score_src = torch.cat([(part * attn).sum(-1) for part, attn in parts])
-        score_dst = (at_dst * self.attn_r.unsqueeze(1)).sum(-1).flatten(0, 1)
+        score_dst = (at_dst * attn_r.unsqueeze(1)).sum(-1).flatten(0, 1)
         return score_src, score_dst
 
-    def forward(self, views, feat, get_attention=False):
+    def forward(self, views, feat, get_attention=False, *, edge_mask=None):
         views = as_views(views)
-        if views.num_views != self._num_metapaths:
-            raise GraphError(f"views: expected {self._num_metapaths} meta-paths, got {views.num_views}")
+        order = self._order(views)
         if not views.destinations_first:
             raise GraphError("views: expected blocks or graphs from a node type to itself, got a bipartite graph")
         check_in_degrees(views.graph, self._allow_zero_in_degree)
-        value, at_dst = self._project(views, feat)
-        score_src, score_dst = self._scores(views, value, at_dst)
-        z = ops.additive_attention(
-            views.graph,
-            self.value_drop(value),
-            score_src,
-            score_dst,
-            negative_slope=self._negative_slope,
-            dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
-        )
-        z = z.view(views.num_views, views.num_dst, -1)
-        if self.bias is not None:
-            z = z + self.bias.unsqueeze(1)
+        fc, attn_l, attn_r, bias = self.fc, self.attn_l, self.attn_r, self.bias
+        if order is not None:
+            fc = fc if len(fc) == 1 else fc[order]
+            attn_l, attn_r, bias = attn_l[order], attn_r[order], None if bias is None else bias[order]
+        value, at_dst = self._project(views, feat, fc)
+        scores = self._scores(views, value, at_dst, attn_l, attn_r)
+        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        z = ops.additive_attention(views.graph, self.value_drop(value), *scores, dropout=dropout, **options)
+        z = z.view(views.num_views, views.num_dst, self._num_heads * self._out_feats)
+        if bias is not None:
+            z = z + bias.unsqueeze(1)
         if self.activation:
             z = self.activation(z)
         out, beta = self.semantic(z.transpose(0, 1))
         if not get_attention:
             return out
-        alpha = ops.additive_weights(views.graph, score_src, score_dst, negative_slope=self._negative_slope)
-        return out, (alpha, beta)
+        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
+        return out, (ops.additive_weights(views.graph, *scores, **options).clone(), beta)
+
+
+def _are_numbers(names):
+    """Whether the names are what hgat.graph.union calls graphs that were given none."""
+    return names == tuple(map(str, range(len(names))))

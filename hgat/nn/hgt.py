@@ -9,6 +9,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_shape
 from hgat.graph.relations import join_types
+from hgat.nn.common import check_floats, check_graph, check_rates, check_sizes
 from hgat.ops.checks import check_width
 
 __all__ = ["HGTConv"]
@@ -29,8 +30,8 @@ class HGTConv(nn.Module):
     numbers, on a block with the destinations first -> [N_dst, H * D]. A node without in-edges keeps (1 - g_v) h_v.
     presorted: DGL's promise that the types are sorted; nothing depends on it, since sorted types are recognised.
     Give the same type tensors at every call: the structure is built when they are new and kept with the graph.
-    Raises ShapeError for x, ntype or etype unlike the graph; GraphError for a graph with several relations, another
-    bipartite graph than a block, or a type out of range.
+    Raises ShapeError for x, ntype or etype unlike the graph and for a size out of range; GraphError for a graph with
+    several relations, another bipartite graph than a block, or a type out of range.
 
     Paper: Hu et al. 2020, arXiv:2003.01332. Differs as DGL does: no activation before O, the gate g on the
     skip, mu for each edge type instead of each (node type, edge type, node type), no relative time. Differs from DGL:
@@ -39,8 +40,12 @@ class HGTConv(nn.Module):
 
     def __init__(self, in_size, head_size, num_heads, num_ntypes, num_etypes, dropout=0.2, use_norm=False):
         super().__init__()
+        in_size, head_size, num_heads = check_sizes(in_size=in_size, head_size=head_size, num_heads=num_heads)
+        num_ntypes, num_etypes = check_sizes(num_ntypes=num_ntypes, num_etypes=num_etypes)
+        check_rates(dropout=dropout)
         width = num_heads * head_size
         self.in_size, self.head_size, self.num_heads = in_size, head_size, num_heads
+        self.sqrt_d = math.sqrt(head_size)
         self.use_norm = use_norm
         # In DGL's order, so that the same seed draws the same parameters.
         self.linear_k = TypedLinear(in_size, width, num_ntypes)
@@ -71,7 +76,9 @@ class HGTConv(nn.Module):
             nn.init.xavier_uniform_(self.residual_w)
 
     def forward(self, g, x, ntype, etype, *, presorted=False):
+        check_graph(g)
         check_width("x", x, "N", "F")
+        check_floats("x", x, self.skip)
         num_types = self.linear_k.num_types, self.relation_att[0].num_types
         joined = join_types(g, ntype, etype, *num_types, x.device)
         check_shape("x", x, ("N", g.num_src_nodes()), ("F", self.in_size))
@@ -85,7 +92,7 @@ class HGTConv(nn.Module):
             query.unflatten(-1, heads),
             key.unflatten(-1, heads),
             value.unflatten(-1, heads),
-            scale=1 / math.sqrt(self.head_size),
+            scale=1 / self.sqrt_d,
         )
         out = ops.typed_projection(out.flatten(1), self.linear_a.get_weight(), joined.target_count)
         out = self.drop(joined.by_node(out))

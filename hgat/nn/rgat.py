@@ -1,16 +1,30 @@
 """RGAT: attention over typed edges, within each relation or across all of them."""
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from hgat import ops
-from hgat.errors import GraphError, ShapeError, check_shape
-from hgat.graph.relations import join
+from hgat import ops, transforms
+from hgat.errors import GraphError, ShapeError, check_shape, check_whole
+from hgat.graph import csr
+from hgat.graph.relations import JoinedRelations, join
+from hgat.nn.common import (
+    check_activation,
+    check_floats,
+    check_graph,
+    check_number,
+    check_rates,
+    check_sizes,
+    negative_slope,
+)
+from hgat.nn.names import NamedState, StateError, check_etypes, order_of, reorder
 
 __all__ = ["FeaturelessRGATConv", "RGATConv"]
 
 
-class RGATConv(nn.Module):
+class RGATConv(NamedState):
     """Relational graph attention layer on a typed graph.
 
         g_i^r = h_i W^r;  q_i^r = g_i^r Q^r;  k_j^r = g_j^r K^r
@@ -20,16 +34,19 @@ class RGATConv(nn.Module):
         within (WIRGAT) alpha_ij^r = softmax over the j of node i under one r
         out_i = sum_r sum_j alpha_ij^r g_j^r  [+ bias]
 
-    in_feats: F, the same for every node type. etypes: the canonical relations, as graph.canonical_etypes gives them.
+    in_feats: F, the same for every node type. etypes: the canonical relations, as graph.canonical_etypes gives them; a
+    graph and a state dict are matched with them by name, in whatever order they come.
     num_bases: W^r = sum_b c_rhb V_b, with coefficients per relation and head; num_attn_bases: the same for [Q^r, K^r],
     with bases of its own. num_blocks: W^r block-diagonal, blocks of [F / B, H * D / B]; not together with num_bases.
 
     forward: graph, a typed DGLGraph, a block, or what hgat.graph.join gives (built once per graph if not before); feat,
-    {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node type
-    -> {node type: [N_dst, H, D]} for every destination type, or one tensor likewise. With get_attention also alpha,
-    {relation: [E_r, H]}, before dropout. A node without in-edges gets zeros: give it a self relation
-    (hgat.graph.add_inverse) or a residual.
-    Raises GraphError for relations that the layer does not have, ShapeError for features unlike the graph.
+    {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node type; edge_mask,
+    {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation that is not named
+    keeps all its edges) -> {node type: [N_dst, H, D]} for every destination type, or one tensor likewise. With
+    get_attention also alpha, {relation: [E_r, H]}, before dropout. A node without in-edges gets zeros: give it a self
+    relation (hgat.graph.add_inverse) or a residual.
+    Raises GraphError for relations that the layer does not have, ShapeError for features unlike the graph and for a
+    constructor's argument out of range.
 
     Paper: Busbridge et al. 2019, arXiv:1904.05811, section 2. Differs from the authors' code: bases are combined as
     the equation says (their reshape mixes the input axis with the relations); no LeakyReLU on multiplicative logits;
@@ -56,6 +73,13 @@ class RGATConv(nn.Module):
         bias=False,
     ):
         super().__init__()
+        self.etypes = check_etypes(etypes)
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        (attn_feats,) = check_sizes(attn_feats=attn_feats)
+        check_whole(1, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
+        check_rates(feat_drop=feat_drop, attn_drop=attn_drop)
+        check_number(negative_slope=negative_slope)
+        check_activation(activation)
         if softmax not in ("across", "within"):
             raise ShapeError(f"softmax: expected 'across' or 'within', got {softmax!r}")
         if score not in ("additive", "multiplicative"):
@@ -69,11 +93,9 @@ class RGATConv(nn.Module):
             raise ShapeError(
                 f"num_blocks: expected a divisor of F = {in_feats} and of H * D = {width}, got {num_blocks}"
             )
-        self.etypes = tuple(tuple(e) for e in etypes)
         self._in_feats, self._out_feats, self._num_heads = in_feats, out_feats, num_heads
         self.softmax, self.score = softmax, score
         self._attn_feats, self._num_blocks = attn_feats, num_blocks
-        self._negative_slope = negative_slope
         relations = len(self.etypes)
         if num_bases is not None:
             self.basis = nn.Parameter(torch.empty(num_bases, in_feats, out_feats))
@@ -91,6 +113,7 @@ class RGATConv(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.empty(width)) if bias else None)
         self.feat_drop = nn.Dropout(feat_drop)
         self.attn_drop = nn.Dropout(attn_drop)
+        self.leaky_relu = nn.LeakyReLU(negative_slope)
         self.activation = activation
         self.reset_parameters()
 
@@ -124,6 +147,14 @@ class RGATConv(nn.Module):
             kernel = self.attn
         return kernel.chunk(2, -1)
 
+    def _names(self):
+        return {"etypes": self.etypes}
+
+    def _match(self, names, state, prefix):
+        theirs = names.get("etypes") if isinstance(names, dict) else None
+        order = order_of(theirs, self.etypes, "relations")
+        reorder(state, prefix, ("weight", "coefficient", "attn", "attn_coefficient"), order)
+
     def _relation_index(self, etypes):
         """Numbers in this layer of the graph's relations, or None where they are the same in the same order."""
         if etypes == self.etypes:
@@ -133,29 +164,44 @@ class RGATConv(nn.Module):
             raise GraphError(f"graph: expected relations among {list(self.etypes)}, got {missing[0]}")
         return [self.etypes.index(e) for e in etypes]
 
-    def forward(self, graph, feat, get_attention=False):
+    def forward(self, graph, feat, get_attention=False, *, edge_mask=None):
+        if not isinstance(graph, JoinedRelations):
+            check_graph(graph, one_relation=False, expected="a DGLGraph or what hgat.graph.join gives")
         joined = join(graph)
         value, key, query = self._project(joined, feat)
         run, scores, slope = self._scores(joined, query, key)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        out = ops.additive_attention(run, value, *scores, negative_slope=slope, dropout=dropout)
+        options = {"negative_slope": slope, "edge_mask": _edge_mask(joined, edge_mask, self._num_heads)}
+        out = ops.additive_attention(run, value, *scores, dropout=dropout, **options)
         if self.softmax == "within":
             out = ops.weighted_sum(joined.collect, out, out.new_ones((len(joined.target), self._num_heads)))
         if self.bias is not None:
             out = out + self.bias.view(self._num_heads, self._out_feats)
         if self.activation:
             out = self.activation(out)
-        out = dict(zip(joined.dsttypes, out.split(list(joined.num_dst.values())), strict=True))
+        out = dict(zip(joined.dsttypes, self._parts(out, list(joined.num_dst.values())), strict=True))
         if isinstance(feat, torch.Tensor):
             (out,) = out.values()
         if not get_attention:
             return out
-        alpha = ops.additive_weights(run, *scores, negative_slope=slope)
-        return out, dict(zip(joined.etypes, alpha.split(joined.num_edges), strict=True))
+        alpha = ops.additive_weights(run, *scores, **options)
+        # Copies: who overwrites what the layer gave must not overwrite what backward reads.
+        parts = (part.clone() for part in alpha.split(joined.num_edges))
+        return out, dict(zip(joined.etypes, parts, strict=True))
+
+    def _parts(self, out, sizes):
+        """The rows of every node type as tensors of their own, each of which may be overwritten."""
+        if len(sizes) == 1:
+            return [out]
+        # Many an activation keeps its result for backward; and vmap does not know the split below.
+        if self.activation or transforms.active():
+            return [part.clone() for part in out.split(sizes)]
+        return torch.unsafe_split_with_sizes(out, sizes)  # no views, and nothing is copied: no one else holds `out`
 
     def _project(self, joined, feat):
         """(value [K_src, H, D], key [K_src, H, attn_feats], query [K_dst, H, attn_feats]), a row per pair."""
-        h_src, h_dst = _stack(joined, feat, self._in_feats)
+        like = self.attn_basis if hasattr(self, "attn_basis") else self.attn
+        h_src, h_dst = _stack(joined, feat, self._in_feats, like)
         one_input = h_dst is h_src
         h_src = self.feat_drop(h_src)
         h_dst = h_src if one_input else self.feat_drop(h_dst)
@@ -179,14 +225,15 @@ class RGATConv(nn.Module):
         graph = joined.within if self.softmax == "within" else joined.across
         none_src = key.new_zeros((graph.num_src_nodes(), self._num_heads))
         none_dst = key.new_zeros((graph.num_dst_nodes(), self._num_heads))
+        slope = negative_slope(self)
         if self.score == "multiplicative":
             logits = ops.dot_product_logits(joined.within, query, key, scale=1.0)
             return graph, (none_src, none_dst, logits), 1.0  # leaky_relu of slope 1 leaves the logits as they are
         query, key = query.squeeze(-1), key.squeeze(-1)
         if self.softmax == "within":
-            return graph, (key, query), self._negative_slope
+            return graph, (key, query), slope
         # The destination's score depends on the relation, so it rides on the edge.
-        return graph, (key, none_dst, ops.copy_v(joined.within, query)), self._negative_slope
+        return graph, (key, none_dst, ops.copy_v(joined.within, query)), slope
 
 
 class FeaturelessRGATConv(RGATConv):
@@ -194,9 +241,10 @@ class FeaturelessRGATConv(RGATConv):
 
         g_i^r = W^r_i, a learned row for every (node, relation) pair with an edge; the rest as RGATConv
 
-    joined: what hgat.graph.join gives; the layer belongs to this graph and serves no other. Bases and blocks do not
-    apply. forward: the same graph; feat is not read and may be None -> as RGATConv, {node type: [N_dst, H, D]}.
-    Raises GraphError for a graph with other pairs.
+    joined: what hgat.graph.join gives; the layer belongs to this graph's pairs and serves no others. Bases and blocks
+    do not apply. forward: a graph with the same pairs; feat is not read and may be None -> as RGATConv,
+    {node type: [N_dst, H, D]}. Raises GraphError for a graph with other pairs, also one with as many, and for a state
+    dict of another graph.
 
     Paper: Busbridge et al. 2019, arXiv:1904.05811, the input of the authors' example. Differs: rows of pairs without an
     edge, which no output reads, do not exist.
@@ -206,6 +254,9 @@ class FeaturelessRGATConv(RGATConv):
         for name in ("num_bases", "num_blocks"):
             if options.pop(name, None) is not None:
                 raise ShapeError(f"{name}: expected None without features, got a number")
+        if not isinstance(joined, JoinedRelations):
+            check_graph(joined, one_relation=False, expected="what hgat.graph.join gives")
+            joined = join(joined)
         super().__init__(1, out_feats, num_heads, joined.etypes, **options)
         del self.weight
         num_nodes = sum(joined.num_src.values())
@@ -213,15 +264,25 @@ class FeaturelessRGATConv(RGATConv):
         _, row = torch.unique(torch.cat(pairs), return_inverse=True)
         self._sizes = [len(joined.source), len(joined.target)]
         self.register_buffer("row", row, persistent=False)
-        self.table = nn.Parameter(torch.empty(int(row.max()) + 1, num_heads * out_feats))
+        self._pairs = _pairs_digest(joined)
+        self.table = nn.Parameter(torch.empty(int(row.max()) + 1 if len(row) else 0, num_heads * out_feats))
         bound = (6 / (num_nodes + out_feats)) ** 0.5  # Glorot's for the full one-hot projection
         nn.init.uniform_(self.table, -bound, bound)
 
+    def _names(self):
+        return {"etypes": self.etypes, "pairs": self._pairs}
+
+    def _match(self, names, state, prefix):
+        if not isinstance(names, dict) or names.get("pairs") != self._pairs:
+            raise StateError("state dict: expected that of a layer for the same (node, relation) pairs, got another's")
+
     def _project(self, joined, feat):
-        if [len(joined.source), len(joined.target)] != self._sizes:
+        if _pairs_digest(joined) != self._pairs:
+            sizes = [len(joined.source), len(joined.target)]
+            got = f"{sizes[0]} and {sizes[1]}" if sizes != self._sizes else "as many others"
             raise GraphError(
-                f"graph: expected the one that the layer was built for, with {self._sizes[0]} sending and "
-                f"{self._sizes[1]} receiving pairs, got {len(joined.source)} and {len(joined.target)}"
+                f"graph: expected the one that the layer was built for, with its {self._sizes[0]} sending and "
+                f"{self._sizes[1]} receiving pairs, got {got}"
             )
         value, at_target = self.feat_drop(self.table).index_select(0, self.row).split(self._sizes)
         to_query, to_key = (_block_diagonal(kernel) for kernel in self.attention_kernel())
@@ -230,6 +291,46 @@ class FeaturelessRGATConv(RGATConv):
         per_head = (self._num_heads, self._attn_feats)
         value = value.unflatten(-1, (self._num_heads, self._out_feats))
         return value, key.unflatten(-1, per_head), query.unflatten(-1, per_head)
+
+
+def _pairs_digest(joined):
+    """A number of the pairs themselves, with the names and sizes that say which nodes they are; kept with the graph."""
+
+    def build():
+        known = hashlib.sha256(repr((joined.etypes, joined.num_src, joined.num_dst)).encode())
+        for pairs in (joined.source, joined.target):
+            for tensor in (pairs.node, pairs.count):
+                known.update(tensor.cpu().contiguous().numpy())
+        return known.hexdigest()
+
+    return csr.cached(joined.across, ("digest of pairs",), build)
+
+
+def _edge_mask(joined, edge_mask, heads):
+    """The masks of all relations laid end to end, [E] or [E, H]; a tensor is that already."""
+    if edge_mask is None or isinstance(edge_mask, torch.Tensor):
+        return edge_mask
+    if not isinstance(edge_mask, dict):
+        raise ShapeError(f"edge_mask: expected {{relation: [E_r] bool}}, got {type(edge_mask).__name__}")
+    unknown = [etype for etype in edge_mask if etype not in joined.etypes]
+    if unknown:
+        raise GraphError(f"edge_mask: expected relations among {list(joined.etypes)}, got {unknown[0]!r}")
+    for etype, count in zip(joined.etypes, joined.num_edges, strict=True):
+        mask = edge_mask.get(etype)
+        fits = isinstance(mask, torch.Tensor) and mask.dtype == torch.bool and mask.shape in ((count,), (count, heads))
+        if mask is not None and not fits:
+            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+            raise ShapeError(f"edge_mask[{etype}]: expected bool [E_r] = [{count}] or [{count}, {heads}], got {got}")
+    given = [mask for mask in edge_mask.values() if mask is not None]
+    if not given:
+        return None
+    per_head = any(mask.dim() == 2 for mask in given)
+    parts = []
+    for etype, count in zip(joined.etypes, joined.num_edges, strict=True):
+        mask = edge_mask.get(etype)
+        mask = given[0].new_ones(count) if mask is None else mask
+        parts.append(mask.unsqueeze(1).expand(count, heads) if per_head and mask.dim() == 1 else mask)
+    return torch.cat(parts)
 
 
 def _block_diagonal(blocks):
@@ -241,24 +342,29 @@ def _block_diagonal(blocks):
     return dense.reshape(relations, count * rows, count * columns)
 
 
-def _stack(joined, feat, width):
+def _stack(joined, feat, width, like):
     """Features of all node types on top of one another: (at the sources, at the destinations)."""
     if isinstance(feat, (tuple, list)):
-        return _rows(feat[0], joined.num_src, width), _rows(feat[1], joined.num_dst, width)
+        if len(feat) != 2:
+            raise ShapeError(f"feat: expected a dict or a pair (sources, destinations) of dicts, got {len(feat)} parts")
+        return _rows(feat[0], joined.num_src, width, like), _rows(feat[1], joined.num_dst, width, like)
     if isinstance(feat, torch.Tensor):
         if len(joined.num_src) != 1 or len(joined.num_dst) != 1:
             raise ShapeError(f"feat: expected a dict over node types {sorted(joined.num_src)}, got one tensor")
         feat = {ntype: feat for ntype in (*joined.num_src, *joined.num_dst)}
-    h_src = _rows(feat, joined.num_src, width)
+    h_src = _rows(feat, joined.num_src, width, like)
     if not joined.is_block:
-        return h_src, h_src if joined.num_src == joined.num_dst else _rows(feat, joined.num_dst, width)
-    return h_src, _rows({t: feat[t][:n] for t, n in joined.num_dst.items()}, joined.num_dst, width)
+        return h_src, h_src if joined.num_src == joined.num_dst else _rows(feat, joined.num_dst, width, like)
+    return h_src, _rows({t: feat[t][:n] for t, n in joined.num_dst.items()}, joined.num_dst, width, like)
 
 
-def _rows(feat, sizes, width):
+def _rows(feat, sizes, width, like):
+    if not isinstance(feat, Mapping):
+        raise ShapeError(f"feat: expected a dict over node types {sorted(sizes)}, got {type(feat).__name__}")
     missing = [ntype for ntype in sizes if ntype not in feat]
     if missing:
         raise ShapeError(f"feat: expected features for node types {list(sizes)}, got none for {missing[0]!r}")
     for ntype, size in sizes.items():
+        check_floats(f"feat[{ntype!r}]", feat[ntype], like)
         check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", size), ("F", width))
     return torch.cat([feat[ntype] for ntype in sizes])

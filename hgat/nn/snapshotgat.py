@@ -8,7 +8,15 @@ from hgat import ops
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.csr import edges
 from hgat.graph.snapshots import Snapshots
-from hgat.nn.common import end_scores
+from hgat.nn.common import (
+    check_activation,
+    check_floats,
+    check_number,
+    check_rates,
+    check_sizes,
+    end_scores,
+    negative_slope,
+)
 
 __all__ = ["SnapshotGATConv"]
 
@@ -25,8 +33,9 @@ class SnapshotGATConv(nn.Module):
     logit_uv = (Q x_v) . (K x_u) / sqrt(D), which has no place for w.
 
     forward: snapshots (hgat.graph.snapshots, of one node and edge type); feat [N, F], the same in all of them, [T, N,
-    F], or None for one-hot rows (F = N), which are never written -> [T, N, H * D]. With get_attention also alpha [E, H]
-    in the order of snapshots.graph, before dropout. A node that has not appeared yet gets activation(0). Features that
+    F], or None for one-hot rows (F = N), which are never written; edge_mask [E] or [E, H] bool in the order of
+    snapshots.graph, False for an edge that has no part in the softmax -> [T, N, H * D]. With get_attention also alpha
+    [E, H] in that order, before dropout. A node that has not appeared yet gets activation(0). Features that
     stay the same are projected once, and backward adds up their gradient over all snapshots in one pass.
     Raises GraphError for anything but such snapshots, ShapeError for features unlike them.
 
@@ -46,10 +55,14 @@ class SnapshotGATConv(nn.Module):
         score="gat",
     ):
         super().__init__()
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        check_rates(feat_drop=feat_drop, attn_drop=attn_drop)
+        check_number(negative_slope=negative_slope)
+        check_activation(activation)
         if score not in ("gat", "dot"):
             raise ShapeError(f"score: expected 'gat' or 'dot', got {score!r}")
         self._in_feats, self._out_feats, self._num_heads = in_feats, out_feats, num_heads
-        self._negative_slope, self.score = negative_slope, score
+        self.score = score
         width = num_heads * out_feats
         self.fc = nn.Linear(in_feats, width, bias=False)
         if score == "gat":
@@ -60,6 +73,7 @@ class SnapshotGATConv(nn.Module):
             self.fc_key = nn.Linear(in_feats, width, bias=False)
         self.feat_drop = nn.Dropout(feat_drop)
         self.attn_drop = nn.Dropout(attn_drop)
+        self.leaky_relu = nn.LeakyReLU(negative_slope)
         self.activation = activation
         self.reset_parameters()
 
@@ -68,25 +82,27 @@ class SnapshotGATConv(nn.Module):
         for parameter in self.parameters():
             nn.init.xavier_uniform_(parameter)
 
-    def forward(self, snapshots, feat=None, get_attention=False):
+    def forward(self, snapshots, feat=None, get_attention=False, *, edge_mask=None):
         graph, feat, steps = self._input(snapshots, feat)
         value = self._project(self.fc, feat)
-        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        dropout, options = self.attn_drop.p if self.attn_drop.training else 0.0, {"edge_mask": edge_mask}
         if self.score == "gat":
-            scores, slope = self._scores(graph, feat, value, steps)
-            out = ops.additive_attention(graph, value, *scores, negative_slope=slope, dropout=dropout)
+            scores, options["negative_slope"] = self._scores(graph, feat, value, steps)
+            out = ops.additive_attention(graph, value, *scores, dropout=dropout, **options)
         else:
             query = self._project(self.fc_query, feat).repeat(steps, 1, 1)
             key = self._project(self.fc_key, feat)
-            out = ops.dot_product_attention(graph, query, key, value, dropout=dropout)
-        out = out.view(len(snapshots), snapshots.total_nodes, -1)
+            out = ops.dot_product_attention(graph, query, key, value, dropout=dropout, **options)
+        out = out.view(len(snapshots), snapshots.total_nodes, self._num_heads * self._out_feats)
         if self.activation:
             out = self.activation(out)
         if not get_attention:
             return out
         if self.score == "gat":
-            return out, ops.additive_weights(graph, *scores, negative_slope=slope)
-        return out, ops.dot_product_weights(graph, query, key)
+            alpha = ops.additive_weights(graph, *scores, **options)
+        else:
+            alpha = ops.dot_product_weights(graph, query, key, **options)
+        return out, alpha.clone()  # a copy: who overwrites it must not overwrite what backward reads
 
     def _input(self, snapshots, feat):
         """(graph, features at its sources or the dropout of one-hot rows, how often a source is a destination)."""
@@ -101,6 +117,7 @@ class SnapshotGATConv(nn.Module):
                 raise ShapeError(f"feat: expected [N, F] = [{nodes[1]}, {self._in_feats}], got None for one-hot rows")
             # Dropout on a one-hot row takes the row or leaves it.
             return snapshots.shared, self.feat_drop(self.fc.weight.new_ones(nodes[1], 1)), steps
+        check_floats("feat", feat, self.fc.weight)
         if feat.dim() == 3:
             check_shape("feat", feat, ("T", steps), nodes, ("F", self._in_feats))
             return snapshots.graph, self.feat_drop(feat.flatten(0, 1)), 1
@@ -123,10 +140,10 @@ class SnapshotGATConv(nn.Module):
         else:
             at_src, at_dst = (end_scores(self.fc, feat, value, attn) for attn in (self.attn_l, self.attn_r))
         if "weight" not in graph.edata:
-            return (at_src, at_dst.repeat(steps, 1)), self._negative_slope
+            return (at_src, at_dst.repeat(steps, 1)), negative_slope(self)
         # leaky_relu(w s) of the paper, written on the edge: the operator's own scores do not know w.
         src, dst = edges(graph, value.device)
         weight = graph.edata["weight"].to(value).unsqueeze(1)
-        logits = F.leaky_relu(weight * (at_src[src] + at_dst[dst % len(at_dst)]), self._negative_slope)
+        logits = F.leaky_relu(weight * (at_src[src] + at_dst[dst % len(at_dst)]), negative_slope(self))
         none = at_src.new_zeros(1, self._num_heads)
         return (none.expand_as(at_src), none.expand(graph.num_dst_nodes(), -1), logits), 1.0

@@ -4,13 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import ShapeError, check_shape
+from hgat.errors import ShapeError, check_shape, is_whole
+from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
 from hgat.ops import dispatch
 
 __all__ = ["TemporalAttention"]
 
 
-class TemporalAttention(nn.Module):
+class TemporalAttention(WideParameters):
     """Scaled dot-product self-attention over the T steps of each node, each step seeing itself and those before it.
 
         X = x + p;  Q, K, V = X W_q, X W_k, X W_v
@@ -19,7 +20,7 @@ class TemporalAttention(nn.Module):
 
     position: "learned", p a row for each of num_steps steps; "time", p_t = cos(w time_t + phi) with learned w and phi,
     for which forward takes the time of every step; "none". scale: "sqrt_d" or "sqrt_T", sqrt(T) in place of sqrt(D).
-    residual: X is added to Z.
+    residual: X is added to Z. In half types the angle w time + phi is computed in float32, and w and phi stay float32.
     Inside hgat.ops.uniform_attention() beta is the mean over the steps up to i.
 
     forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives
@@ -34,6 +35,8 @@ class TemporalAttention(nn.Module):
     neither.
     """
 
+    _wide = ("frequency", "phase")
+
     def __init__(
         self,
         feats,
@@ -47,14 +50,16 @@ class TemporalAttention(nn.Module):
         residual=False,
     ):
         super().__init__()
+        check_sizes(feats=feats)
+        check_rates(attn_drop=attn_drop)
         if position not in ("learned", "time", "none"):
             raise ShapeError(f"position: expected 'learned', 'time' or 'none', got {position!r}")
         if scale not in ("sqrt_d", "sqrt_T"):
             raise ShapeError(f"scale: expected 'sqrt_d' or 'sqrt_T', got {scale!r}")
-        if num_heads < 1 or feats % num_heads:
-            raise ShapeError(f"num_heads: expected a divisor of F = {feats}, got {num_heads}")
-        if position == "learned" and (num_steps is None or num_steps < 1):
-            raise ShapeError(f"num_steps: expected 1 or more for learned positions, got {num_steps}")
+        if not is_whole(num_heads, 1) or feats % num_heads:
+            raise ShapeError(f"num_heads: expected a divisor of F = {feats}, got {num_heads!r}")
+        if position == "learned" and not is_whole(num_steps, 1):
+            raise ShapeError(f"num_steps: expected 1 or more for learned positions, got {num_steps!r}")
         self._feats, self._num_heads = feats, num_heads
         self.position, self.scale, self.residual = position, scale, residual
         self.qkv = nn.Linear(feats, 3 * feats, bias=False)
@@ -81,10 +86,11 @@ class TemporalAttention(nn.Module):
             nn.init.zeros_(self.feed_forward.bias)
 
     def forward(self, x, present=None, time=None, get_attention=False):
+        check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None), ("T", None), ("F", self._feats))
         nodes, steps, _ = x.shape
         if present is not None:
-            check_shape("present", present, ("T", steps), ("N", nodes))
+            _check_present(present, ("T", steps), ("N", nodes))
             present = present.t()  # [N, T]
         x = self._placed(x, 0, time)
         query, key, value = self._project(x)
@@ -99,14 +105,15 @@ class TemporalAttention(nn.Module):
         out = self._finish(x, self._attend(query, key, value, mask, steps), present)
         if not get_attention:
             return out
-        beta = self._weights(query, key, mask, steps)
+        beta = self._weights(query, key, mask, steps).clone()  # softmax keeps its own for backward
         return out, beta if present is None else beta * present[:, None, :, None]
 
     def extend(self, x, cache=None, present=None, time=None):
         """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
+        check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None if cache is None else cache[0].shape[0]), ("F", self._feats))
         if present is not None:
-            check_shape("present", present, ("N", len(x)))
+            _check_present(present, ("N", len(x)))
         first = 0 if cache is None else cache[0].shape[2]
         time = None if time is None else torch.as_tensor([time])
         x = self._placed(x.unsqueeze(1), first, time)
@@ -133,12 +140,16 @@ class TemporalAttention(nn.Module):
             if time is None:
                 raise ShapeError("time: expected the time of every step, [T], got None")
             check_shape("time", time, ("T", steps))
-            return x + torch.cos(time.to(x).unsqueeze(1) * self.frequency + self.phase)
+            time = torch.as_tensor(time)
+            # In half precision a day in seconds is infinite, or thousands of radians off.
+            kind = torch.promote_types(x.dtype, torch.promote_types(self.frequency.dtype, torch.float32))
+            angle = time.to(x.device, kind).unsqueeze(1) * self.frequency.to(kind) + self.phase.to(kind)
+            return x + torch.cos(angle).to(x.dtype)
         return x
 
     def _project(self, x):
         """Q, K, V [N, H, T, D]."""
-        heads = self.qkv(x).unflatten(-1, (3, self._num_heads, -1))
+        heads = self.qkv(x).unflatten(-1, (3, self._num_heads, self._feats // self._num_heads))
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _factor(self, query, steps):
@@ -161,4 +172,13 @@ class TemporalAttention(nn.Module):
         z = z + x if self.residual else z
         if self.feed_forward is not None:
             z = F.relu(self.feed_forward(z)) + z
-        return z if present is None else z * present.unsqueeze(-1)
+        if present is not None:
+            return z * present.unsqueeze(-1)
+        # What attention gave, which it keeps for backward, is not handed out to be overwritten.
+        return z if self.residual or self.feed_forward is not None else z.clone()
+
+
+def _check_present(present, *shape):
+    check_shape("present", present, *shape)
+    if not isinstance(present, torch.Tensor) or present.dtype != torch.bool:
+        raise ShapeError(f"present: expected a tensor of torch.bool, got {getattr(present, 'dtype', type(present))}")

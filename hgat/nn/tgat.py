@@ -4,27 +4,32 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hgat.errors import ShapeError, check_range, check_shape
+from hgat.errors import ShapeError, brief, check_shape, check_whole
+from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
 from hgat.ops import dispatch
 
 __all__ = ["TGATConv", "TimeEncoding"]
 
 
-class TimeEncoding(nn.Module):
+class TimeEncoding(WideParameters):
     """Elapsed time as `width` numbers, Phi.
 
         form "cos":     Phi(t)_k = cos(w_k t + phi_k)
         form "sincos":  Phi(t) = sqrt(1 / d) [cos(w_1 t), sin(w_1 t), ..., cos(w_d t), sin(w_d t)], d = width / 2
 
     w is learned, from 10^0 down to 10^-9 in equal steps of the exponent at the start; phi is learned, from 0.
-    Shapes: elapsed [*], of any type -> [*, width]. Raises ShapeError for another form and an odd width of "sincos".
+    Shapes: elapsed [*], of any type -> [*, width], of the type of the layer. In half types the angle is computed in
+    float32, and w and phi stay float32: rounded to half precision they would tell other times apart.
+    Raises ShapeError for another form and an odd width of "sincos".
     Paper: Xu et al. 2020 (TGAT), arXiv:2002.07962. "cos" and the start of w are the authors' code; "sincos" is the
     paper's, its factor taken from what others say of it.
     """
 
+    _wide = ("frequency", "phase")
+
     def __init__(self, width, form="cos"):
         super().__init__()
-        check_range(1, width=width)
+        check_sizes(width=width)
         if form not in ("cos", "sincos"):
             raise ShapeError(f"form: expected 'cos' or 'sincos', got {form!r}")
         if form == "sincos" and width % 2:
@@ -32,6 +37,8 @@ class TimeEncoding(nn.Module):
         self.form = form
         self.frequency = nn.Parameter(torch.empty(width if form == "cos" else width // 2))
         self.register_parameter("phase", nn.Parameter(torch.empty(width)) if form == "cos" else None)
+        # Goes where the layer is moved, with the type that it is moved to.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -41,10 +48,16 @@ class TimeEncoding(nn.Module):
                 self.phase.zero_()
 
     def forward(self, elapsed):
-        angle = elapsed.to(self.frequency.dtype).unsqueeze(-1) * self.frequency
+        if not isinstance(elapsed, torch.Tensor) or elapsed.is_complex():
+            got = getattr(elapsed, "dtype", type(elapsed).__name__)
+            raise ShapeError(f"elapsed: expected a tensor of real numbers, got {got}")
+        kind = torch.promote_types(self.frequency.dtype, torch.float32)
+        angle = elapsed.to(kind).unsqueeze(-1) * self.frequency.to(kind)
         if self.form == "cos":
-            return torch.cos(angle + self.phase)
-        return torch.stack([torch.cos(angle), torch.sin(angle)], -1).flatten(-2) * len(self.frequency) ** -0.5
+            code = torch.cos(angle + self.phase.to(kind))
+        else:
+            code = torch.stack([torch.cos(angle), torch.sin(angle)], -1).flatten(-2) * len(self.frequency) ** -0.5
+        return code.to(self._like.dtype)
 
 
 class TGATConv(nn.Module):
@@ -82,9 +95,12 @@ class TGATConv(nn.Module):
         norm=True,
     ):
         super().__init__()
-        check_range(1, in_feats=in_feats, out_feats=out_feats, num_heads=num_heads, time_feats=time_feats)
-        check_range(0, edge_feats=edge_feats)
-        check_range(0, 1, attn_drop=attn_drop, out_drop=out_drop)
+        in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
+        (time_feats,) = check_sizes(time_feats=time_feats)
+        check_whole(0, edge_feats=edge_feats)
+        check_rates(attn_drop=attn_drop, out_drop=out_drop)
+        if not isinstance(norm, bool):
+            raise ShapeError(f"norm: expected True or False, got {brief(norm)}")
         self._in_feats, self._edge_feats, self._num_heads = in_feats, edge_feats, num_heads
         width = in_feats + edge_feats + time_feats
         self._head_feats = -(-width // num_heads)
@@ -109,6 +125,12 @@ class TGATConv(nn.Module):
             self.norm.reset_parameters()
 
     def _check(self, feat, neighbour_feat, elapsed, mask, edge_feat):
+        for name, tensor in (("feat", feat), ("neighbour_feat", neighbour_feat), ("edge_feat", edge_feat)):
+            if tensor is not None or name != "edge_feat":
+                check_floats(name, tensor, self.fc_out.weight)
+        for name, tensor in (("elapsed", elapsed), ("mask", mask)):
+            if not isinstance(tensor, torch.Tensor):
+                raise ShapeError(f"{name}: expected a tensor [B, K], got {type(tensor).__name__}")
         check_shape("feat", feat, ("B", None), ("F", self._in_feats))
         rows = ("B", len(feat))
         check_shape("neighbour_feat", neighbour_feat, rows, ("K", None), ("F", self._in_feats))

@@ -451,7 +451,7 @@ class _LinkFit(Fit):
             at = (others % self.nodes) * self.steps + others // self.nodes
             mine = nodes.to(rows.device)
             own = rows.index_select(0, (mine % self.nodes) * self.steps + mine // self.nodes)
-            return (rows.index_select(0, at.flatten()).view(*at.shape, -1) @ own.unsqueeze(-1)).squeeze(-1)
+            return (rows.index_select(0, at.flatten()).view(*at.shape, rows.shape[1]) @ own.unsqueeze(-1)).squeeze(-1)
 
         # The mean over a step's pairs, added up over the steps.
         step = nodes // self.nodes

@@ -1,0 +1,192 @@
+"""Every layer with a small call of it: what holds for all of them is tested over this list."""
+
+from collections import namedtuple
+
+import dgl
+import torch
+
+from hgat import graph as hgraph
+from hgat import nn as hnn
+from zoo import build, typed_graph
+
+__all__ = [
+    "EDGE",
+    "HEADS",
+    "IN",
+    "LAYERS",
+    "ON_ONE_GRAPH",
+    "OUT",
+    "inputs",
+    "one_relation",
+    "stack_of_snapshots",
+    "tensors",
+]
+
+IN, OUT, HEADS, EDGE = 7, 5, 3, 2
+
+# build: keywords -> the layer. call: (layer, keywords) -> what it gives. sizes, rates, names: the constructor's
+# arguments that are sizes, rates of dropout, and names of a form, for `build`.
+Layer = namedtuple("Layer", "build call sizes rates names", defaults=((), (), ()))
+
+
+def inputs(graph, name, width=IN, pair=False):
+    """What a layer on one relation takes behind the graph."""
+    feat = torch.randn(graph.num_src_nodes(), width)
+    if pair:
+        feat = feat, torch.randn(graph.num_dst_nodes(), width)
+    edge = torch.randn(graph.num_edges(), EDGE)
+    return (feat, edge) if name in ("EdgeGATConv", "EGATConv") else (feat,)
+
+
+def one_relation(name, **defaults):
+    """A layer on one relation, on the homogeneous graph."""
+
+    def make(**options):
+        options = {**defaults, **options}
+        return getattr(hnn, name)(**options)
+
+    def call(layer, **options):
+        graph = build("homogeneous")
+        return layer(graph, *inputs(graph, name), **options)
+
+    return make, call
+
+
+def stack_of_snapshots():
+    graph = dgl.graph(([0, 1, 2, 3, 0, 4], [1, 2, 3, 4, 2, 1]), num_nodes=6)
+    graph.edata["time"] = torch.tensor([0, 0, 1, 1, 2, 2])
+    return hgraph.snapshots(graph, windows=3)
+
+
+def _typed():
+    graph = hgraph.add_inverse(typed_graph(), self_relation=True)
+    return graph, {t: torch.randn(graph.num_nodes(t), IN) for t in graph.ntypes}
+
+
+def _views():
+    paths = {"film-film": ["follows"], "co-liked": ["liked by", "likes"]}
+    return hgraph.metapaths(typed_graph(), paths), torch.randn(11, IN)
+
+
+def _hgt(layer, **options):
+    graph = build("homogeneous")
+    ntype, etype = torch.arange(graph.num_nodes()) % 3, torch.arange(graph.num_edges()) % 4
+    return layer(graph, torch.randn(graph.num_nodes(), IN), ntype, etype, **options)
+
+
+def _tgat(layer, **options):
+    mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False], [True, True, True]])
+    return layer(torch.randn(4, IN), torch.randn(4, 3, IN), torch.rand(4, 3), mask, **options)
+
+
+SIZES = ("in_feats", "out_feats", "num_heads")
+DROPS = ("feat_drop", "attn_drop")
+PLAIN = {"in_feats": IN, "out_feats": OUT, "num_heads": HEADS}
+LAYERS = {
+    "GATConv": Layer(*one_relation("GATConv", **PLAIN), SIZES, (*DROPS, "value_drop", "edge_drop")),
+    "GATConv, bare": Layer(*one_relation("GATConv", **PLAIN, bias=False)),
+    "GATConv, identity": Layer(*one_relation("GATConv", in_feats=IN, out_feats=IN, num_heads=1, residual=True)),
+    "GATConv, sym": Layer(
+        *one_relation("GATConv", **PLAIN, residual=True, use_symmetric_norm=True, use_attn_dst=False)
+    ),
+    "GATv2Conv": Layer(*one_relation("GATv2Conv", **PLAIN), SIZES, (*DROPS, "edge_drop")),
+    "GATv2Conv, identity": Layer(*one_relation("GATv2Conv", in_feats=IN, out_feats=IN, num_heads=1, residual=True)),
+    "DotGatConv": Layer(*one_relation("DotGatConv", **PLAIN), SIZES, ("attn_drop", "edge_drop")),
+    "DotGatConv, keys": Layer(*one_relation("DotGatConv", **PLAIN, key_feats=2, bias=True), (*SIZES, "key_feats")),
+    "EdgeGATConv": Layer(
+        *one_relation("EdgeGATConv", **PLAIN, edge_feats=EDGE), (*SIZES, "edge_feats"), (*DROPS, "edge_drop")
+    ),
+    "EGATConv": Layer(
+        *one_relation(
+            "EGATConv", in_node_feats=IN, in_edge_feats=EDGE, out_node_feats=OUT, out_edge_feats=4, num_heads=3
+        ),
+        ("in_node_feats", "in_edge_feats", "out_node_feats", "out_edge_feats", "num_heads"),
+    ),
+    "AGNNConv": Layer(*one_relation("AGNNConv")),
+    "HGTConv": Layer(
+        lambda **o: hnn.HGTConv(
+            **{"in_size": IN, "head_size": OUT, "num_heads": HEADS, "num_ntypes": 3, "num_etypes": 4} | o
+        ),
+        _hgt,
+        ("in_size", "head_size", "num_heads", "num_ntypes", "num_etypes"),
+        ("dropout",),
+    ),
+    "RGATConv": Layer(
+        lambda **o: hnn.RGATConv(**PLAIN | {"etypes": _typed()[0].canonical_etypes} | o),
+        lambda layer, **o: layer(*_typed(), **o),
+        (*SIZES, "num_bases", "num_attn_bases", "num_blocks"),
+        DROPS,
+        ("softmax", "score"),
+    ),
+    "RGATConv, within": Layer(
+        lambda **o: hnn.RGATConv(**PLAIN, etypes=_typed()[0].canonical_etypes, softmax="within"),
+        lambda layer, **o: layer(*_typed(), **o),
+    ),
+    "RGATConv, activation": Layer(
+        lambda **o: hnn.RGATConv(**PLAIN, etypes=_typed()[0].canonical_etypes, activation=torch.tanh, bias=True),
+        lambda layer, **o: layer(*_typed(), **o),
+    ),
+    "FeaturelessRGATConv": Layer(
+        lambda **o: hnn.FeaturelessRGATConv(hgraph.join(_typed()[0]), **{"out_feats": OUT, "num_heads": HEADS} | o),
+        lambda layer, **o: layer(_typed()[0], None, **o),
+        SIZES[1:],
+        DROPS,
+        ("softmax", "score"),
+    ),
+    "HANConv": Layer(
+        lambda **o: hnn.HANConv(**PLAIN | {"num_metapaths": 2} | o),
+        lambda layer, **o: layer(*_views(), **o),
+        (*SIZES, "num_metapaths", "semantic_feats"),
+        (*DROPS, "value_drop"),
+        ("semantic",),
+    ),
+    "SnapshotGATConv": Layer(
+        lambda **o: hnn.SnapshotGATConv(**PLAIN | {"activation": None} | o),
+        lambda layer, **o: layer(stack_of_snapshots(), torch.randn(6, IN), **o),
+        SIZES,
+        DROPS,
+        ("score",),
+    ),
+    "SnapshotGATConv, dot": Layer(
+        lambda **o: hnn.SnapshotGATConv(**PLAIN, score="dot", activation=None),
+        lambda layer, **o: layer(stack_of_snapshots(), torch.randn(6, IN), **o),
+    ),
+    "TemporalAttention": Layer(
+        lambda **o: hnn.TemporalAttention(**{"feats": 6, "num_heads": 3, "num_steps": 4} | o),
+        lambda layer, **o: layer(torch.randn(5, 4, 6), **o),
+        ("feats", "num_heads", "num_steps"),
+        ("attn_drop",),
+        ("position", "scale"),
+    ),
+    "TemporalAttention, bare": Layer(
+        lambda **o: hnn.TemporalAttention(6, 1, position="none", feed_forward=False),
+        lambda layer, **o: layer(torch.randn(5, 4, 6), **o),
+    ),
+    "TGATConv": Layer(
+        lambda **o: hnn.TGATConv(**PLAIN | {"time_feats": 4} | o),
+        _tgat,
+        (*SIZES, "time_feats"),
+        ("attn_drop", "out_drop"),
+        ("time_encoding",),
+    ),
+    "SemanticAttention": Layer(
+        lambda **o: hnn.SemanticAttention(**{"in_feats": IN} | o),
+        lambda layer: layer(torch.randn(5, 3, IN)),
+        ("in_feats", "hidden_feats"),
+        (),
+        ("form",),
+    ),
+    "TimeEncoding": Layer(
+        lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)
+    ),
+}
+# Those that take one relation and nothing but features behind it.
+ON_ONE_GRAPH = ("GATConv", "GATv2Conv", "DotGatConv", "EdgeGATConv", "EGATConv", "AGNNConv")
+
+
+def tensors(result):
+    """Every tensor of what a layer gave, in order."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    parts = result.values() if isinstance(result, dict) else result
+    return [tensor for part in parts for tensor in tensors(part)]
