@@ -281,7 +281,11 @@ def test_heads_of_models(heads):
             DySAT.for_graph(stack_of_snapshots(), {"_N": None}, **{setting: heads})
 
 
-@pytest.mark.parametrize("feat", [torch.randn(11, IN), None, [1], {"film": [1]}, {"film": torch.ones(11)}], ids=str)
+@pytest.mark.parametrize(
+    "feat",
+    [torch.randn(11, IN), None, [1], {"film": [1]}, {"film": torch.ones(11)}],
+    ids=["tensor", "none", "list", "list of film", "one axis"],
+)
 def test_features_that_a_model_is_built_for(feat):
     calls = [
         lambda: RGAT.for_graph(typed_graph(), feat, 3, "film"),

@@ -304,7 +304,9 @@ def test_masks_of_metapaths_and_snapshots():
         assert not out[alone].any() and out[~alone].any()
 
 
-@pytest.mark.parametrize("wrong", [torch.ones(5, dtype=torch.bool), torch.ones(120), [True], "all"], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [torch.ones(5, dtype=torch.bool), torch.ones(120), [True], "all"], ids=["short", "floats", "list", "text"]
+)
 @pytest.mark.parametrize("drop", [0.0, 0.5])
 def test_masks_of_another_form(wrong, drop):
     graph, layer = build("homogeneous"), hnn.GATConv(IN, OUT, HEADS, edge_drop=drop)
