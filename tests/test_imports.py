@@ -1,6 +1,6 @@
 """Imports only go down: every file is parsed, for what it imports at its top, in a function or by name.
 
-The house has layers, from the bottom up: errors, settings, files and compat; kernels; graph; ops; nn; models,
+The house has layers, from the bottom up: errors, settings, files, unpickle and compat; kernels; graph; ops; nn; models,
 data and _accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and nothing else.
 """
 
@@ -16,11 +16,12 @@ import pytest
 import hgat
 
 HOME = Path(hgat.__file__).parent
-GROUND = {"errors", "settings", "files", "compat"}
+GROUND = {"errors", "settings", "files", "unpickle", "compat"}
 MAY_USE = {
     "errors": set(),
     "settings": {"errors"},
     "files": {"errors"},
+    "unpickle": set(),
     "compat": set(),
     "kernels": set(),  # not even the errors: kernels check nothing
     "graph": GROUND | {"kernels"},  # the compiled core sorts the edges
@@ -42,7 +43,7 @@ AT_HOME = {
     "ogb": ("data/ogb.py",),
     "matplotlib": ("explain/",),
 }
-NO_DGL = ("kernels/", "errors.py", "settings.py", "files.py")
+NO_DGL = ("kernels/", "errors.py", "settings.py", "files.py", "unpickle.py")
 
 
 def imported(tree, package):
