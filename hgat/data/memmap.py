@@ -35,7 +35,7 @@ def _open(path):
         # "c": writable for PyTorch, which knows no other, yet private to the process.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
         return torch.from_numpy(array)
-    except (OSError, ValueError, TypeError, EOFError, AttributeError) as error:
+    except Exception as error:  # NumPy's reading of a header and torch's of a type promise no list
         got = reason(error) if isinstance(error, OSError) else " ".join(str(error).split())[:120]
         raise DataError(f"mapped: expected a NumPy file of numbers, got {path}: {got}") from None
 

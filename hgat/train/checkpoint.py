@@ -4,14 +4,15 @@ Weights and state are safetensors, whose reading runs no code.
 """
 
 import json
+import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hgat.errors import DataError, OutputError
 from hgat.files import reason, write_bytes
+from hgat.train import state
 
 __all__ = [
     "load_tensors",
@@ -24,6 +25,8 @@ __all__ = [
     "unpack_tensors",
     "write_text",
 ]
+
+SUM = "crc32"  # the key of the checksum in a file's metadata
 
 
 def make_folder(folder):
@@ -55,7 +58,18 @@ def save_tensors(path, tensors, about):
     """Write {name: tensor} with `about`, a dict that JSON can hold, as one safetensors file."""
     # The format refuses tensors that share memory, as tied weights do: every name gets its own copy.
     content = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    write_bytes(path, save(content, metadata={"hgat": json.dumps(about)}))
+    # One entry of metadata: the format writes several in any order, and equal runs must leave equal files.
+    noted = {**about, SUM: _sum(content, about)}
+    write_bytes(path, save(content, metadata={"hgat": json.dumps(noted)}))
+
+
+def _sum(tensors, about):
+    """A checksum, which the format itself has none of: a disk may give back other numbers than it was given."""
+    found = zlib.crc32(json.dumps(about).encode("utf-8"))
+    for name in sorted(tensors):
+        found = zlib.crc32(name.encode("utf-8"), found)
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), found)
+    return f"{found:08x}"
 
 
 def load_tensors(path):
@@ -81,27 +95,35 @@ def unpack_tensors(path, content):
         about = json.loads(header["__metadata__"]["hgat"])
         if not isinstance(about, dict):
             raise ValueError("metadata of another kind")
+        noted = about.pop(SUM, None)  # files of earlier releases have none
+        if noted is not None and noted != _sum(tensors, about):
+            raise ValueError("content that does not fit its checksum")
     except KeyError:
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got another program's") from None
-    except (SafetensorError, ValueError) as error:
-        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
+    except Exception as error:  # safetensors and JSON promise no list, as where brackets are nested without end
+        got = " ".join(str(error).split())[:120]
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {got}") from None
     return tensors, about
 
 
 def pack_optimizer(optimizer):
-    """An optimiser's state as ({name: tensor}, {name: number})."""
+    """An optimiser's state as ({name: tensor}, {name: number, or the type and shape of the tensor})."""
     tensors, numbers = {}, {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            (tensors if isinstance(value, torch.Tensor) else numbers)[f"{index}.{key}"] = value
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            name = f"{index}.{key}"
+            if isinstance(value, torch.Tensor):
+                tensors[name], value = value, [str(value.dtype), *value.shape]
+            numbers[name] = value
     return tensors, numbers
 
 
 def unpack_optimizer(optimizer, tensors, numbers):
-    """Give an optimiser of the same kind the state that `pack_optimizer` took."""
-    state = {}
-    for name, value in [*tensors.items(), *numbers.items()]:
+    """Give an optimiser of the same kind the state that `pack_optimizer` took; state.Unfit if it may not have."""
+    state.check_optimizer(optimizer, tensors, numbers)
+    found = {}
+    for name, value in numbers.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        found.setdefault(int(index), {})[key] = tensors.get(name, value)
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": found, "param_groups": groups})
