@@ -15,13 +15,16 @@ from hgat.files import reason, write_bytes
 from hgat.train import state
 
 __all__ = [
+    "load_state",
     "load_tensors",
     "make_folder",
     "pack_optimizer",
     "read_bytes",
     "remove",
+    "save_state",
     "save_tensors",
     "unpack_optimizer",
+    "unpack_state",
     "unpack_tensors",
     "write_text",
 ]
@@ -58,17 +61,22 @@ def save_tensors(path, tensors, about):
     """Write {name: tensor} with `about`, a dict that JSON can hold, as one safetensors file."""
     # The format refuses tensors that share memory, as tied weights do: every name gets its own copy.
     content = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    # One entry of metadata: the format writes several in any order, and equal runs must leave equal files.
-    noted = {**about, SUM: _sum(content, about)}
-    write_bytes(path, save(content, metadata={"hgat": json.dumps(noted)}))
+    write_bytes(path, save(content, metadata={"hgat": json.dumps(about)}))
+
+
+def save_state(path, tensors, about):
+    """`save_tensors` with a checksum of all that is in the file beside it: see `load_state`."""
+    save_tensors(path, tensors, {**about, SUM: _sum(tensors, about)})
 
 
 def _sum(tensors, about):
-    """A checksum, which the format itself has none of: a disk may give back other numbers than it was given."""
+    # In the entry of metadata that is there anyway: the format writes several in any order, and equal runs must leave
+    # equal files.
     found = zlib.crc32(json.dumps(about).encode("utf-8"))
     for name in sorted(tensors):
         found = zlib.crc32(name.encode("utf-8"), found)
-        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), found)
+        tensor = tensors[name].detach().cpu().contiguous()
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
     return f"{found:08x}"
 
 
@@ -95,14 +103,27 @@ def unpack_tensors(path, content):
         about = json.loads(header["__metadata__"]["hgat"])
         if not isinstance(about, dict):
             raise ValueError("metadata of another kind")
-        noted = about.pop(SUM, None)  # files of earlier releases have none
-        if noted is not None and noted != _sum(tensors, about):
-            raise ValueError("content that does not fit its checksum")
     except KeyError:
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got another program's") from None
     except Exception as error:  # safetensors and JSON promise no list, as where brackets are nested without end
         got = " ".join(str(error).split())[:120]
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {got}") from None
+    return tensors, about
+
+
+def load_state(path):
+    """`load_tensors` of a file that `save_state` wrote. Raises DataError where anything in it is not what was saved:
+    a disk may give back other numbers than it was given, and files are edited."""
+    return unpack_state(path, read_bytes(path))
+
+
+def unpack_state(path, content):
+    """`load_state` of a file whose content was read before."""
+    tensors, about = unpack_tensors(path, content)
+    noted = about.pop(SUM, None)  # files of earlier releases have none
+    if noted is not None and noted != _sum(tensors, about):
+        got = "content that does not fit its checksum"
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {got}; {state.ADVICE}")
     return tensors, about
 
 

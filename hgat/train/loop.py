@@ -197,16 +197,23 @@ class Fit:
     def _check(self, tensors, numbers):
         keys = ("epoch", "waited", "seconds", "best_metric", "best_loss", "best_epoch", "optimizer")
         state.record("fit", numbers, keys)
-        state.whole("epoch", numbers["epoch"], 1, self.train.epochs)
+        state.whole("epoch", numbers["epoch"], 0, self.train.epochs)
         for key in ("waited", "best_epoch"):
             state.whole(key, numbers[key], 0, numbers["epoch"])
         state.number("seconds", numbers["seconds"], 0)
-        state.number("best_metric", numbers["best_metric"], 0, 100, also=("-inf",))
-        state.number("best_loss", numbers["best_loss"], also=("inf",))
+        nothing = numbers["best_epoch"] == 0
+        state.number("best_metric", numbers["best_metric"], 0, 100, also=("-inf",) if nothing else ())
+        state.number("best_loss", numbers["best_loss"], 0, also=("inf",) if nothing else ())
+        since = numbers["epoch"] - numbers["best_epoch"]  # with "either" what is kept may be older than what is better
+        state.whole("waited", numbers["waited"], 0 if self.train.stop == "either" else since, since)
         weights, kept = self.model.state_dict(), state.part(tensors, "kept.")
         state.check_tensors("model.", state.part(tensors, "model."), weights)
         state.check_tensors("kept.", kept, weights if numbers["best_epoch"] else {})
-        state.check_optimizer(self.optimizer, state.part(tensors, "optimizer."), numbers["optimizer"])
+        moments = state.part(tensors, "optimizer.")
+        state.check_optimizer(self.optimizer, moments, numbers["optimizer"])
+        steps = max((int(value) for name, value in moments.items() if name.endswith(".step")), default=0)
+        if steps % max(numbers["epoch"], 1) or (steps and not numbers["epoch"]):  # every epoch has as many
+            raise state.Unfit("optimizer", f"steps of {numbers['epoch']} epochs", steps)
         if "generator" not in tensors:
             raise state.Unfit("generator", "the state of the random generator", "none")
         state.check_generator("generator", tensors["generator"])

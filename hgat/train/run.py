@@ -75,7 +75,7 @@ class _Ledger:
     """What is finished, and the state of the fit that is not, in one file that is replaced as a whole."""
 
     def __init__(self, out, recipe, seeds, resume):
-        self.path, self.out, self.recipe = out / PROGRESS, out, recipe
+        self.path, self.out, self.recipe, self.seeds = out / PROGRESS, out, recipe, seeds
         self.about = {"recipe": to_toml(recipe), "done": [], "selected": None, "running": None}
         self.tensors = {}
         if resume and self.path.exists():
@@ -88,7 +88,7 @@ class _Ledger:
         self.saved = time.monotonic()
 
     def _read(self, seeds):
-        tensors, about = checkpoint.load_tensors(self.path)
+        tensors, about = checkpoint.load_state(self.path)
         if about.get("recipe") != self.about["recipe"]:
             raise RecipeError(
                 f"--resume: expected the recipe and settings of the run in {self.out}, got others; "
@@ -130,11 +130,14 @@ class _Ledger:
         if running is None:
             state.check_tensors("", tensors, {})
             return
-        state.record("running", running, ("key", "fit", "more"))
+        state.record("running", running, ("key", "seeds", "fit", "more"))
         key = running["key"]
         state.record("running.key", key, ("variant", "seed", "stage"))
         self._check_key("running.key", key, ("select",) if selected is None else ("refit",))
-        state.whole("running.key.seed", key["seed"], finished[key["variant"]], finished[key["variant"]])
+        state.whole("running.seeds", running["seeds"], 1, 1 << 31)
+        due = next(((v, done) for v, done in finished.items() if done < running["seeds"]), None)
+        if due != (key["variant"], key["seed"]):
+            raise state.Unfit("running.key", "the first that is not finished", f"{key['variant']}, {key['seed']}")
         if selected is not None and (selected["variant"], selected["seed"]) != (key["variant"], key["seed"]):
             raise state.Unfit("running.key", "the refit of what was selected", "another's")
         if type(running["more"]) is not bool:
@@ -158,12 +161,13 @@ class _Ledger:
             if key in result:
                 state.number(f"{where}.{key}", result[key], 0, 100)
         # What is counted and not trained has no loss.
-        state.number(f"{where}.val_loss", result["val_loss"], also=() if result["variant"] == "ours" else ("nan",))
+        state.number(f"{where}.val_loss", result["val_loss"], 0, also=() if result["variant"] == "ours" else ("nan",))
         state.number(f"{where}.seconds", result["seconds"], 0)
         state.whole(f"{where}.epochs", result["epochs"])
-        state.number(f"{where}.best_epoch", result["best_epoch"], 0, max(result["epochs"], 0))
-        if self.recipe.train.refit:  # it says how long the refit is
-            state.whole(f"{where}.best_epoch", result["best_epoch"])
+        if type(result["best_epoch"]) is float and not self.recipe.train.refit:  # a mean over several trainings
+            state.number(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
+        else:
+            state.whole(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
         if "more" in result:
             state.record(f"{where}.more", result["more"], (), tuple(result["more"]) if result["more"] else ())
             for name, value in result["more"].items():
@@ -197,7 +201,7 @@ class _Ledger:
         if time.monotonic() - self.saved < SAVE_EVERY:
             return
         tensors, numbers = fit.state()
-        self.about["running"] = {"key": key, "fit": numbers, "more": more}
+        self.about["running"] = {"key": key, "seeds": self.seeds, "fit": numbers, "more": more}
         self._write(tensors)
 
     def save_selected(self, result):
@@ -210,7 +214,7 @@ class _Ledger:
         self._write({})
 
     def _write(self, tensors):
-        checkpoint.save_tensors(self.path, tensors, self.about)
+        checkpoint.save_state(self.path, tensors, self.about)
         self.saved = time.monotonic()
 
 
@@ -227,7 +231,7 @@ def _fit(experiment, variant, seed, ledger, progress):
         result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
         about = {"recipe": recipe.name, "seed": seed, "val": result["val"]}
-        checkpoint.save_tensors(ledger.out / MODEL, model.state_dict(), about)
+        checkpoint.save_state(ledger.out / MODEL, model.state_dict(), about)
     ledger.save_done(result)
 
 
@@ -331,7 +335,7 @@ def _best_model(experiment, ledger):
 def _load_model(experiment, folder):
     """(the recipe's model with the weights that were kept, what was written beside them)."""
     path = folder / MODEL
-    weights, about = checkpoint.load_tensors(path)
+    weights, about = checkpoint.load_state(path)
     model = experiment.model()
     try:
         state.record("metadata", about, ("recipe", "seed", "val"))

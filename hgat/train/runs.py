@@ -139,7 +139,7 @@ class Runs:
             content = checkpoint.read_bytes(path)
         content = _from_first(content)
         if content:
-            self.tensors, about = checkpoint.unpack_tensors(path, content)
+            self.tensors, about = checkpoint.unpack_state(path, content)
             if about.get("settings") != self.about["settings"]:
                 raise RecipeError(f"--resume: expected the settings of the run in {self.out}, got others")
             try:
@@ -169,7 +169,8 @@ class Runs:
 
     def _write(self, name, tensors, about):
         if self.rank == 0:
-            checkpoint.save_tensors(self.out / name, tensors, about)
+            save = checkpoint.save_state if name == PROGRESS else checkpoint.save_tensors
+            save(self.out / name, tensors, about)
         self.saved = time.monotonic()
 
     def summary(self):

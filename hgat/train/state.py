@@ -39,12 +39,13 @@ def whole(where, value, least=0, most=LARGEST):
 
 
 def number(where, value, least=-math.inf, most=math.inf, also=()):
-    """Raise Unfit unless the value is a finite number of the range; also: texts of others, "inf", "-inf", "nan"."""
-    if type(value) not in (int, float) or abs(value) > 1e300:
-        if type(value) is not float or str(value) not in also:
-            raise Unfit(where, "a finite number", value)
-    elif not (least <= value <= most or str(value) in also):
-        raise Unfit(where, "a finite number" if least == -math.inf else f"a number from {least} to {most}", value)
+    """Raise Unfit unless the value is a finite float of the range; also: texts of others, "inf", "-inf", "nan"."""
+    if type(value) is float and str(value) in also:
+        return
+    if type(value) is not float or not abs(value) <= 1e300:
+        raise Unfit(where, "a finite number with a point", value)
+    if not least <= value <= most:
+        raise Unfit(where, f"a number from {least} to {most}", value)
 
 
 def record(where, value, needed, optional=()):
@@ -115,7 +116,7 @@ def check_optimizer(optimizer, tensors, numbers):
             if name not in tensors:
                 raise Unfit(f"optimizer.{name}", f"a tensor of {_short(value)}", "none")
             _check_moment(f"optimizer.{name}", tensors[name], value, parameters[int(index)], key)
-        elif value is not None and type(value) is not bool:
+        elif value is not None and type(value) not in (bool, int):
             number(f"optimizer.{name}", value)
     for name in tensors:
         if type(numbers.get(name)) is not list:
