@@ -65,7 +65,7 @@ def part(tensors, prefix):
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def check_tensors(where, found, expected):
+def check_tensors(where, found, expected, finite=True):
     """Raise Unfit unless the tensors have the expected ones' names, shapes and types, and are finite."""
     for name, tensor in expected.items():
         if name not in found:
@@ -73,7 +73,8 @@ def check_tensors(where, found, expected):
         got = found[name]
         if got.shape != tensor.shape or got.dtype != tensor.dtype:
             raise Unfit(f"{where}{name}", _short(tensor), got)
-        _check_finite(f"{where}{name}", got)
+        if finite:
+            _check_finite(f"{where}{name}", got)
     for name in found:
         if name not in expected:
             raise Unfit(f"{where}{name}", "no such tensor", found[name])
