@@ -7,8 +7,8 @@ are imported and not before:
   package that GraphBolt needs cannot be imported; otherwise DGL's own is left alone. `dgl.sparse` is left
   alone or refused with one sentence, by the same rule.
 - `ogb.version` is run without its thread that asks PyPI for a newer version.
-- OGB's loaders find NumPy's arrays on torch's list of safe types, and those without PyG can read the pickle
-  protocol that OGB writes. Safe loading stays on.
+- OGB's loaders read their files, which hold NumPy's arrays, with an unpickler of hgat's own (hgat.unpickle) and not
+  with torch's, which refuses them. torch itself stays as it is, its list of safe types too.
 
 This file imports only built-in modules at its top and nothing of hgat, because the start-up hook of
 `hgat doctor --fix` loads it by path.
@@ -28,16 +28,14 @@ _PARTS = {
     "sparse": ("sparse-matrix", "dgl_sparse", ()),
 }
 
-# OGB's packages whose `torch.load` calls read NumPy arrays.
+# OGB's packages that hide a DGL which cannot be imported.
 OGB_LOADERS = ("ogb.nodeproppred", "ogb.linkproppred", "ogb.graphproppred", "ogb.lsc")
 
-# OGB's modules that read NumPy arrays of pickle protocol 4, which torch's safe loader does not: OGB's own writers use
-# it, for caches and for the splits of links.
-_OGB_RAW_LOADERS = (
-    *(f"ogb.{task}proppred.{name}" for task in ("node", "link", "graph") for name in ("dataset", "dataset_dgl")),
-    *(f"ogb.lsc.{name}" for name in ("mag240m", "pcqm4m", "pcqm4m_dgl", "pcqm4mv2", "pcqm4mv2_dgl")),
-    "ogb.lsc.wikikg90m",
-    "ogb.lsc.wikikg90mv2",
+# OGB's modules that read with `torch.load` what torch's safe loader refuses.
+_OGB_READERS = (
+    *(f"ogb.{task}proppred.dataset{kind}" for task in ("node", "link", "graph") for kind in ("", "_dgl", "_pyg")),
+    *(f"ogb.lsc.pcqm4m{version}{kind}" for version in ("", "v2") for kind in ("", "_dgl", "_pyg")),
+    *(f"ogb.lsc.{name}" for name in ("mag240m", "wikikg90m", "wikikg90mv2")),
 )
 
 # The key in a stub's namespace that holds its sentence; it also tells a stub from DGL's own module.
@@ -57,11 +55,9 @@ def install():
         sys.meta_path[:] = [_Finder(), *others]
         _forget_ogb_without_dgl()
         # OGB modules that were imported before this call did not pass through the finder.
-        if any(name in sys.modules for name in OGB_LOADERS):
-            _allow_arrays()
-        for name in _OGB_RAW_LOADERS:
+        for name in _OGB_READERS:
             if sys.modules.get(name) is not None:
-                _read_raw_arrays(sys.modules[name])
+                _read_safely(sys.modules[name])
 
 
 def unavailable(part):
@@ -103,10 +99,8 @@ class _Finder:
             return None
         if fullname == "ogb.version":
             return self._wrap(fullname, path, target, run=_run_without_version_check)
-        if fullname in OGB_LOADERS or fullname == "ogb.io":
-            return self._wrap(fullname, path, target, after=lambda module: _allow_arrays())
-        if fullname in _OGB_RAW_LOADERS:
-            return self._wrap(fullname, path, target, after=_read_raw_arrays)
+        if fullname in _OGB_READERS:
+            return self._wrap(fullname, path, target, after=_read_safely)
         return None
 
     def _wrap(self, fullname, path, target, **actions):
@@ -318,107 +312,52 @@ def _run_without_version_check(loader, module):
         os.environ.pop("OUTDATED_IGNORE", None)
 
 
-# One letter per fixed-size type. Not "O" and "V": an array of these can hold objects, and OGB saves none.
-_PLAIN_DTYPES = "?bhilqpBHILQPefdgFDGSUmM"
+def _read_safely(module):
+    """Give an OGB module a `torch` whose `load` reads OGB's files; nobody else's `torch` is touched."""
+    if not isinstance(getattr(module, "torch", None), _TorchForOgb):
+        module.torch = _TorchForOgb(module.torch, foreign=module.__name__.endswith("_pyg"))
 
 
-def _array_types():
-    """(module, name) in a pickle -> what rebuilds arrays, dtypes and scalars, by NumPy 1's and 2's names."""
-    import numpy
+class _TorchForOgb:
+    """`torch` with a `load` that reads what OGB writes: arrays of NumPy's and tensors, of every pickle protocol.
 
-    reconstruct = numpy.zeros(0).__reduce__()[0]
-    scalar = numpy.float64(0).__reduce__()[0]
-    types = {("numpy", "ndarray"): numpy.ndarray, ("numpy", "dtype"): numpy.dtype}
-    for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
-        types[module, "_reconstruct"] = reconstruct
-        types[module, "scalar"] = scalar
-    return types
-
-
-def _allow_arrays():
-    """Put NumPy's arrays on the list of types that torch's safe loader may build.
-
-    torch < 2.4 has no such list; up to 2.5 `torch.load` trusts every file unless told otherwise.
-    """
-    import numpy
-    import torch
-
-    if not hasattr(torch.serialization, "add_safe_globals"):
-        return
-    allowed = [type(numpy.dtype(letter)) for letter in _PLAIN_DTYPES]
-    known = {_name(item) for item in torch.serialization.get_safe_globals()}
-    for (module, name), item in _array_types().items():
-        if _name(item) != (module, name):
-            # torch knows a type by its module and name; NumPy's other name needs a function that carries it.
-            item = _alias(item, module, name)
-        allowed.append(item)
-    torch.serialization.add_safe_globals([item for item in allowed if _name(item) not in known])
-
-
-def _name(item):
-    # From torch 2.6 on an entry may also be a pair (function, full name).
-    return item if isinstance(item, tuple) else (item.__module__, item.__qualname__)
-
-
-def _alias(function, module, name):
-    def alias(*args):
-        return function(*args)
-
-    alias.__module__, alias.__name__, alias.__qualname__ = module, name, name
-    return alias
-
-
-def _read_raw_arrays(module):
-    """Let an OGB module's `torch.load` also read archives of arrays in pickle protocol 4."""
-    if not isinstance(getattr(module, "torch", None), _TorchForArrays):
-        module.torch = _TorchForArrays(module.torch)
-
-
-class _TorchForArrays:
-    """`torch` with a `load` that knows pickle protocol 4, for OGB's modules.
-
-    torch's safe loader reads protocol 2 only. Archives of a later protocol are read here, with a list of
-    types that is as strict: NumPy arrays, dtypes and scalars, and Python's plain containers.
+    torch's own safe loader knows no array and no protocol but 2, and its list of safe types is the whole process's.
+    foreign: files of PyG's classes are left to torch's own `load`, as are all that a caller asks to trust.
     """
 
-    def __init__(self, torch):
-        self._torch = torch
+    def __init__(self, torch, foreign):
+        self._torch, self._foreign = torch, foreign
 
     def __getattr__(self, name):
         return getattr(self._torch, name)
 
     def load(self, file, *args, **kwargs):
-        import zipfile
+        from pickle import UnpicklingError
 
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                entry = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-                if entry is not None:
-                    with archive.open(entry) as stream:
-                        head = stream.read(2)
-                    if head[:1] == b"\x80" and head[1] > 2:
-                        with archive.open(entry) as stream:
-                            return _array_unpickler(stream).load()
+        start = file.tell() if hasattr(file, "tell") else None
+        try:
+            return _unpickle().load_archive(file)
+        except UnpicklingError as error:
+            trusted = kwargs.get("weights_only") is False
+            if not trusted and not (self._foreign and hasattr(error, "foreign")):
+                raise
+        if start is not None:
+            file.seek(start)
         return self._torch.load(file, *args, **kwargs)
 
 
-def _array_unpickler(stream):
-    import pickle
+def _unpickle():
+    """hgat's safe unpickler, by path: the start-up hook must not import hgat, which would install this once more."""
+    name = "hgat.unpickle"
+    if name not in sys.modules:
+        import os
+        from importlib.machinery import SourceFileLoader
 
-    import numpy
-
-    def plain_dtype(*args):
-        dtype = numpy.dtype(*args)
-        if dtype.char not in _PLAIN_DTYPES:
-            raise pickle.UnpicklingError(f"expected an array of numbers or text, got dtype {dtype}")
-        return dtype
-
-    types = {**_array_types(), ("numpy", "dtype"): plain_dtype}
-
-    class ArrayUnpickler(pickle.Unpickler):
-        def find_class(self, module, name):
-            if (module, name) not in types:
-                raise pickle.UnpicklingError(f"expected NumPy arrays and plain Python values only, got {module}.{name}")
-            return types[module, name]
-
-    return ArrayUnpickler(stream)
+        name = "_hgat_unpickle"
+        if name not in sys.modules:
+            path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "unpickle.py")
+            module = type(sys)(name)
+            module.__file__ = path
+            SourceFileLoader(name, path).exec_module(module)
+            sys.modules[name] = module
+    return sys.modules[name]

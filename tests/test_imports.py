@@ -1,7 +1,7 @@
 """Imports only go down: every file is parsed, for what it imports at its top, in a function or by name.
 
-The house has layers, from the bottom up: errors, settings, files, compat and transforms; kernels; graph; ops; nn;
-models, data and _accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and
+The house has layers, from the bottom up: errors, settings, files, unpickle, compat and transforms; kernels; graph; ops;
+nn; models, data and _accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and
 nothing else.
 """
 
@@ -17,11 +17,12 @@ import pytest
 import hgat
 
 HOME = Path(hgat.__file__).parent
-GROUND = {"errors", "settings", "files", "compat", "transforms"}
+GROUND = {"errors", "settings", "files", "unpickle", "compat", "transforms"}
 MAY_USE = {
     "errors": set(),
     "settings": {"errors"},
     "files": {"errors"},
+    "unpickle": set(),
     "compat": set(),
     "transforms": set(),
     "kernels": set(),  # not even the errors: kernels check nothing
@@ -44,7 +45,7 @@ AT_HOME = {
     "ogb": ("data/ogb.py",),
     "matplotlib": ("explain/",),
 }
-NO_DGL = ("kernels/", "errors.py", "settings.py", "files.py")
+NO_DGL = ("kernels/", "errors.py", "settings.py", "files.py", "unpickle.py")
 
 
 def imported(tree, package):

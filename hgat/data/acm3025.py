@@ -28,6 +28,7 @@ from hgat.errors import DataError
 
 RELATIONS = ("PAP", "PLP")
 PARTS = ("train_idx", "val_idx", "test_idx")
+LARGEST = 1 << 28  # elements of a matrix; the file's have 9 million
 
 
 def load(card, folder, *, verify: bool = True, split_seed: int | None = None):
@@ -76,8 +77,21 @@ def _read(path):
     for name in names:
         if name not in content:
             raise DataError(f"{path}: expected the variable {name}, got none")
-        value = content[name].toarray() if sp.issparse(content[name]) else content[name]
+        value = content[name]
+        if sp.issparse(value):
+            value = _dense(value, name, path)
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.ndim != 2:
             raise DataError(f"{path}: {name}: expected a matrix of numbers, got {type(value).__name__}")
         arrays[name] = value
     return arrays
+
+
+def _dense(matrix, name, path):
+    """The array of a sparse matrix, whose ids SciPy takes as the file states them and writes to."""
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise DataError(f"{path}: {name}: expected a whole sparse matrix, got a broken one ({error})") from None
+    if matrix.shape[0] * matrix.shape[1] > LARGEST:
+        raise DataError(f"{path}: {name}: expected at most {LARGEST:,} elements, got {list(matrix.shape)}")
+    return matrix.toarray()

@@ -10,7 +10,7 @@ __all__ = ["class_names", "from_one_hot"]
 
 def from_one_hot(rows, path):
     """[N] int64 labels of an [N, C] array of zeros and ones; a row of zeros is -1, unlabelled."""
-    if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not np.isin(rows, (0, 1)).all():
+    if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "biuf" or not np.isin(rows, (0, 1)).all():
         raise DataError(f"{path}: expected one-hot labels [N, C], got {rows.dtype} {list(rows.shape)} of other values")
     ones = rows.sum(axis=1)
     if (ones > 1).any():

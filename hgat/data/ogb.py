@@ -7,19 +7,23 @@ with NAME's schema, which `load` reads as it reads the real one.
 Traps of OGB, closed here:
 - The loaders ask whether to update a folder of another version and whether to download more than 1 GB.
 - MRR ranks a score that is not a number first, and Hits@K is 1 where there are fewer than K negatives.
-- An interrupted first read leaves half a cache in `processed/`, which every later read trips over.
+- An interrupted first read leaves half a cache in `processed/`, which DGL takes for a whole one: relations lose their
+  names, features are what memory held. Caches are walked through before they are read, and written beside the data set
+  and moved in when they are whole.
 """
 
 import argparse
 import itertools
 import os
 import pickle
+import shutil
 import sys
 import tempfile
+import time
 import warnings
 import zipfile
 from collections import Counter
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +37,7 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from ogb.utils.url import download_url, extract_zip
 from torch import Tensor
 
+from hgat.data.dgl_file import check_graphs
 from hgat.data.memmap import mapped as on_disk
 from hgat.errors import DataError, OutputError, check_shape
 
@@ -41,6 +46,8 @@ __all__ = ["Graphs", "Link", "Node", "folder_of", "load", "main", "names", "writ
 PACKAGES = {"ogbn": nodeproppred, "ogbl": linkproppred, "ogbg": graphproppred}
 PARTS = ("train", "valid", "test")
 STAND_IN = "Stand-in for"  # how the release note of a sample begins
+CACHE = "dgl_data_processed"  # what OGB keeps in `processed/`
+ADVICE = "remove its folder processed if an earlier read was interrupted, else write the data set anew"
 
 
 # ---- what is read ----
@@ -160,7 +167,7 @@ def load(name, root=None, download=False, mapped=False):
     _find(name, facts, folder)
     package = PACKAGES[name[:4]]
     loader = {"ogbn": "DglNodePropPredDataset", "ogbl": "DglLinkPropPredDataset", "ogbg": "DglGraphPropPredDataset"}
-    with _reading(name, folder):
+    with _reading(name, folder), _cached(name, folder) as root:
         dataset = getattr(package, loader[name[:4]])(name, root=str(root))
         split = dataset.get_edge_split() if name.startswith("ogbl") else dataset.get_idx_split()
         if not isinstance(split, dict) or set(split) != set(PARTS):
@@ -293,7 +300,7 @@ def _find(name, facts, folder):
         got = "no such folder"
     elif not (folder / release).is_file():
         got = f"no {release}, so another version or none"
-    elif not any((folder / path).is_file() for path in (f"raw/{edges}", "processed/dgl_data_processed")):
+    elif not any((folder / path).is_file() for path in (f"raw/{edges}", f"processed/{CACHE}")):
         got = f"no raw/{edges}"
     else:
         return
@@ -334,12 +341,52 @@ def _reading(name, folder):
         raise DataError(f"{name}: expected arrays and lists in {folder}, got a damaged or unsafe file") from error
     except Exception as error:  # OGB, pandas, NumPy, zlib and DGL raise what they like
         got = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise DataError(
-            f"{name}: expected whole files in OGB's format in {folder}, got {got}; "
-            "remove its folder processed if an earlier read was interrupted, else write the data set anew"
-        ) from error
+        raise DataError(f"{name}: expected whole files in OGB's format in {folder}, got {got}; {ADVICE}") from error
     finally:
         _set(before)
+
+
+@contextmanager
+def _cached(name, folder):
+    """The root that OGB's loader is to read from, with a cache that is whole or none.
+
+    Without one it reads through a folder of links, so that what it writes appears in the data set when it is whole.
+    """
+    cache = folder / "processed" / CACHE
+    if cache.exists():
+        _check_cache(name, cache)
+        yield folder.parent
+        return
+    with ExitStack() as stack:
+        try:
+            for left in folder.glob(".first-read.*"):  # by a process that was killed
+                if time.time() - left.stat().st_mtime > 86_400:
+                    shutil.rmtree(left, ignore_errors=True)
+            aside = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".first-read.")))
+            linked = aside / folder.name
+            linked.mkdir()
+            for entry in folder.iterdir():
+                if entry.name != "processed" and not entry.name.startswith("."):
+                    os.symlink(entry.absolute(), linked / entry.name)
+        except OSError:  # a folder that cannot be written to, a system without links: OGB may know better
+            yield folder.parent
+            return
+        yield aside
+        fresh = linked / "processed"
+        _check_cache(name, fresh / CACHE)  # DGL writes to a full disk without an error
+        cache.parent.mkdir(exist_ok=True)
+        # What the graphs need beside them first: a cache is taken for whole where its graphs are there.
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == CACHE):
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(path, cache.parent / path.name)
+
+
+def _check_cache(name, path):
+    try:
+        check_graphs(path)
+    except DataError as error:
+        raise DataError(f"{name}: {error}; {ADVICE}") from None
 
 
 def _set(switches):

@@ -96,7 +96,7 @@ def about(config):
         raise DataError(
             f"partition: expected the file NAME.json of a partition, got {config}: {reason(error)}"
         ) from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(f"partition: expected a file that `hgat partition` wrote, got {config}") from None
 
 

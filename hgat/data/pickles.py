@@ -1,74 +1,59 @@
-"""Reading pickles of arrays and sparse matrices without running what they ask for.
+"""Reading pickles of arrays and sparse matrices without running what they ask for: see hgat.unpickle.
 
-A pickle is a program. This reader knows the few names that NumPy arrays, SciPy matrices and plain
-containers need, under their paths of Python 2 and of old and new releases, and refuses every other name
-before anything is called.
+SciPy's matrices are known under their paths of Python 2 and of old and new releases, and only their attributes are
+taken from the file.
 """
 
-import collections
-import copyreg
+import os
 import pickle
 
 import numpy as np
 import scipy.sparse as sp
 
+from hgat import unpickle
 from hgat.errors import DataError
+from hgat.files import reason
 
 __all__ = ["matrix", "read"]
 
-# The functions that rebuild an array moved between releases of NumPy; an array knows its own.
-_ARRAY = np.empty(0).__reduce__()[0]
-_BUFFER = np.empty(0).__reduce_ex__(5)[0]
 
-ALLOWED = {
-    ("__builtin__", "list"): list,
-    ("__builtin__", "object"): object,
-    ("builtins", "list"): list,
-    ("builtins", "object"): object,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("copy_reg", "_reconstructor"): copyreg._reconstructor,
-    ("copyreg", "_reconstructor"): copyreg._reconstructor,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy.core.multiarray", "_reconstruct"): _ARRAY,
-    ("numpy._core.multiarray", "_reconstruct"): _ARRAY,
-    ("numpy.core.numeric", "_frombuffer"): _BUFFER,
-    ("numpy._core.numeric", "_frombuffer"): _BUFFER,
-    ("scipy.sparse.csr", "csr_matrix"): sp.csr_matrix,
-    ("scipy.sparse._csr", "csr_matrix"): sp.csr_matrix,
-}
+class csr_matrix(unpickle.Instance):  # the name that messages show
+    """The attributes of a CSR matrix."""
 
 
-class _Reader(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) not in ALLOWED:
-            raise DataError(f"expected only arrays, sparse matrices and containers, got the name {module}.{name}")
-        return ALLOWED[module, name]
+CLASSES = {(f"scipy.sparse.{module}", "csr_matrix"): csr_matrix for module in ("csr", "_csr")}
 
 
 def read(path, kind):
     """The object in a pickle, which must be of type `kind`; DataError on anything unsafe or damaged."""
     try:
         with open(path, "rb") as handle:
-            value = _Reader(handle, encoding="latin1").load()
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except Exception as error:  # the pickle module promises no list of what a damaged file raises
-        raise DataError(f"{path}: expected a whole pickle, got one that cannot be read ({error})") from error
+            value = unpickle.load(handle, os.fstat(handle.fileno()).st_size, CLASSES)
+    except OSError as error:
+        raise DataError(f"{path}: expected a file that can be read, got: {reason(error)}") from None
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path}: {error}") from error
     if not isinstance(value, kind):
         raise DataError(f"{path}: expected a pickled {kind.__name__}, got {type(value).__name__}")
     return value
 
 
 def matrix(path):
-    """The numeric CSR matrix in a pickle, with its indices checked."""
-    value = read(path, sp.csr_matrix)
+    """The CSR matrix of numbers in a pickle, with its indices checked."""
+    state = read(path, csr_matrix).state
+    parts = [state.get(name) for name in ("data", "indices", "indptr")]
+    shape = state.get("_shape")  # its name in every release
+    if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts):
+        raise DataError(f"{path}: expected a whole CSR matrix, got one without its three arrays")
+    if any(part.dtype.kind not in "iu" for part in parts[1:]) or parts[0].dtype.kind not in "biuf":
+        got = ", ".join(str(part.dtype) for part in parts)
+        raise DataError(f"{path}: expected a CSR matrix of numbers, with whole numbers as indices, got {got}")
+    if type(shape) is not tuple or len(shape) != 2 or not all(type(n) is int and 0 <= n < 1 << 62 for n in shape):
+        raise DataError(f"{path}: expected a whole CSR matrix, got one of the shape {str(shape)[:60]}")
     try:
-        # A pickle sets the attributes as it likes, and SciPy's loops trust them.
-        built = sp.csr_matrix((value.data, value.indices, value.indptr), shape=value.shape)
-        built.check_format(full_check=True)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: expected a whole CSR matrix, got a broken one ({error})") from error
-    if built.dtype.kind not in "biuf":
-        raise DataError(f"{path}: expected numbers, got {built.dtype}")
+        built = sp.csr_matrix(tuple(parts), shape=shape)
+        built.check_format(full_check=True)  # SciPy's loops trust the indices
+    except Exception as error:  # SciPy promises no list of what it raises
+        got = " ".join(f"{error}".split())[:120]
+        raise DataError(f"{path}: expected a whole CSR matrix, got a broken one ({got})") from error
     return built

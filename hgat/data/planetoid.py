@@ -15,6 +15,7 @@ Traps:
 - Some documents have no words: their rows stay zero when features are normalised.
 """
 
+import os
 from typing import Literal
 
 import dgl
@@ -27,6 +28,8 @@ from hgat.data.files import find_all
 from hgat.data.task import Task
 from hgat.errors import DataError
 
+LARGEST = 1 << 33  # elements of the features; Pubmed has 10 million
+
 
 def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"] = "row"):
     """Load a citation graph.
@@ -36,7 +39,7 @@ def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"]
     path = find_all(card, folder, verify)
     test = _test_ids(path["test"])
     allx, tx = pickles.matrix(path["allx"]), pickles.matrix(path["tx"])
-    ally, ty = pickles.read(path["ally"], np.ndarray), pickles.read(path["ty"], np.ndarray)
+    ally, ty, y = (_rows(path[part]) for part in ("ally", "ty", "y"))
     known, nodes = allx.shape[0], int(test.max()) + 1
     for what, expected, got in (
         ("rows in allx as in ally", len(ally), known),
@@ -49,6 +52,13 @@ def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"]
             raise DataError(f"{card.name}: expected as many {what}, {expected}, got {got}")
     if test.min() < known:
         raise DataError(f"{path['test']}: expected ids from {known} on, as allx holds the others, got {test.min()}")
+    # Some ids have no row, and not most of them.
+    if nodes > 2 * (known + len(test)):
+        raise DataError(f"{path['test']}: expected ids of {known + len(test)} nodes, got {test.max()}")
+    if nodes * allx.shape[1] > LARGEST:
+        raise DataError(
+            f"{path['allx']}: expected at most {LARGEST:,} features of all nodes, got {nodes} * {allx.shape[1]}"
+        )
 
     feat = torch.zeros(nodes, allx.shape[1])
     feat[:known] = _dense(allx, normalize)
@@ -56,7 +66,7 @@ def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"]
     label = torch.full((nodes,), -1)
     label[:known] = labels.from_one_hot(ally, path["ally"])
     label[test] = labels.from_one_hot(ty, path["ty"])
-    first = len(pickles.read(path["y"], np.ndarray))
+    first = len(y)
     second = first + card.layout["val"]
     if second > known:
         raise DataError(f"{path['y']}: expected at most {known - card.layout['val']} rows, got {first}")
@@ -84,6 +94,14 @@ def _test_ids(path):
     return torch.tensor(ids)
 
 
+def _rows(path):
+    """The array in a pickle, of two dimensions."""
+    value = pickles.read(path, np.ndarray)
+    if value.ndim != 2:
+        raise DataError(f"{path}: expected an array of two dimensions, got {value.ndim}")
+    return value
+
+
 def _dense(matrix, normalize):
     """float32 tensor of a CSR matrix, its rows divided by their sums if asked."""
     if normalize == "row":
@@ -93,13 +111,22 @@ def _dense(matrix, normalize):
     return torch.from_numpy(matrix.toarray().astype(np.float32))
 
 
+def _ids(values):
+    found = np.array(values) if values else np.zeros(0, dtype=np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise TypeError(f"others than whole numbers, {found.dtype} {list(found.shape)}")
+    return found.astype(np.int64)
+
+
 def _links(path, nodes):
     """Both directions of each distinct link between two nodes, sorted by source: two int64 tensors."""
     graph = pickles.read(path, dict)
     try:
         degree = [len(near) for near in graph.values()]
-        source = np.repeat(np.array(list(graph), dtype=np.int64), degree)
-        target = np.array([node for near in graph.values() for node in near], dtype=np.int64)
+        if sum(degree) > os.path.getsize(path):  # one list under many keys takes little room there and much here
+            raise ValueError(f"{sum(degree):,} neighbours in a file of {os.path.getsize(path):,} bytes")
+        source = np.repeat(_ids(list(graph)), degree)
+        target = _ids([node for near in graph.values() for node in near])
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: expected a dict from node to list of nodes, got {error}") from error
     both = np.stack([np.concatenate([source, target]), np.concatenate([target, source])])

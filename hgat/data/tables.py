@@ -7,6 +7,8 @@ from hgat.errors import DataError
 
 __all__ = ["integer", "lines", "refuse", "rows"]
 
+LONGEST = 1 << 26  # bytes of a line; a small gzip file may hold one without end
+
 
 def refuse(path, number, expected, got):
     """Raise DataError: `path: line number: expected ..., got ...`; a long `got` is cut."""
@@ -23,12 +25,14 @@ def lines(path, encoding="utf-8"):
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as handle:
         while True:
             try:
-                raw = handle.readline()
+                raw = handle.readline(LONGEST)
             except (EOFError, OSError, zlib.error) as error:
                 refuse(path, number + 1, "readable data", str(error))
             if not raw:
                 return
             number += 1
+            if len(raw) == LONGEST:
+                refuse(path, number, f"a line of less than {LONGEST:,} bytes", "a longer one")
             try:
                 text = raw.decode(encoding)
             except UnicodeDecodeError as error:
@@ -46,8 +50,8 @@ def rows(path, columns, encoding="utf-8"):
 
 
 def integer(text, path, number):
-    """The non-negative integer that `text` writes in plain digits."""
+    """The non-negative integer below 2**63 that `text` writes in plain digits."""
     # int() alone would also take " 7 ", "7_000" and digits of other scripts.
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):
         refuse(path, number, "an integer", repr(text))
     return int(text)

@@ -4,26 +4,32 @@ Weights and state are safetensors, whose reading runs no code.
 """
 
 import json
+import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hgat.errors import DataError, OutputError
 from hgat.files import reason, write_bytes
+from hgat.train import state
 
 __all__ = [
+    "load_state",
     "load_tensors",
     "make_folder",
     "pack_optimizer",
     "read_bytes",
     "remove",
+    "save_state",
     "save_tensors",
     "unpack_optimizer",
+    "unpack_state",
     "unpack_tensors",
     "write_text",
 ]
+
+SUM = "crc32"  # the key of the checksum in a file's metadata
 
 
 def make_folder(folder):
@@ -58,6 +64,22 @@ def save_tensors(path, tensors, about):
     write_bytes(path, save(content, metadata={"hgat": json.dumps(about)}))
 
 
+def save_state(path, tensors, about):
+    """`save_tensors` with a checksum of all that is in the file beside it: see `load_state`."""
+    save_tensors(path, tensors, {**about, SUM: _sum(tensors, about)})
+
+
+def _sum(tensors, about):
+    # In the entry of metadata that is there anyway: the format writes several in any order, and equal runs must leave
+    # equal files.
+    found = zlib.crc32(json.dumps(about).encode("utf-8"))
+    for name in sorted(tensors):
+        found = zlib.crc32(name.encode("utf-8"), found)
+        tensor = tensors[name].detach().cpu().contiguous()
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+    return f"{found:08x}"
+
+
 def load_tensors(path):
     """({name: tensor}, about) of a file that `save_tensors` wrote. Raises DataError for anything else."""
     return unpack_tensors(path, read_bytes(path))
@@ -83,25 +105,46 @@ def unpack_tensors(path, content):
             raise ValueError("metadata of another kind")
     except KeyError:
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got another program's") from None
-    except (SafetensorError, ValueError) as error:
-        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
+    except Exception as error:  # safetensors and JSON promise no list, as where brackets are nested without end
+        got = " ".join(str(error).split())[:120]
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {got}") from None
+    return tensors, about
+
+
+def load_state(path):
+    """`load_tensors` of a file that `save_state` wrote. Raises DataError where anything in it is not what was saved:
+    a disk may give back other numbers than it was given, and files are edited."""
+    return unpack_state(path, read_bytes(path))
+
+
+def unpack_state(path, content):
+    """`load_state` of a file whose content was read before."""
+    tensors, about = unpack_tensors(path, content)
+    noted = about.pop(SUM, None)  # files of earlier releases have none
+    if noted is not None and noted != _sum(tensors, about):
+        got = "content that does not fit its checksum"
+        raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {got}; {state.ADVICE}")
     return tensors, about
 
 
 def pack_optimizer(optimizer):
-    """An optimiser's state as ({name: tensor}, {name: number})."""
+    """An optimiser's state as ({name: tensor}, {name: number, or the type and shape of the tensor})."""
     tensors, numbers = {}, {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            (tensors if isinstance(value, torch.Tensor) else numbers)[f"{index}.{key}"] = value
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            name = f"{index}.{key}"
+            if isinstance(value, torch.Tensor):
+                tensors[name], value = value, [str(value.dtype), *value.shape]
+            numbers[name] = value
     return tensors, numbers
 
 
 def unpack_optimizer(optimizer, tensors, numbers):
-    """Give an optimiser of the same kind the state that `pack_optimizer` took."""
-    state = {}
-    for name, value in [*tensors.items(), *numbers.items()]:
+    """Give an optimiser of the same kind the state that `pack_optimizer` took; state.Unfit if it may not have."""
+    state.check_optimizer(optimizer, tensors, numbers)
+    found = {}
+    for name, value in numbers.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        found.setdefault(int(index), {})[key] = tensors.get(name, value)
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": found, "param_groups": groups})

@@ -41,6 +41,11 @@ class LogisticPath(Fit):
         self.val_metric, self.val_loss = self.evaluate("val")
         self._select()
         self.seconds += time.perf_counter() - started
+        return self.more
+
+    @property
+    def more(self):
+        """All strengths are tried."""
         return self.epoch < self.train.epochs
 
     def _solve(self, label, strength):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from hgat.errors import GraphError, TrainingError
-from hgat.train import checkpoint
+from hgat.train import checkpoint, state
 from hgat.train.metrics import knn_micro_f1, score
 
 __all__ = ["Fit", "evaluate"]
@@ -95,6 +95,11 @@ class Fit:
         self.val_metric, self.val_loss = self.evaluate("val")
         self._select()
         self.seconds += time.perf_counter() - started
+        return self.more
+
+    @property
+    def more(self):
+        """Whether the recipe's rule asks for another epoch."""
         return self.epoch < self.train.epochs and self.waited < self.train.patience
 
     def losses(self):
@@ -177,17 +182,45 @@ class Fit:
         return tensors, numbers
 
     def restore(self, tensors, numbers):
-        """Continue where `state()` was taken."""
-
-        def part(prefix):
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(part("model."))
-        self.kept = {k: v.to(self.device) for k, v in part("kept.").items()} or None
-        checkpoint.unpack_optimizer(self.optimizer, part("optimizer."), numbers["optimizer"])
+        """Continue where `state()` was taken. Raises state.Unfit, and changes nothing, where it cannot have been."""
+        self._check(tensors, numbers)
+        self.model.load_state_dict(state.part(tensors, "model."))
+        self.kept = {k: v.to(self.device) for k, v in state.part(tensors, "kept.").items()} or None
+        checkpoint.unpack_optimizer(self.optimizer, state.part(tensors, "optimizer."), numbers["optimizer"])
         torch.set_rng_state(tensors["generator"])
         if "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
         self.epoch, self.waited, self.seconds = numbers["epoch"], numbers["waited"], numbers["seconds"]
         self.best_metric, self.best_loss = numbers["best_metric"], numbers["best_loss"]
         self.best_epoch = numbers["best_epoch"]
+
+    def _check(self, tensors, numbers):
+        keys = ("epoch", "waited", "seconds", "best_metric", "best_loss", "best_epoch", "optimizer")
+        state.record("fit", numbers, keys)
+        state.whole("epoch", numbers["epoch"], 0, self.train.epochs)
+        for key in ("waited", "best_epoch"):
+            state.whole(key, numbers[key], 0, numbers["epoch"])
+        state.number("seconds", numbers["seconds"], 0)
+        nothing = numbers["best_epoch"] == 0
+        state.number("best_metric", numbers["best_metric"], 0, 100, also=("-inf",) if nothing else ())
+        state.number("best_loss", numbers["best_loss"], 0, also=("inf",) if nothing else ())
+        since = numbers["epoch"] - numbers["best_epoch"]  # with "either" what is kept may be older than what is better
+        state.whole("waited", numbers["waited"], 0 if self.train.stop == "either" else since, since)
+        weights, kept = self.model.state_dict(), state.part(tensors, "kept.")
+        state.check_tensors("model.", state.part(tensors, "model."), weights)
+        state.check_tensors("kept.", kept, weights if numbers["best_epoch"] else {})
+        moments = state.part(tensors, "optimizer.")
+        state.check_optimizer(self.optimizer, moments, numbers["optimizer"])
+        steps = max((int(value) for name, value in moments.items() if name.endswith(".step")), default=0)
+        if steps % max(numbers["epoch"], 1) or (steps and not numbers["epoch"]):  # every epoch has as many
+            raise state.Unfit("optimizer", f"steps of {numbers['epoch']} epochs", steps)
+        if "generator" not in tensors:
+            raise state.Unfit("generator", "the state of the random generator", "none")
+        state.check_generator("generator", tensors["generator"])
+        rest = [
+            name for name in tensors if not name.startswith(("model.", "kept.", "optimizer.")) and name != "generator"
+        ]
+        for name in rest:
+            if name != "generator.cuda" or self.device.type != "cuda":
+                raise state.Unfit(name, "no such tensor", tensors[name])
+            state.check_generator(name, tensors[name], cuda=True)

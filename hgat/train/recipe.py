@@ -135,7 +135,7 @@ def read(name, overrides=()):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe: expected a readable file, got {path}: {error.strerror}") from None
-    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, thousands of digits or of brackets
         raise RecipeError(f"recipe: expected TOML in {path}, got {error}") from None
     for override in overrides:
         _apply(content, override)
@@ -149,7 +149,7 @@ def _apply(content, override):
         raise RecipeError(f"--set: expected section.key=value, got {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string
     table = content
     for part in parts[:-1]:

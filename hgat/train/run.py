@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import hgat
 from hgat.errors import DataError, RecipeError
-from hgat.train import checkpoint, controls, protocols
+from hgat.train import checkpoint, controls, protocols, state
 from hgat.train.recipe import Expect, read, to_toml
 
 __all__ = ["Result", "evaluate_folder", "train"]
@@ -65,7 +65,7 @@ def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, 
         checkpoint.remove(out / PICTURE)
     for variant, seed in left:
         _fit(experiment, variant, seed, ledger, progress)
-    model, _ = _load_model(experiment, out)
+    model = _best_model(experiment, ledger)
     metrics = _summary(recipe, experiment, ledger, seeds)
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
     return Result(metrics, model, experiment.inputs, experiment.task, recipe, out)
@@ -75,7 +75,7 @@ class _Ledger:
     """What is finished, and the state of the fit that is not, in one file that is replaced as a whole."""
 
     def __init__(self, out, recipe, seeds, resume):
-        self.path, self.out = out / PROGRESS, out
+        self.path, self.out, self.recipe, self.seeds = out / PROGRESS, out, recipe, seeds
         self.about = {"recipe": to_toml(recipe), "done": [], "selected": None, "running": None}
         self.tensors = {}
         if resume and self.path.exists():
@@ -88,17 +88,90 @@ class _Ledger:
         self.saved = time.monotonic()
 
     def _read(self, seeds):
-        tensors, about = checkpoint.load_tensors(self.path)
-        if about.get("recipe") != self.about["recipe"] or about.keys() != self.about.keys():
+        tensors, about = checkpoint.load_state(self.path)
+        if about.get("recipe") != self.about["recipe"]:
             raise RecipeError(
                 f"--resume: expected the recipe and settings of the run in {self.out}, got others; "
                 "run without --resume to start anew"
             )
+        try:
+            self._check(about, tensors)
+        except state.Unfit as error:
+            raise state.unfit(self.path, "--resume: expected a state that hgat saved", error) from None
         finished = 1 + max((result["seed"] for result in about["done"]), default=0)
         if seeds < finished:
             # The weights in the folder may be those of a seed that would not be in the table.
             raise RecipeError(f"--resume: expected {finished} seeds or more, as so many are finished, got {seeds}")
         self.tensors, self.about = tensors, about
+
+    def _check(self, about, tensors):
+        """Raise state.Unfit for what no run of the recipe can have saved; the tensors are checked by their fit."""
+        state.record("state", about, self.about)
+        if type(about["done"]) is not list:
+            raise state.Unfit("done", "a list", about["done"])
+        finished = {variant: 0 for variant in ["ours", *self.recipe.train.controls]}
+        more = {}
+        for place, result in enumerate(about["done"]):
+            self._check_result(f"done[{place}]", result)
+            variant = result["variant"]
+            state.whole(f"done[{place}].seed", result["seed"], finished[variant], finished[variant])
+            finished[variant] += 1
+            if more.setdefault(variant, [*result.get("more", ()), "knn" in result]) != [
+                *result.get("more", ()),
+                "knn" in result,
+            ]:
+                raise state.Unfit(f"done[{place}]", "the measures of the other seeds", "others")
+        selected, running = about["selected"], about["running"]
+        if selected is not None:
+            if not self.recipe.train.refit:
+                raise state.Unfit("selected", "none without train.refit", selected)
+            self._check_result("selected", selected)
+            state.whole("selected.seed", selected["seed"], finished[selected["variant"]], finished[selected["variant"]])
+        if running is None:
+            state.check_tensors("", tensors, {})
+            return
+        state.record("running", running, ("key", "seeds", "fit", "more"))
+        key = running["key"]
+        state.record("running.key", key, ("variant", "seed", "stage"))
+        self._check_key("running.key", key, ("select",) if selected is None else ("refit",))
+        state.whole("running.seeds", running["seeds"], 1, 1 << 31)
+        due = next(((v, done) for v, done in finished.items() if done < running["seeds"]), None)
+        if due != (key["variant"], key["seed"]):
+            raise state.Unfit("running.key", "the first that is not finished", f"{key['variant']}, {key['seed']}")
+        if selected is not None and (selected["variant"], selected["seed"]) != (key["variant"], key["seed"]):
+            raise state.Unfit("running.key", "the refit of what was selected", "another's")
+        if type(running["more"]) is not bool:
+            raise state.Unfit("running.more", "true or false", running["more"])
+        if type(running["fit"]) is not dict:
+            raise state.Unfit("running.fit", "an object with keys", running["fit"])
+
+    def _check_key(self, where, key, stages):
+        variants = ["ours", *self.recipe.train.controls]
+        if key["variant"] not in variants:
+            raise state.Unfit(f"{where}.variant", f"one of {', '.join(variants)}", key["variant"])
+        if key["stage"] not in stages:
+            raise state.Unfit(f"{where}.stage", " or ".join(stages), key["stage"])
+        state.whole(f"{where}.seed", key["seed"])
+
+    def _check_result(self, where, result):
+        numbers = ("test", "val", "val_loss", "best_epoch", "epochs", "seconds")
+        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more"))
+        self._check_key(where, result, ("select",))
+        for key in ("test", "val", "knn"):
+            if key in result:
+                state.number(f"{where}.{key}", result[key], 0, 100)
+        # What is counted and not trained has no loss.
+        state.number(f"{where}.val_loss", result["val_loss"], 0, also=() if result["variant"] == "ours" else ("nan",))
+        state.number(f"{where}.seconds", result["seconds"], 0)
+        state.whole(f"{where}.epochs", result["epochs"])
+        if type(result["best_epoch"]) is float and not self.recipe.train.refit:  # a mean over several trainings
+            state.number(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
+        else:
+            state.whole(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
+        if "more" in result:
+            state.record(f"{where}.more", result["more"], (), tuple(result["more"]) if result["more"] else ())
+            for name, value in result["more"].items():
+                state.number(f"{where}.more.{name}", value)
 
     def has(self, variant, seed):
         return any(r["variant"] == variant and r["seed"] == seed for r in self.about["done"])
@@ -118,15 +191,17 @@ class _Ledger:
             return True
         try:
             fit.restore(self.tensors, running["fit"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"--resume: expected a state that fits the recipe's data, got another: {error}") from None
+            if running["more"] is not fit.more:
+                raise state.Unfit("running.more", str(fit.more).lower(), str(running["more"]).lower())
+        except state.Unfit as error:
+            raise state.unfit(self.path, "--resume: expected a state that fits the recipe's data", error) from None
         return running["more"]
 
     def save_running(self, fit, key, more):
         if time.monotonic() - self.saved < SAVE_EVERY:
             return
         tensors, numbers = fit.state()
-        self.about["running"] = {"key": key, "fit": numbers, "more": more}
+        self.about["running"] = {"key": key, "seeds": self.seeds, "fit": numbers, "more": more}
         self._write(tensors)
 
     def save_selected(self, result):
@@ -139,7 +214,7 @@ class _Ledger:
         self._write({})
 
     def _write(self, tensors):
-        checkpoint.save_tensors(self.path, tensors, self.about)
+        checkpoint.save_state(self.path, tensors, self.about)
         self.saved = time.monotonic()
 
 
@@ -243,16 +318,35 @@ def _summary(recipe, experiment, ledger, seeds):
     }
 
 
+def _best_model(experiment, ledger):
+    """The recipe's model with the weights of the best finished seed."""
+    model, about = _load_model(experiment, ledger.out)
+    best = ledger.results("ours")[0]
+    for result in ledger.results("ours"):
+        best = result if _better(result, best) else best
+    if (about["seed"], about["val"]) != (best["seed"], best["val"]):
+        raise DataError(
+            f"checkpoint: expected the weights of seed {best['seed']} in {ledger.out / MODEL}, got those of "
+            f"{about['seed']}; run without --resume to start anew"
+        )
+    return model
+
+
 def _load_model(experiment, folder):
     """(the recipe's model with the weights that were kept, what was written beside them)."""
-    weights, about = checkpoint.load_tensors(folder / MODEL)
+    path = folder / MODEL
+    weights, about = checkpoint.load_tensors(path)
     model = experiment.model()
     try:
-        if "seed" not in about:
-            raise RuntimeError("another file of a run")
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise DataError(f"checkpoint: expected weights of the recipe beside it, got {error}") from None
+        state.record("metadata", about, ("recipe", "seed", "val"))
+        state.whole("seed", about["seed"])
+        state.number("val", about["val"], 0, 100)
+        state.check_tensors("", weights, model.state_dict(), finite=False)  # a loss that is not says it better
+    except state.Unfit as error:
+        raise DataError(
+            f"checkpoint: expected weights of the recipe beside it, got another file, {path}: {error}"
+        ) from None
+    model.load_state_dict(weights)
     return model, about
 
 

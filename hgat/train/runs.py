@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 
 from hgat import ops
-from hgat.errors import DataError, RecipeError
-from hgat.train import checkpoint
+from hgat.errors import RecipeError
+from hgat.train import checkpoint, state
 
 __all__ = ["Runs", "attention", "load_ogb", "options"]
 
@@ -139,9 +139,13 @@ class Runs:
             content = checkpoint.read_bytes(path)
         content = _from_first(content)
         if content:
-            self.tensors, about = checkpoint.unpack_tensors(path, content)
+            self.tensors, about = checkpoint.unpack_state(path, content)
             if about.get("settings") != self.about["settings"]:
                 raise RecipeError(f"--resume: expected the settings of the run in {self.out}, got others")
+            try:
+                _check(about, self.tensors)
+            except state.Unfit as error:
+                raise state.unfit(path, "--resume: expected a state that hgat saved", error) from None
             self.about = about
         elif self.rank == 0:
             for name in (PROGRESS, MODEL):
@@ -165,7 +169,8 @@ class Runs:
 
     def _write(self, name, tensors, about):
         if self.rank == 0:
-            checkpoint.save_tensors(self.out / name, tensors, about)
+            save = checkpoint.save_state if name == PROGRESS else checkpoint.save_tensors
+            save(self.out / name, tensors, about)
         self.saved = time.monotonic()
 
     def summary(self):
@@ -198,7 +203,7 @@ class _Run:
     def epochs(self, count, model, optimizer):
         """Numbers of the epochs to train, from 1; the state is kept behind each."""
         self.model = model
-        first = self._restore(optimizer)
+        first = self._restore(optimizer, count)
         for epoch in range(first + 1, count + 1):
             _seed(self.seed, epoch, self.runs.rank)
             self._began = time.monotonic()
@@ -228,22 +233,53 @@ class _Run:
         numbers = {"seed": self.seed, "epoch": epoch, "best": self.best, "optimizer": counts}
         self.runs._write(PROGRESS, tensors, {**self.runs.about, "running": numbers})
 
-    def _restore(self, optimizer):
+    def _restore(self, optimizer, count):
         running = self.runs.about["running"]
-        if not running or running["seed"] != self.seed:
+        if not running:
             return 0
-
-        def part(prefix):
-            return {k[len(prefix) :]: v for k, v in self.runs.tensors.items() if k.startswith(prefix)}
-
+        tensors = self.runs.tensors
+        kept, moments = state.part(tensors, "kept."), state.part(tensors, "optimizer.")
         try:
-            _plain(self.model).load_state_dict(part("model."))
-            checkpoint.unpack_optimizer(optimizer, part("optimizer."), running["optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"--resume: expected the state of this model, got another: {error}") from None
-        self.kept, self.best = part("kept."), running["best"]
+            state.whole("running.epoch", running["epoch"], 1, count)
+            weights = _plain(self.model).state_dict()
+            state.check_tensors("model.", state.part(tensors, "model."), weights)
+            state.check_tensors("kept.", kept, weights if running["best"] else {})
+            state.check_optimizer(optimizer, moments, running["optimizer"])
+            for name in tensors:
+                if not name.startswith(("model.", "kept.", "optimizer.")):
+                    raise state.Unfit(name, "no such tensor", tensors[name])
+        except state.Unfit as error:
+            path = self.runs.out / PROGRESS
+            raise state.unfit(path, "--resume: expected the state of this model", error) from None
+        _plain(self.model).load_state_dict(state.part(tensors, "model."))
+        checkpoint.unpack_optimizer(optimizer, moments, running["optimizer"])
+        self.kept, self.best = kept, running["best"]
         self.runs.about["running"], self.runs.tensors = None, {}
         return running["epoch"]
+
+
+def _check(about, tensors):
+    """Raise state.Unfit for what no run can have saved; what depends on its model is checked with it."""
+    state.record("state", about, ("settings", "done", "running"))
+    if type(about["done"]) is not list:
+        raise state.Unfit("done", "a list", about["done"])
+    for place, best in enumerate(about["done"]):
+        _check_scores(f"done[{place}]", best)
+    running = about["running"]
+    if running is None:
+        state.check_tensors("", tensors, {})
+        return
+    state.record("running", running, ("seed", "epoch", "best", "optimizer"))
+    state.whole("running.seed", running["seed"], len(about["done"]), len(about["done"]))
+    state.whole("running.epoch", running["epoch"], 1)
+    if running["best"] != {}:
+        _check_scores("running.best", running["best"])
+
+
+def _check_scores(where, best):
+    state.record(where, best, ("valid",), tuple(best) if type(best) is dict else ())
+    for name, value in best.items():
+        state.number(f"{where}.{name}", value)
 
 
 def _grouped():

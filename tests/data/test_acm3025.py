@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse as sp
 import torch
 
 import hgat.data
@@ -49,6 +50,32 @@ def test_another_split_has_the_sizes_of_the_files(load):
     assert torch.equal(task.train, again.train) and not torch.equal(task.train, other.train)
     assert sorted(task.label[task.train].tolist()) == [0, 1, 2]
     assert sorted(task.label[task.val].tolist()) == [0, 1, 2] and len(task.test) == 5
+
+
+def matrix(**parts):
+    """A sparse PAP whose parts are others; SciPy writes them as they are."""
+    found = sp.csc_matrix(np.eye(11))
+    vars(found).update(parts)
+    return found
+
+
+def test_a_sparse_matrix_is_read(load):
+    assert load(PAP=matrix()).graph.num_edges("PAP") == 11
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        matrix(indices=np.array([0, 1, 2, 100_000_000, *range(4, 11)], dtype=np.int32)),  # SciPy would write there
+        matrix(indices=np.array([0, 1, 2, -1, *range(4, 11)], dtype=np.int32)),
+        matrix(indptr=np.array([0, 11, 1, *range(3, 11), 11], dtype=np.int32)),
+        sp.csc_matrix((1 << 20, 1 << 20)),
+    ],
+    ids=["beyond", "before", "falling", "large"],
+)
+def test_a_sparse_matrix_that_is_none_is_refused(load, broken):
+    with pytest.raises(DataError, match="PAP: expected .*, got"):
+        load(PAP=broken)
 
 
 def test_a_row_without_a_class_is_unlabelled(load):

@@ -1,5 +1,6 @@
 """Features in memory-mapped files."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,48 @@ def test_ogb_features_on_disk_are_those_in_memory(tmp_path):
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/mapped/*"))
     assert files == ["ogbn_mag/mapped/paper.npy", "ogbn_proteins/mapped/edge.npy"]
     assert all(str(tmp_path / file) in Path("/proc/self/maps").read_text() for file in files[1:])
+
+
+def header(text, version=b"\x01\x00"):
+    length = struct.pack("<H" if version == b"\x01\x00" else "<I", len(text))
+    return b"\x93NUMPY" + version + length + text.encode("latin1")
+
+
+SHAPES = [
+    "-1,",
+    "1 << 3,",
+    "1099511627776,",
+    "4294967296, 4294967296",
+    "18446744073709551616,",
+    "'a',",
+    "None,",
+    "True,",
+]
+HEADERS = [
+    *(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n" for shape in SHAPES),
+    *(
+        f"{{'descr': {descr}, 'fortran_order': False, 'shape': (2,), }}\n"
+        for descr in ("'O'", "'|V8'", "'<U2'", "[('a', 'O')]", "[('a', '<f4')]", "'<M8[s]'", "None", "'x' * 9", "()")
+    ),
+    "{'descr': '<f4', 'fortran_order': None, 'shape': (2,), }\n",
+    "{'descr': '<f4'}\n",
+    "__import__('os').getcwd()\n",
+    "[" * 9000 + "]" * 900,
+    "{'a': " * 3000,
+    "-" * 9999 + "1",
+    "(" * 200 + "1,\n",
+    "'unclosed\n",
+    "\x00",
+    "",
+]
+
+
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x00"])
+@pytest.mark.parametrize("text", HEADERS, ids=range(len(HEADERS)))
+def test_a_header_that_is_none(tmp_path, text, version):
+    path = tmp_path / "x.npy"
+    for rest in (b"", b"\0" * 64):
+        path.write_bytes(header(text, version) + rest)
+        with pytest.raises(DataError, match="mapped: expected a NumPy file of numbers, got") as error:
+            mapped(path)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400

@@ -9,6 +9,7 @@ import shutil
 import socket
 import urllib.request
 import zipfile
+from pathlib import Path
 
 import dgl
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile import hostile
 
 import hgat
 from hgat.data import ogb
@@ -418,6 +420,92 @@ def test_half_a_cache_is_refused(copy):
     one_sentence(error)
     shutil.rmtree(folder / "processed")
     ogb.load("ogbn-arxiv", folder.parent)
+
+
+@pytest.mark.parametrize("name", ["ogbn-arxiv", "ogbn-mag", "ogbl-biokg", "ogbg-molhiv"])
+def test_a_cache_without_its_last_bytes_is_refused(copy, name):
+    """DGL reads it without an error: relations without names, and features that memory held."""
+    folder = copy(name)
+    ogb.load(name, folder.parent)
+    cache = folder / "processed/dgl_data_processed"
+    whole = cache.read_bytes()
+    for lacking in (1, 8, 16, 24, 48, 100, 1000):
+        cache.write_bytes(whole[:-lacking])
+        with pytest.raises(DataError, match="dgl_data_processed: expected a whole file .*, got .*; remove its folder"):
+            ogb.load(name, folder.parent)
+    cache.write_bytes(whole)
+    assert ogb.load(name, folder.parent).name == name
+
+
+@pytest.mark.parametrize("name", ["ogbn-arxiv", "ogbl-ddi"])
+def test_a_first_read_that_is_stopped_leaves_no_cache(copy, name, monkeypatch):
+    folder = copy(name)
+    package = ogb.PACKAGES[name[:4]]
+    save, before = package.dataset_dgl.save_graphs, sorted(os.listdir(folder))
+
+    def killed(path, *args):
+        save(path, *args)
+        cut(Path(path))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(package.dataset_dgl, "save_graphs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ogb.load(name, folder.parent)
+    assert sorted(os.listdir(folder)) == before
+    ogb.load(name, folder.parent)
+    assert os.listdir(folder / "processed") == ["dgl_data_processed"]
+    assert sorted(os.listdir(folder)) == sorted([*before, "processed"])
+
+
+def test_a_full_disk_leaves_no_cache(copy, monkeypatch):
+    """DGL writes what there is room for, and says nothing."""
+    folder = copy("ogbn-mag")
+    save = ogb.nodeproppred.dataset_dgl.save_graphs
+
+    def full(path, *args):
+        save(path, *args)
+        Path(path).write_bytes(Path(path).read_bytes()[:-60])
+
+    monkeypatch.setattr(ogb.nodeproppred.dataset_dgl, "save_graphs", full)
+    with pytest.raises(DataError, match="expected a whole file of DGL's graphs") as error:
+        ogb.load("ogbn-mag", folder.parent)
+    one_sentence(error)
+    assert not (folder / "processed").exists()
+
+
+def test_a_folder_of_a_process_that_was_killed_is_no_hindrance(copy):
+    folder = copy("ogbn-arxiv")
+    (folder / ".first-read.x/ogbn_arxiv/processed").mkdir(parents=True)
+    (folder / ".first-read.x/ogbn_arxiv/processed/dgl_data_processed").write_bytes(b"half")
+    (folder / ".first-read.y").mkdir()
+    os.utime(folder / ".first-read.y", (0, 0))  # nobody is at work there any more
+    assert ogb.load("ogbn-arxiv", folder.parent).graph.num_nodes() == NODES
+    assert [path.name for path in folder.glob(".*")] == [".first-read.x"]
+
+
+def test_without_links_ogb_reads_the_folder_itself(copy, monkeypatch):
+    def none(*_):
+        raise OSError("no links here")
+
+    folder = copy("ogbn-arxiv")
+    monkeypatch.setattr(os, "symlink", none)
+    for _ in range(2):
+        assert ogb.load("ogbn-arxiv", folder.parent).graph.num_nodes() == NODES
+    assert os.listdir(folder / "processed") == ["dgl_data_processed"]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_split_that_ends_the_process_elsewhere_is_refused(copy, protocol):
+    folder = copy("ogbl-ddi")
+    ogb.load("ogbl-ddi", folder.parent)
+    for what, content in hostile(protocol).items():
+        with zipfile.ZipFile(folder / "split/target/valid.pt", "w") as archive:
+            archive.writestr("a/data.pkl", content)
+        with pytest.raises(DataError, match="expected arrays and lists") as error:
+            ogb.load("ogbl-ddi", folder.parent)
+            pytest.fail(what)
+        one_sentence(error)
 
 
 class Payload:

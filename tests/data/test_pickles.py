@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hostile import hostile
 
 from hgat.data import pickles
 from hgat.errors import DataError
@@ -26,7 +27,7 @@ def write(path, value, protocol=4):
     return path
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_arrays_matrices_and_containers_are_read(tmp_path, protocol):
     matrix = sp.random(11, 7, 0.3, format="csr", dtype=np.float32, random_state=0)
     assert (pickles.matrix(write(tmp_path / "m", matrix, protocol)) != matrix).nnz == 0
@@ -80,12 +81,55 @@ def test_another_type_is_refused(tmp_path):
         pickles.read(write(tmp_path / "g", [1, 2]), dict)
 
 
-def test_a_matrix_with_indices_outside_is_refused(tmp_path):
+@pytest.mark.parametrize("protocol", range(6))
+def test_nothing_that_a_pickle_may_ask_for_is_done(tmp_path, protocol):
+    for what, content in hostile(protocol).items():
+        (tmp_path / "evil").write_bytes(content)
+        with pytest.raises(DataError, match="evil: expected .*, got") as error:
+            pickles.read(tmp_path / "evil", object)
+            pytest.fail(what)
+        assert "\n" not in str(error.value)
+
+
+def test_a_path_that_cannot_be_read(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(DataError, match="expected a file that can be read, got: "):
+            pickles.read(path, dict)
+
+
+def changed(**parts):
+    """A CSR matrix of five rows, with other attributes than its own."""
     matrix = sp.csr_matrix(np.eye(5))
-    matrix.indices[2] = 1_000_000
-    with pytest.raises(DataError, match="expected a whole CSR matrix, got a broken one"):
-        pickles.matrix(write(tmp_path / "m", matrix))
-    matrix = sp.csr_matrix(np.eye(5))
-    matrix.data = np.array(["a"] * 5, dtype=object)
-    with pytest.raises(DataError, match="expected numbers, got object|broken one"):
-        pickles.matrix(write(tmp_path / "m", matrix))
+    vars(matrix).update(parts)
+    return matrix
+
+
+BROKEN = {
+    "indices beyond": changed(indices=np.array([0, 1, 1_000_000, 3, 4])),
+    "indices before": changed(indices=np.array([0, 1, -1, 3, 4])),
+    "indices that are floats": changed(indices=np.arange(5.0)),
+    "pointers that fall": changed(indptr=np.array([0, 4, 1, 2, 3, 5])),
+    "pointers beyond": changed(indptr=np.array([0, 1, 2, 3, 4, 1 << 40])),
+    "pointers before": changed(indptr=np.array([-1, 1, 2, 3, 4, 5])),
+    "pointers too few": changed(indptr=np.array([0, 5])),
+    "no pointers": changed(indptr=None),
+    "text": changed(data=np.array(["a"] * 5, dtype="U1")),
+    "objects": changed(data=np.array(["a"] * 5, dtype=object)),
+    "two dimensions": changed(data=np.ones((5, 1))),
+    "fewer values": changed(data=np.ones(3)),
+    "a shape too small": changed(_shape=(5, 3)),
+    "a shape without end": changed(_shape=(1 << 62, 1 << 62)),
+    "a negative shape": changed(_shape=(-5, -5)),
+    "a shape of three": changed(_shape=(5, 5, 5)),
+    "a shape of floats": changed(_shape=(5.0, 5.0)),
+    "no shape": changed(_shape=None),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_matrix_is_refused(tmp_path, what, protocol):
+    path = write(tmp_path / "m", BROKEN[what], protocol)
+    with pytest.raises(DataError, match="m: expected .*, got") as error:
+        pickles.matrix(path)
+    assert "\n" not in str(error.value)

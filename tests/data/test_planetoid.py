@@ -13,6 +13,9 @@ from hgat.errors import DataError
 KNOWN, TEST, NODES, WIDTH = 7, [9, 7, 11], 12, 5
 
 
+SHARED = list(range(1_000_000))
+
+
 def parts():
     rng = np.random.RandomState(0)
     dense = sp.csr_matrix(rng.randint(1, 4, (KNOWN - 1, WIDTH)).astype(np.float32))
@@ -83,11 +86,43 @@ def test_rows_of_features_sum_to_one_or_stay_zero(load):
         ("graph", {0: ["a"]}, "graph: expected a dict from node to list of nodes"),
         ("graph", {0: 5}, "graph: expected a dict from node to list of nodes"),
         ("y", np.eye(3)[[0] * 6], "y: expected at most 5 rows, got 6"),
+        ("test.index", b"9\n7\n99999999999999999999\n", "test.index: line 3: expected an integer"),
+        ("test.index", b"9\n7\n999999999999\n", "test.index: expected ids of 10 nodes, got 999999999999"),
+        ("graph", {key: SHARED for key in range(200)}, "expected a dict from node to list of nodes, got 200,000,000 n"),
     ],
 )
 def test_files_at_odds_with_each_other_are_refused(load, part, value, sentence):
     with pytest.raises(DataError, match=sentence):
         load({part: value})
+
+
+ODD = {
+    "a number": 3,
+    "a list": [[1, 0, 0]] * 7,
+    "a scalar": np.array(1),
+    "an array of three dimensions": np.ones((7, 3, 1)),
+    "complex numbers": np.ones((7, 3), dtype=complex),
+    "not numbers": np.full((7, 3), np.nan),
+    "no columns": np.ones((7, 0)),
+    "no rows": np.ones((0, 3)),
+    "a matrix of another type": sp.csc_matrix(np.ones((7, 5))),
+    "a matrix of complex numbers": sp.csr_matrix(np.ones((7, 5), dtype=complex)),
+    "a matrix without columns": sp.csr_matrix((7, 0)),
+    "a matrix without end": sp.csr_matrix((7, 1 << 40)),
+    "text": {"0": ["1"]},
+    "nested lists": {0: [[[1]]]},
+    "a list in itself": {0: (lambda x: x.append(x) or x)([1])},
+    "large numbers": {0: [1 << 70]},
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("part", ["allx", "ally", "tx", "ty", "y", "graph"])
+@pytest.mark.parametrize("what", ODD)
+def test_whole_pickles_of_something_else_are_refused(load, part, what):
+    with pytest.raises(DataError, match=r"expected .*, got") as error:
+        load({part: ODD[what]})
+    assert "\n" not in str(error.value)
 
 
 def test_cora_is_what_the_card_says(real):

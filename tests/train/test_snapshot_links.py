@@ -17,6 +17,7 @@ from hgat.train import checkpoint, run, train
 from hgat.train.protocols import find, snapshot_links
 from hgat.train.protocols.snapshot_links import FEWEST, FIT, RIVALS, TEST, VAL
 from hgat.train.recipe import read
+from hgat.train.state import Unfit
 
 RECIPE = """
 [paper]
@@ -670,6 +671,53 @@ def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, variant):
         if variant != "counting":
             same(again.model.state_dict(), whole.model.state_dict())
             assert again.epoch == whole.epoch
+
+
+def test_a_state_that_no_run_can_have_saved_is_refused(make):
+    """In the third target: what is done, what it scored, and the training itself."""
+    experiment = make(changing(), "protocol.first_target=4")
+    fit, _ = experiment.fit("ours", 1)
+    while len(fit.done) < 2 or fit.current.epoch < 1:
+        fit.step()
+    tensors, numbers = fit.state()
+    done = numbers["done"]
+    label, score, rank = (next(k for k in tensors if k.startswith("tally.all") and k.endswith(e)) for e in
+                          (".label", ".score", ".rank"))  # fmt: skip
+    tries = [
+        (tensors, {**numbers, "done": done[:1]}),
+        (tensors, {**numbers, "done": [*done, *done, *done, *done]}),
+        (tensors, {**numbers, "done": None}),
+        (tensors, {**numbers, "done": [done[0], None]}),
+        (tensors, {**numbers, "done": [done[0], {**done[1], "val": float("nan")}]}),
+        (tensors, {**numbers, "done": [done[0], {**done[1], "epochs": "3"}]}),
+        (tensors, {**numbers, "done": [done[0], {**done[1], "best_epoch": -1}]}),
+        (tensors, {**numbers, "before": numbers["before"] + 1}),
+        (tensors, {**numbers, "fit": None}),
+        (tensors, {**numbers, "fit": {**numbers["fit"], "epoch": 99}}),
+        (tensors, {**numbers, "more": 1}),
+        ({**tensors, label: 1 - tensors[label]}, numbers),
+        ({**tensors, score: tensors[score].float()}, numbers),
+        ({**tensors, score: tensors[score][:-1]}, numbers),
+        ({**tensors, score: tensors[score] * torch.nan}, numbers),
+        ({**tensors, rank: tensors[rank] * 0}, numbers),
+        ({**tensors, "tally.more": torch.ones(2)}, numbers),
+        ({**tensors, "more": torch.ones(2)}, numbers),
+        ({k: v for k, v in tensors.items() if k != score}, numbers),
+        ({k: v for k, v in tensors.items() if k != "fit.generator"}, numbers),
+        ({**tensors, "fit.generator": tensors["fit.generator"][:-1]}, numbers),
+        ({}, numbers),
+        (tensors, {}),
+    ]
+    for number, changed in enumerate(tries):
+        again, _ = experiment.fit("ours", 1)
+        with pytest.raises(Unfit, match="expected .*, got"):
+            again.restore(*changed)
+            pytest.fail(str(number))
+    again, _ = experiment.fit("ours", 1)
+    again.restore(tensors, numbers)
+    counting, _ = experiment.fit("counting", 1)
+    with pytest.raises(Unfit):
+        counting.restore(tensors, numbers)
 
 
 class Killed(BaseException):

@@ -23,6 +23,7 @@ from hgat import ops
 from hgat.data import EventTask
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import walks
+from hgat.train import state
 from hgat.train.loop import Fit
 from hgat.train.protocols._experiment import Base
 
@@ -346,16 +347,35 @@ class _Tally:
 
     def add(self, target, score_of):
         """score_of(examples) -> f(src, dst), the scores of pairs; fitted on the examples' first part."""
+        for name, examples in self._due(target):
+            self._keep(name, examples, score_of(examples))
+
+    def _due(self, target):
+        """(name, examples) of all that is scored at a target."""
         experiment = self.experiment
         for view in experiment.views:
             examples = experiment.examples(target, view, self.seed)
             if examples is not None:
-                self._keep(f"{view}.{target}", examples, score_of(examples))
+                yield f"{view}.{target}", examples
         if target == len(experiment.snapshots) - experiment.ahead:
             for step in range(target, len(experiment.snapshots)):
                 examples = experiment.examples(step, "all", self.seed, known_at=target)
                 if examples is not None:
-                    self._keep(f"ahead.{step - target + 1}", examples, score_of(examples))
+                    yield f"ahead.{step - target + 1}", examples
+
+    def check(self, kept, targets):
+        """Raise state.Unfit unless `kept` may be what these targets gave."""
+        expected = {}
+        for name, examples in (due for target in targets for due in self._due(target)):
+            label = torch.from_numpy(examples.label[examples.part == TEST])
+            score, rank = (torch.zeros(count, dtype=torch.float64) for count in (len(label), int((label == 1).sum())))
+            expected |= {f"{name}.label": label, f"{name}.score": score, f"{name}.rank": rank}
+        state.check_tensors("tally.", kept, expected)
+        for name, tensor in kept.items():
+            if name.endswith(".label") and not torch.equal(tensor, expected[name]):
+                raise state.Unfit(f"tally.{name}", "the labels of this seed's pairs", "others")
+            if name.endswith(".rank") and not ((tensor > 0) & (tensor <= 1)).all():
+                raise state.Unfit(f"tally.{name}", "reciprocal ranks", "others")
 
     def _keep(self, name, examples, score):
         here = examples.part == TEST
@@ -521,14 +541,33 @@ class _Targets:
         tensors = {f"fit.{k}": v for k, v in tensors.items()} | {f"tally.{k}": v for k, v in self.tally.kept.items()}
         return tensors, {"fit": numbers, "done": self.done, "before": self.before}
 
-    def restore(self, tensors, numbers):
-        def part(prefix):
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    @property
+    def more(self):
+        """Whether a target is left."""
+        return len(self.done) < len(self.experiment.targets)
 
-        self.done, self.before = numbers["done"], numbers["before"]
-        self.tally.kept = part("tally.")
+    def restore(self, tensors, numbers):
+        state.record("fit", numbers, ("fit", "done", "before"))
+        done, targets = numbers["done"], self.experiment.targets
+        if type(done) is not list or len(done) > len(targets):
+            raise state.Unfit("done", f"a list of at most {len(targets)}", done)
+        epochs = self.current.train.epochs
+        for row in done:
+            state.record("done", row, ("val", "val_loss", "best_epoch", "epochs", "seconds"))
+            state.number("done.val", row["val"], 0, 100)
+            state.number("done.val_loss", row["val_loss"])
+            state.number("done.seconds", row["seconds"], 0)
+            state.whole("done.epochs", row["epochs"], 1, epochs)
+            state.whole("done.best_epoch", row["best_epoch"], 0, row["epochs"])
+        before = min(len(done), len(targets) - 1) * epochs
+        state.whole("before", numbers["before"], before, before)
+        tally, fit = state.part(tensors, "tally."), state.part(tensors, "fit.")
+        if len(tally) + len(fit) != len(tensors):
+            raise state.Unfit("state", "only tensors of fit. and tally.", "others")
+        self.tally.check(tally, targets[: len(done)])
+        self.done, self.before, self.tally.kept = done, before, tally
         self.current = self._start()
-        self.current.restore(part("fit."), numbers["fit"])
+        self.current.restore(fit, numbers["fit"])
 
 
 class _Counting:
@@ -556,8 +595,12 @@ class _Counting:
         more = {"val": self.val_metric, "val_loss": float("nan"), "best_epoch": 0, "epochs": 0, "seconds": seconds}
         return {**self.tally.results(self.train.metric), **more}
 
+    more = False
+
     def state(self):
         return {}, {}
 
     def restore(self, tensors, numbers):
+        state.check_tensors("", tensors, {})
+        state.record("fit", numbers, ())
         self.step()  # a state is only saved behind it
