@@ -38,7 +38,6 @@ def test_every_script_is_tested():
     assert {name.split()[0] for name in PLANTED} == {path.stem for path in FOLDER.glob("*.py")}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
 @pytest.mark.parametrize("name", PLANTED)
 def test_attention_finds_what_was_planted_and_its_controls_do_not(name, tmp_path, capsys):
     options, least, distance = PLANTED[name]
