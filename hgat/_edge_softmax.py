@@ -1,0 +1,43 @@
+"""hgat's edge_softmax in the place of DGL's, for programs that write their attention on it themselves."""
+
+import importlib
+import sys
+from types import ModuleType
+
+from dgl.base import ALL
+
+from hgat import ops
+
+__all__ = ["edge_softmax", "give_back", "replace"]
+
+# Not `from dgl.ops import edge_softmax`: that name is the function, and the module of the same name is hidden by it.
+DGLS = importlib.import_module("dgl.ops.edge_softmax").edge_softmax
+
+
+def edge_softmax(graph, logits, eids=ALL, norm_by="dst"):
+    """DGL's `dgl.ops.edge_softmax`, run by `hgat.ops.edge_softmax`."""
+    return ops.edge_softmax(graph, logits, eids=eids, norm_by=norm_by)
+
+
+def replace():
+    """Put hgat's function wherever a loaded module has DGL's; gives the names, as in "dgl.ops.edge_softmax"."""
+    return _exchange(DGLS, edge_softmax)
+
+
+def give_back():
+    """Put DGL's function wherever a loaded module has hgat's by `replace`, or by an import since; gives the names."""
+    return _exchange(edge_softmax, DGLS)
+
+
+def _exchange(old, new):
+    """Replace the object `old` in the namespaces of all modules but hgat's, whose reference backend calls DGL's."""
+    names = []
+    for module in sorted(sys.modules):
+        # Not getattr, which a module that loads its parts late would answer by loading them.
+        namespace = vars(sys.modules[module]) if isinstance(sys.modules[module], ModuleType) else {}
+        if module.partition(".")[0] == "hgat":
+            continue
+        for name in [name for name, value in list(namespace.items()) if value is old]:
+            namespace[name] = new
+            names.append(f"{module}.{name}")
+    return names
