@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import dgl
 import torch
 
+from hgat import transforms
 from hgat.errors import GraphError, ShapeError
 from hgat.kernels import cpu
 
@@ -22,6 +23,7 @@ __all__ = [
     "in_rows",
     "in_rows_by_relation",
     "out_rows",
+    "reverse",
     "single_relation",
     "structure",
 ]
@@ -67,8 +69,9 @@ def cached(graph, key, build):
         return build()
     key = ("hgat", *key)
     if key not in store:
-        # Arrays made under inference mode could not be saved for a later backward.
-        with torch.inference_mode(False):
+        # Arrays made under inference mode could not be saved for a later backward, and those made inside a transform
+        # of torch.func would end with it.
+        with torch.inference_mode(False), transforms.outside():
             store[key] = build()
     return store[key]
 
@@ -161,6 +164,21 @@ def in_rows_by_relation(graph, relation, num_relations, device=None):
             f"got {int(relation.min())} to {int(relation.max())}"
         )
     return _rows(dst * num_relations + relation, src, graph.num_dst_nodes() * num_relations)
+
+
+def reverse(graph):
+    """The bipartite graph from each destination to its sources; edge e is edge e of the result."""
+    single_relation(graph)
+
+    def build():
+        src, dst = in_order(graph)
+        return dgl.heterograph(
+            {("target", "to", "source"): (dst, src)},
+            num_nodes_dict={"target": graph.num_dst_nodes(), "source": graph.num_src_nodes()},
+            idtype=graph.idtype,
+        )
+
+    return cached(graph, ("reverse",), build)
 
 
 def edges_as_sources(graph):

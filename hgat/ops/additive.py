@@ -1,6 +1,14 @@
 """Additive attention of GAT."""
 
-from hgat.ops.checks import check_call, check_number, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.checks import (
+    check_call,
+    check_number,
+    check_width,
+    edge_mask_column,
+    edge_weight_column,
+    even_scores,
+    seed_for,
+)
 from hgat.ops.dispatch import is_uniform, pick
 
 __all__ = ["additive_attention", "additive_weights"]
@@ -14,6 +22,7 @@ def additive_attention(
     score_edge=None,
     *,
     edge_weight=None,
+    edge_mask=None,
     negative_slope=0.2,
     dropout=0.0,
     seed=None,
@@ -25,9 +34,11 @@ def additive_attention(
         out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u
 
     Shapes: value [N_src, H, D], score_src [N_src, H], score_dst [N_dst, H], score_edge [E, H], edge_weight [E] or
-    [E, H] -> out [N_dst, H, D]. graph: DGLGraph with one relation. dropout: probability that an edge's alpha of one
-    head is zeroed, a pure function of (seed, edge, head); the seed is drawn from PyTorch's generator if None.
-    A node without in-edges gets zeros.
+    [E, H] -> out [N_dst, H, D]. graph: DGLGraph with one relation. edge_mask: bool [E] or [E, H], True where the edge
+    takes part; an edge left out is not in the softmax, nor is one with a logit of minus infinity. dropout: probability
+    that an edge's alpha of one head is zeroed, a pure function of (seed, edge, head); the seed is drawn from PyTorch's
+    generator if None. A node without in-edges, or with none that takes part, gets zeros and zero gradient. The caller
+    may overwrite the result.
 
     Raises ShapeError for a tensor that does not fit, GraphError for a graph with several relations, BackendError if
     a backend named with `use_backend` cannot run the call.
@@ -44,14 +55,17 @@ def additive_attention(
         ("score_edge", score_edge, "E", ("H", heads)),
     )
     edge_weight = edge_weight_column(graph, edge_weight, heads, value)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, value)
     seed = seed_for(dropout, seed)
     if is_uniform():
-        score_src, score_dst, score_edge = *no_scores(graph, heads, score_src), None
+        scores = {"src": score_src, "dst": score_dst, "edge": score_edge}
+        score_src, score_dst, edge_mask = even_scores(graph, heads, score_src, edge_mask, **scores)
+        score_edge = None
     run = pick("additive_attention", value, score_src, score_dst, score_edge, edge_weight)
-    return run(graph, value, score_src, score_dst, score_edge, edge_weight, negative_slope, dropout, seed)
+    return run(graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge=None, *, negative_slope=0.2):
+def additive_weights(graph, score_src, score_dst, score_edge=None, *, edge_mask=None, negative_slope=0.2):
     """alpha of `additive_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     negative_slope = check_number("negative_slope", negative_slope)
     (heads,) = check_width("score_src", score_src, "N_src", "H")
@@ -61,7 +75,10 @@ def additive_weights(graph, score_src, score_dst, score_edge=None, *, negative_s
         ("score_dst", score_dst, "N_dst", ("H", heads)),
         ("score_edge", score_edge, "E", ("H", heads)),
     )
+    edge_mask = edge_mask_column(graph, edge_mask, heads, score_src)
     if is_uniform():
-        score_src, score_dst, score_edge = *no_scores(graph, heads, score_src), None
+        scores = {"src": score_src, "dst": score_dst, "edge": score_edge}
+        score_src, score_dst, edge_mask = even_scores(graph, heads, score_src, edge_mask, **scores)
+        score_edge = None
     run = pick("additive_weights", score_src, score_dst, score_edge)
-    return run(graph, score_src, score_dst, score_edge, negative_slope)
+    return run(graph, score_src, score_dst, score_edge, edge_mask, negative_slope)

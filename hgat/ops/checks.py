@@ -6,10 +6,18 @@ from numbers import Real
 import torch
 
 from hgat.errors import ShapeError, check_shape
-from hgat.graph.csr import single_relation
+from hgat.graph import csr
 from hgat.ops.dropout import check_probability, draw_seed
 
-__all__ = ["check_call", "check_number", "check_width", "edge_weight_column", "no_scores", "seed_for"]
+__all__ = [
+    "check_call",
+    "check_number",
+    "check_width",
+    "edge_mask_column",
+    "edge_weight_column",
+    "even_scores",
+    "seed_for",
+]
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # The only tensors of an operator that may be None.
@@ -30,7 +38,7 @@ def check_call(graph, *arguments):
 
     arguments: (name, tensor, letter of the first axis among N_src, N_dst, E, or None, *(letter, size)).
     """
-    single_relation(graph)
+    csr.single_relation(graph)
     rows = {"N_src": graph.num_src_nodes(), "N_dst": graph.num_dst_nodes(), "E": graph.num_edges()}
     device = None
     for name, tensor, first, *rest in arguments:
@@ -78,9 +86,33 @@ def edge_weight_column(graph, edge_weight, heads, like):
     return edge_weight if edge_weight.dim() == 2 else edge_weight.unsqueeze(-1)
 
 
-def no_scores(graph, heads, like):
-    """(score_src, score_dst) all zero: what uniform attention puts in the place of learned scores."""
-    return like.new_zeros((graph.num_src_nodes(), heads)), like.new_zeros((graph.num_dst_nodes(), heads))
+def edge_mask_column(graph, edge_mask, heads, like):
+    """edge_mask [E] or [E, H], True where an edge takes part, as [E, 1] or [E, H]; None stays None."""
+    if edge_mask is None:
+        return None
+    if not isinstance(edge_mask, torch.Tensor) or edge_mask.dtype != torch.bool:
+        got = getattr(edge_mask, "dtype", type(edge_mask).__name__)
+        raise ShapeError(f"edge_mask: expected a tensor of torch.bool, True where the edge takes part, got {got}")
+    if edge_mask.device != like.device:
+        raise ShapeError(f"edge_mask: expected device {like.device} like the other tensors, got {edge_mask.device}")
+    two = (("H", heads),) if edge_mask.dim() == 2 and edge_mask.shape[1] != 1 else (("1", 1),)
+    check_shape("edge_mask", edge_mask, ("E", graph.num_edges()), *(two if edge_mask.dim() != 1 else ()))
+    return edge_mask if edge_mask.dim() == 2 else edge_mask.unsqueeze(-1)
+
+
+def even_scores(graph, heads, like, edge_mask, *, src=None, dst=None, edge=None):
+    """(score_src, score_dst, edge_mask): what uniform attention puts in the place of learned scores.
+
+    The scores are zero. src [N_src, H], dst [N_dst, H], edge [E, H]: the learned ones, whose minus infinities leave
+    edges out of the uniform weights, too.
+    """
+    left_in = [] if edge is None else [edge != -torch.inf]
+    for end, score in enumerate((src, dst)):
+        if score is not None and (score == -torch.inf).any():
+            left_in.append((score != -torch.inf)[csr.edges(graph, score.device)[end]])
+    for mask in left_in:
+        edge_mask = mask if edge_mask is None else edge_mask & mask
+    return like.new_zeros((graph.num_src_nodes(), heads)), like.new_zeros((graph.num_dst_nodes(), heads)), edge_mask
 
 
 def seed_for(dropout, seed):

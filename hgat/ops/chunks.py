@@ -7,7 +7,6 @@ again in backward. Every softmax lies inside one range, so the result is the sam
 
 import inspect
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import dgl
@@ -16,15 +15,16 @@ from torch.autograd.function import once_differentiable
 
 from hgat.errors import ShapeError
 from hgat.graph import csr
+from hgat.ops.contexts import Setting
 from hgat.ops.dropout import dropout_scale
 
 __all__ = ["in_chunks", "limit", "run"]
 
-_limit = ContextVar("hgat_edges_of_a_chunk", default=None)
+_limit = Setting("hgat_edges_of_a_chunk", None)
 # What the first axis of an operator's argument counts; every other argument is passed on as it is.
 SOURCES = ("value", "score_src", "feat_src", "key")
 DESTINATIONS = ("score_dst", "feat_dst", "query")
-EDGES = ("score_edge", "feat_edge", "bias", "edge_weight", "logits", "weight")
+EDGES = ("score_edge", "feat_edge", "bias", "edge_weight", "edge_mask", "logits", "weight")
 WHOLE = ("attn",)
 
 
@@ -39,11 +39,8 @@ def in_chunks(edges):
     """
     if not isinstance(edges, int) or edges < 1:
         raise ShapeError(f"edges: expected a whole number of 1 or more, got {edges!r}")
-    token = _limit.set(edges)
-    try:
+    with _limit.to(edges):
         yield
-    finally:
-        _limit.reset(token)
 
 
 def limit():

@@ -5,15 +5,16 @@ A backend is a module of functions with the operators' names and positional argu
 """
 
 from contextlib import contextmanager
-from contextvars import ContextVar
 
+from hgat import transforms
 from hgat.errors import BackendError
 from hgat.ops import chunks, native, reference
+from hgat.ops.contexts import Setting
 
 __all__ = ["backends", "is_uniform", "pick", "uniform_attention", "use_backend"]
 
-_chosen = ContextVar("hgat_backend", default="auto")
-_uniform = ContextVar("hgat_uniform_attention", default=False)
+_chosen = Setting("hgat_backend", "auto")
+_uniform = Setting("hgat_uniform_attention", False)
 
 
 class _Reference:
@@ -62,28 +63,24 @@ def backends():
 def use_backend(name):
     """Run the operators inside the block on one backend: "dgl", "native", "triton", or "auto" for the fastest.
 
-    A named backend that cannot run a call raises BackendError there, with the reason; nothing falls back.
+    A named backend that cannot run a call raises BackendError there, with the reason; nothing falls back. What the
+    block decides holds in backward, and where activation checkpointing runs forward again, too.
     """
     if name not in ("auto", *_BACKENDS):
         raise BackendError(f"backend: expected one of {['auto', *_BACKENDS]}, got {name!r}")
-    token = _chosen.set(name)
-    try:
+    with _chosen.to(name):
         yield
-    finally:
-        _chosen.reset(token)
 
 
 @contextmanager
 def uniform_attention():
     """Inside the block every operator weights the in-edges of a node alike: alpha = 1 / in-degree.
 
-    The control for what attention adds: same layers, same parameters elsewhere, all logits zero.
+    The control for what attention adds: same layers, same parameters elsewhere, all logits zero but those of minus
+    infinity, which leave edges out. It holds in backward and in checkpointed forwards, too.
     """
-    token = _uniform.set(True)
-    try:
+    with _uniform.to(True):
         yield
-    finally:
-        _uniform.reset(token)
 
 
 def is_uniform():
@@ -101,7 +98,8 @@ def pick(operator, *tensors):
         reason = backend.why_not(operator, tensors)
         if reason is None:
             run = getattr(backend.kernels, operator)
-            edges = chunks.limit() if backend.kernels is reference else None
+            in_parts = backend.kernels is reference and not transforms.active()
+            edges = chunks.limit() if in_parts else None
             return run if edges is None else chunks.run(run, edges)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"{operator}: no backend can run this call ({'; '.join(reasons)})")

@@ -1,6 +1,14 @@
 """Scaled dot-product attention over in-edges."""
 
-from hgat.ops.checks import check_call, check_number, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.checks import (
+    check_call,
+    check_number,
+    check_width,
+    edge_mask_column,
+    edge_weight_column,
+    even_scores,
+    seed_for,
+)
 from hgat.ops.dispatch import is_uniform, pick
 
 __all__ = ["dot_product_attention", "dot_product_logits", "dot_product_weights"]
@@ -32,6 +40,7 @@ def dot_product_attention(
     *,
     scale=None,
     edge_weight=None,
+    edge_mask=None,
     dropout=0.0,
     seed=None,
 ):
@@ -42,28 +51,30 @@ def dot_product_attention(
         out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u
 
     Shapes: query [N_dst, H, D], key [N_src, H, D], value [N_src, H, Dv], bias [E, H], edge_weight [E] or [E, H]
-    -> out [N_dst, H, Dv]. scale: 1 / sqrt(D) if None. Dropout, isolated nodes and errors as in
+    -> out [N_dst, H, Dv]. scale: 1 / sqrt(D) if None. edge_mask, dropout, isolated nodes and errors as in
     `additive_attention`.
     Paper: Vaswani et al. 2017, arXiv:1706.03762, eq. 1, with the in-edges of a node for its keys.
     """
     heads, scale = _check(graph, query, key, bias, scale, value)
     edge_weight = edge_weight_column(graph, edge_weight, heads, value)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, value)
     seed = seed_for(dropout, seed)
     if is_uniform():
-        scores = no_scores(graph, heads, value)
+        *scores, edge_mask = even_scores(graph, heads, value, edge_mask, edge=bias)
         run = pick("additive_attention", value, *scores, None, edge_weight)
-        return run(graph, value, *scores, None, edge_weight, 0.2, dropout, seed)
+        return run(graph, value, *scores, None, edge_weight, edge_mask, 0.2, dropout, seed)
     run = pick("dot_product_attention", query, key, value, bias, edge_weight)
-    return run(graph, query, key, value, bias, edge_weight, scale, dropout, seed)
+    return run(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed)
 
 
-def dot_product_weights(graph, query, key, bias=None, *, scale=None):
+def dot_product_weights(graph, query, key, bias=None, *, edge_mask=None, scale=None):
     """alpha of `dot_product_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     heads, scale = _check(graph, query, key, bias, scale)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, key)
     if is_uniform():
-        scores = no_scores(graph, heads, key)
-        return pick("additive_weights", *scores, None)(graph, *scores, None, 0.2)
-    return pick("dot_product_weights", query, key, bias)(graph, query, key, bias, scale)
+        *scores, edge_mask = even_scores(graph, heads, key, edge_mask, edge=bias)
+        return pick("additive_weights", *scores, None)(graph, *scores, None, edge_mask, 0.2)
+    return pick("dot_product_weights", query, key, bias)(graph, query, key, bias, edge_mask, scale)
 
 
 def dot_product_logits(graph, query, key, bias=None, *, scale=None):

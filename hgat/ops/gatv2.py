@@ -1,6 +1,14 @@
 """Dynamic attention of GATv2."""
 
-from hgat.ops.checks import check_call, check_number, check_width, edge_weight_column, no_scores, seed_for
+from hgat.ops.checks import (
+    check_call,
+    check_number,
+    check_width,
+    edge_mask_column,
+    edge_weight_column,
+    even_scores,
+    seed_for,
+)
 from hgat.ops.dispatch import is_uniform, pick
 
 __all__ = ["gatv2_attention", "gatv2_weights"]
@@ -27,6 +35,7 @@ def gatv2_attention(
     feat_edge=None,
     *,
     edge_weight=None,
+    edge_mask=None,
     negative_slope=0.2,
     dropout=0.0,
     seed=None,
@@ -38,27 +47,29 @@ def gatv2_attention(
         out_v = sum_u drop(alpha_uv) * edge_weight_uv * feat_src_u
 
     Shapes: feat_src [N_src, H, D], feat_dst [N_dst, H, D], attn [H, D], feat_edge [E, H, D], edge_weight [E] or
-    [E, H] -> out [N_dst, H, D]. Dropout, isolated nodes and errors as in `additive_attention`.
+    [E, H] -> out [N_dst, H, D]. edge_mask, dropout, isolated nodes and errors as in `additive_attention`.
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7. Differs: edge terms and edge weights are additions.
     """
     negative_slope = check_number("negative_slope", negative_slope)
     heads = _check(graph, feat_src, feat_dst, attn, feat_edge)
     edge_weight = edge_weight_column(graph, edge_weight, heads, feat_src)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, feat_src)
     seed = seed_for(dropout, seed)
     if is_uniform():
-        scores = no_scores(graph, heads, feat_src)
+        *scores, edge_mask = even_scores(graph, heads, feat_src, edge_mask)
         run = pick("additive_attention", feat_src, *scores, None, edge_weight)
-        return run(graph, feat_src, *scores, None, edge_weight, negative_slope, dropout, seed)
+        return run(graph, feat_src, *scores, None, edge_weight, edge_mask, negative_slope, dropout, seed)
     run = pick("gatv2_attention", feat_src, feat_dst, attn, feat_edge, edge_weight)
-    return run(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, negative_slope, dropout, seed)
+    return run(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed)
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge=None, *, negative_slope=0.2):
+def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge=None, *, edge_mask=None, negative_slope=0.2):
     """alpha of `gatv2_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     negative_slope = check_number("negative_slope", negative_slope)
     heads = _check(graph, feat_src, feat_dst, attn, feat_edge)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, feat_src)
     if is_uniform():
-        scores = no_scores(graph, heads, feat_src)
-        return pick("additive_weights", *scores, None)(graph, *scores, None, negative_slope)
+        *scores, edge_mask = even_scores(graph, heads, feat_src, edge_mask)
+        return pick("additive_weights", *scores, None)(graph, *scores, None, edge_mask, negative_slope)
     run = pick("gatv2_weights", feat_src, feat_dst, attn, feat_edge)
-    return run(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
+    return run(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope)

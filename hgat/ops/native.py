@@ -10,6 +10,7 @@ of the sums: float64 for float64, else float32.
 
 import torch
 
+from hgat import transforms
 from hgat.errors import BackendError
 from hgat.graph import csr
 from hgat.kernels import cpu
@@ -37,6 +38,8 @@ def why_not(operator, tensors):
     reason = cpu.why_missing()
     if reason is not None:
         return reason
+    if transforms.active():
+        return "the compiled core does not run inside torch.func's transforms and forward-mode differentiation"
     for tensor in tensors:
         if tensor is None:
             continue
@@ -82,7 +85,9 @@ def _define(schema, kernel, shapes):
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
     _register_fake(f"hgat::{name}", shapes)
-    return getattr(torch.ops.hgat, name).default
+    operator = getattr(torch.ops.hgat, name).default
+    _library.impl(name, transforms.one_by_one(operator), "Batched")
+    return operator
 
 
 def _forward(schema, kernel, shapes, function):
@@ -135,7 +140,9 @@ def _attention(name, core, inputs, factor, like):
     core: the kernel in hgat.kernels.cpu. inputs: schema of the four tensors between structure and edge weight. factor:
     name of the number behind them. like: (those four) -> (tensor whose type the result has, the result's shape).
     """
-    schema = f"Tensor structure, {inputs}, Tensor? edge_weight, float {factor}, float dropout, int seed"
+    schema = (
+        f"Tensor structure, {inputs}, Tensor? edge_weight, Tensor? edge_mask, float {factor}, float dropout, int seed"
+    )
 
     def shapes(structure, *arguments):
         typed, shape = like(*arguments[:4])
@@ -143,70 +150,72 @@ def _attention(name, core, inputs, factor, like):
         return out, _per_row(out, shape[1]), _per_row(out, shape[1])
 
     def kernel(structure, *arguments):
-        *tensors, edge_weight, factor, dropout, seed = arguments
+        *tensors, edge_weight, edge_mask, factor, dropout, seed = arguments
         out, top, inverse = shapes(structure, *arguments)
         dropped = dropout_numbers(dropout, seed)
-        core(structure, factor, dropped, edge_weight, *tensors, out=out, top=top, inverse=inverse)
+        core(structure, factor, dropped, edge_weight, edge_mask, *tensors, out=out, top=top, inverse=inverse)
         return out, top, inverse
 
     def backward_shapes(structure, *arguments):
-        *tensors, edge_weight, factor, dropout, seed, out, top, inverse, d_out, needs = arguments
+        *tensors, edge_weight, _, factor, dropout, seed, top, inverse, d_out, needs = arguments
         weight = None if edge_weight is None else top.new_empty((edge_weight.shape[0], top.shape[1]))
         return [_like(t, wanted) for t, wanted in zip((*tensors, weight), needs, strict=True)]
 
     def backward_kernel(structure, *arguments):
-        *tensors, edge_weight, factor, dropout, seed, out, top, inverse, d_out, needs = arguments
+        *tensors, edge_weight, edge_mask, factor, dropout, seed, top, inverse, d_out, needs = arguments
         d = backward_shapes(structure, *arguments)
         given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
         dropped = dropout_numbers(dropout, seed)
         core(
-            structure, factor, dropped, edge_weight, *tensors,
-            out=out, top=top, inverse=inverse, d_out=d_out, gradients=given,
+            structure, factor, dropped, edge_weight, edge_mask, *tensors,
+            top=top, inverse=inverse, d_out=d_out, gradients=given,
         )  # fmt: skip
         return d
 
-    finished = "Tensor out, Tensor top, Tensor inverse, Tensor d_out, bool[] needs"
+    finished = "Tensor top, Tensor inverse, Tensor d_out, bool[] needs"
     backward_op = _backward(f"{name}_backward({schema}, {finished}) -> Tensor[]", backward_kernel, backward_shapes)
 
     class Attention(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *arguments):
             out, top, inverse = _below_autograd(forward_op, *arguments)
-            ctx.save_for_backward(*arguments[:6], out, top, inverse)
-            ctx.numbers = arguments[6:]
+            # Not `out`: it is the caller's, who may write to it (an activation in place, a residual).
+            ctx.save_for_backward(*arguments[:7], top, inverse)
+            ctx.numbers = arguments[7:]
             ctx.mark_non_differentiable(top, inverse)
             return out, top, inverse
 
         @staticmethod
         def backward(ctx, d_out, *_):
-            *tensors, out, top, inverse = ctx.saved_tensors
+            *tensors, top, inverse = ctx.saved_tensors
             needs = list(ctx.needs_input_grad[1:6])
-            d = backward_op(*tensors, *ctx.numbers, out, top, inverse, d_out, needs)
+            d = backward_op(*tensors, *ctx.numbers, top, inverse, d_out, needs)
             d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
-            return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None
+            return None, *d[:4], _weight_gradient(tensors[5], d[4]), None, None, None, None
 
     Attention.__name__ = Attention.__qualname__ = f"{name}_attention"  # what the profiler shows
     forward_op = _forward(f"{name}({schema}) -> (Tensor, Tensor, Tensor)", kernel, shapes, Attention)
     return forward_op
 
 
-def _additive_alpha_kernel(structure, score_src, score_dst, score_edge, slope, num_edges):
+def _additive_alpha_kernel(structure, score_src, score_dst, score_edge, edge_mask, slope, num_edges):
     alpha = score_src.new_empty((num_edges, score_src.shape[1]))
-    cpu.additive(structure, slope, None, None, None, score_src, score_dst, score_edge, alpha=alpha)
+    cpu.additive(structure, slope, None, None, edge_mask, None, score_src, score_dst, score_edge, alpha=alpha)
     return alpha
 
 
 def _additive_logits_kernel(structure, score_src, score_dst, score_edge, num_edges):
     """score_src_u + score_dst_v + score_edge_uv, before the leaky ReLU."""
     logits = score_src.new_empty((num_edges, score_src.shape[1]))
-    cpu.additive(structure, 1.0, None, None, None, score_src, score_dst, score_edge, logits=logits)
+    cpu.additive(structure, 1.0, None, None, None, None, score_src, score_dst, score_edge, logits=logits)
     return logits
 
 
 class _AdditiveAlpha(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, structure, score_src, score_dst, score_edge, slope, num_edges):
-        alpha = _below_autograd(additive_alpha_op, structure, score_src, score_dst, score_edge, slope, num_edges)
+    def forward(ctx, structure, score_src, score_dst, score_edge, edge_mask, slope, num_edges):
+        scores = score_src, score_dst, score_edge
+        alpha = _below_autograd(additive_alpha_op, structure, *scores, edge_mask, slope, num_edges)
         ctx.save_for_backward(structure, score_src, score_dst, score_edge, alpha)
         ctx.slope = slope
         return alpha
@@ -220,12 +229,12 @@ class _AdditiveAlpha(torch.autograd.Function):
         d = torch.where(before > 0, d_logits, d_logits * ctx.slope)
         d_src = edge_sum_op(structure, d, True, score_src.shape[0]) if needs[0] else None
         d_dst = edge_sum_op(structure, d, False, score_dst.shape[0]) if needs[1] else None
-        return None, d_src, d_dst, d if needs[2] else None, None, None
+        return None, d_src, d_dst, d if needs[2] else None, None, None, None
 
 
-def _gatv2_alpha_kernel(structure, feat_src, feat_dst, feat_edge, attn, slope, num_edges):
+def _gatv2_alpha_kernel(structure, feat_src, feat_dst, feat_edge, attn, edge_mask, slope, num_edges):
     alpha = attn.new_empty((num_edges, attn.shape[0]))
-    cpu.gatv2(structure, slope, None, None, feat_src, feat_dst, feat_edge, attn, alpha=alpha)
+    cpu.gatv2(structure, slope, None, None, edge_mask, feat_src, feat_dst, feat_edge, attn, alpha=alpha)
     return alpha
 
 
@@ -237,16 +246,26 @@ def _gatv2_logits_backward_kernel(structure, feat_src, feat_dst, feat_edge, attn
     d = _gatv2_logits_backward_shapes(structure, feat_src, feat_dst, feat_edge, attn, slope, d_logits, needs)
     given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
     cpu.gatv2(
-        structure, slope, None, None, feat_src, feat_dst, feat_edge, attn, d_logits=d_logits, gradients=[*given, None]
+        structure,
+        slope,
+        None,
+        None,
+        None,
+        feat_src,
+        feat_dst,
+        feat_edge,
+        attn,
+        d_logits=d_logits,
+        gradients=[*given, None],
     )
     return d
 
 
 class _Gatv2Alpha(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, structure, feat_src, feat_dst, feat_edge, attn, slope, num_edges):
+    def forward(ctx, structure, feat_src, feat_dst, feat_edge, attn, edge_mask, slope, num_edges):
         tensors = (structure, feat_src, feat_dst, feat_edge, attn)
-        alpha = _below_autograd(gatv2_alpha_op, *tensors, slope, num_edges)
+        alpha = _below_autograd(gatv2_alpha_op, *tensors, edge_mask, slope, num_edges)
         ctx.save_for_backward(*tensors, alpha)
         ctx.slope = slope
         return alpha
@@ -257,13 +276,13 @@ class _Gatv2Alpha(torch.autograd.Function):
         needs = list(ctx.needs_input_grad[1:5])
         d_logits = softmax_backward_op(tensors[0], alpha, d_alpha)
         d = gatv2_logits_backward_op(*tensors, ctx.slope, d_logits, needs)
-        return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None, None
+        return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None, None, None
 
 
-def _dot_edges_kernel(structure, query, key, bias, scale, normalised, num_edges):
+def _dot_edges_kernel(structure, query, key, bias, edge_mask, scale, normalised, num_edges):
     result = torch.empty((num_edges, query.shape[1]), dtype=_sum_type(query.dtype))
     name = "alpha" if normalised else "logits"
-    cpu.dot(structure, scale, None, None, query, key, None, bias, **{name: result})
+    cpu.dot(structure, scale, None, None, edge_mask, query, key, None, bias, **{name: result})
     return result
 
 
@@ -271,8 +290,8 @@ class _DotEdges(torch.autograd.Function):
     """Logits of dot-product attention, or, normalised, their softmax."""
 
     @staticmethod
-    def forward(ctx, structure, query, key, bias, scale, normalised, num_edges):
-        result = _below_autograd(dot_edges_op, structure, query, key, bias, scale, normalised, num_edges)
+    def forward(ctx, structure, query, key, bias, edge_mask, scale, normalised, num_edges):
+        result = _below_autograd(dot_edges_op, structure, query, key, bias, edge_mask, scale, normalised, num_edges)
         ctx.save_for_backward(structure, query, key, result if normalised else None)
         ctx.scale = scale
         return result
@@ -284,7 +303,7 @@ class _DotEdges(torch.autograd.Function):
         d = d_result if alpha is None else softmax_backward_op(structure, alpha, d_result)
         d_query = sum_rows_op(structure, key, d, ctx.scale, False, query.shape[0]) if needs[0] else None
         d_key = sum_rows_op(structure, query, d, ctx.scale, True, key.shape[0]) if needs[1] else None
-        return None, d_query, d_key, d if needs[2] else None, None, None, None
+        return None, d_query, d_key, d if needs[2] else None, None, None, None, None
 
 
 def _softmax_kernel(structure, logits):
@@ -366,7 +385,7 @@ class _CopyV(torch.autograd.Function):
         return None, None, edge_sum_op(structure, d_out, False, ctx.num_rows)
 
 
-_GATV2_ALPHA = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn, float slope"
+_GATV2 = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn"
 
 softmax_backward_op = _backward(
     "edge_softmax_backward(Tensor structure, Tensor alpha, Tensor d_alpha) -> Tensor",
@@ -390,7 +409,7 @@ additive_logits_op = _backward(
     lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
 )
 gatv2_logits_backward_op = _backward(
-    f"gatv2_logits_backward({_GATV2_ALPHA}, Tensor d_logits, bool[] needs) -> Tensor[]",
+    f"gatv2_logits_backward({_GATV2}, float slope, Tensor d_logits, bool[] needs) -> Tensor[]",
     _gatv2_logits_backward_kernel,
     _gatv2_logits_backward_shapes,
 )
@@ -422,23 +441,23 @@ dot_op = _attention(
     lambda query, key, value, bias: (value, (query.shape[0], *value.shape[1:])),
 )
 additive_alpha_op = _forward(
-    "additive_alpha(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, float slope, "
-    "int num_edges) -> Tensor",
+    "additive_alpha(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, Tensor? edge_mask, "
+    "float slope, int num_edges) -> Tensor",
     _additive_alpha_kernel,
-    lambda structure, src, dst, edge, slope, num_edges: src.new_empty((num_edges, src.shape[1])),
+    lambda structure, src, dst, edge, mask, slope, num_edges: src.new_empty((num_edges, src.shape[1])),
     _AdditiveAlpha,
 )
 gatv2_alpha_op = _forward(
-    f"gatv2_alpha({_GATV2_ALPHA}, int num_edges) -> Tensor",
+    f"gatv2_alpha({_GATV2}, Tensor? edge_mask, float slope, int num_edges) -> Tensor",
     _gatv2_alpha_kernel,
-    lambda structure, src, dst, edge, attn, slope, num_edges: attn.new_empty((num_edges, attn.shape[0])),
+    lambda structure, src, dst, edge, attn, mask, slope, num_edges: attn.new_empty((num_edges, attn.shape[0])),
     _Gatv2Alpha,
 )
 dot_edges_op = _forward(
-    "dot_product_edges(Tensor structure, Tensor query, Tensor key, Tensor? bias, float scale, bool normalised, "
-    "int num_edges) -> Tensor",
+    "dot_product_edges(Tensor structure, Tensor query, Tensor key, Tensor? bias, Tensor? edge_mask, float scale, "
+    "bool normalised, int num_edges) -> Tensor",
     _dot_edges_kernel,
-    lambda structure, query, key, bias, scale, normalised, num_edges: query.new_empty(
+    lambda structure, query, key, bias, mask, scale, normalised, num_edges: query.new_empty(
         (num_edges, query.shape[1]), dtype=_sum_type(query.dtype)
     ),
     _DotEdges,
@@ -479,42 +498,44 @@ def _types(rows, numbers):
     )
 
 
-def additive_attention(graph, value, score_src, score_dst, score_edge, edge_weight, negative_slope, dropout, seed):
+def additive_attention(
+    graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed
+):
     (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
-    out, _, _ = additive_op(csr.structure(graph), rows, *numbers, negative_slope, dropout, seed)
+    out, _, _ = additive_op(csr.structure(graph), rows, *numbers, edge_mask, negative_slope, dropout, seed)
     return out.to(value.dtype)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge, negative_slope):
+def additive_weights(graph, score_src, score_dst, score_edge, edge_mask, negative_slope):
     _, numbers = _types([score_src], [score_src, score_dst, score_edge])
-    return additive_alpha_op(csr.structure(graph), *numbers, negative_slope, graph.num_edges())
+    return additive_alpha_op(csr.structure(graph), *numbers, edge_mask, negative_slope, graph.num_edges())
 
 
-def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, negative_slope, dropout, seed):
+def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed):
     rows, (attn, edge_weight) = _types([feat_src, feat_dst, feat_edge], [attn, edge_weight])
-    out, _, _ = gatv2_op(csr.structure(graph), *rows, attn, edge_weight, negative_slope, dropout, seed)
+    out, _, _ = gatv2_op(csr.structure(graph), *rows, attn, edge_weight, edge_mask, negative_slope, dropout, seed)
     return out.to(feat_src.dtype)
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
+def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope):
     rows, (attn,) = _types([feat_src, feat_dst, feat_edge], [attn])
-    return gatv2_alpha_op(csr.structure(graph), *rows, attn, negative_slope, graph.num_edges())
+    return gatv2_alpha_op(csr.structure(graph), *rows, attn, edge_mask, negative_slope, graph.num_edges())
 
 
-def dot_product_attention(graph, query, key, value, bias, edge_weight, scale, dropout, seed):
+def dot_product_attention(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed):
     rows, numbers = _types([query, key, value], [bias, edge_weight])
-    out, _, _ = dot_op(csr.structure(graph), *rows, *numbers, scale, dropout, seed)
+    out, _, _ = dot_op(csr.structure(graph), *rows, *numbers, edge_mask, scale, dropout, seed)
     return out.to(value.dtype)
 
 
-def dot_product_weights(graph, query, key, bias, scale):
+def dot_product_weights(graph, query, key, bias, edge_mask, scale):
     rows, (bias,) = _types([query, key], [bias])
-    return dot_edges_op(csr.structure(graph), *rows, bias, scale, True, graph.num_edges())
+    return dot_edges_op(csr.structure(graph), *rows, bias, edge_mask, scale, True, graph.num_edges())
 
 
 def dot_product_logits(graph, query, key, bias, scale):
     rows, (bias,) = _types([query, key], [bias])
-    return dot_edges_op(csr.structure(graph), *rows, bias, scale, False, graph.num_edges())
+    return dot_edges_op(csr.structure(graph), *rows, bias, None, scale, False, graph.num_edges())
 
 
 def copy_v(graph, score_dst):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from dgl.nn.functional import edge_softmax as _dgl_edge_softmax  # DGL's own, also after `hgat.accelerate()`
 
+from hgat import transforms
 from hgat.graph import csr
 from hgat.ops.dropout import dropout_scale
 
@@ -35,7 +36,9 @@ def _wide(*tensors):
 
 
 def _dgl_runs(graph, *tensors):
-    """True if DGL's own kernels serve this call; they refuse empty tensors and restricted formats."""
+    """True if DGL's own kernels serve this call; they refuse empty tensors, restricted formats and transforms."""
+    if transforms.active():
+        return False
     served = all(t.device == graph.device and t.numel() > 0 for t in tensors)
     return served and graph.num_edges() > 0 and csr.all_formats(graph)
 
@@ -78,7 +81,9 @@ def additive_logits(graph, score_src, score_dst, score_edge, negative_slope):
     logits = _add_ends(graph, score_src, score_dst)
     if score_edge is not None:
         logits = logits + score_edge
-    return F.leaky_relu(logits, negative_slope)
+    out = F.leaky_relu(logits, negative_slope)
+    # Minus infinity leaves an edge out, whatever the slope.
+    return out if negative_slope > 0 else torch.where(logits == -torch.inf, logits, out)
 
 
 def gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
@@ -116,15 +121,31 @@ def edge_softmax(graph, logits):
     """exp(logit_uv) / sum over the edges w -> v of exp(logit_wv), [E, H]."""
     (wide,) = _wide(logits)
     if _dgl_runs(graph, wide):
-        return _EdgeSoftmax.apply(graph, wide.contiguous())  # DGL writes a result with the strides of its input
+        wide, nothing = _no_empty_softmax(graph, wide.contiguous())  # DGL's result has the strides of its input
+        alpha = _EdgeSoftmax.apply(graph, wide)
+        return alpha if nothing is None else alpha.masked_fill(nothing, 0.0)
     _, dst = csr.edges(graph, wide.device)
     rows = (graph.num_dst_nodes(), *wide.shape[1:])
     index = dst.view(-1, *[1] * (wide.dim() - 1)).expand_as(wide)
     # The maximum only guards against overflow: it cancels, so no gradient flows through it.
-    highest = wide.detach().new_full(rows, float("-inf")).scatter_reduce(0, index, wide.detach(), "amax")
-    shifted = torch.exp(wide - highest[dst])
+    highest = wide.detach().new_full(rows, -torch.inf).scatter_reduce(0, index, wide.detach(), "amax")
+    empty = highest == -torch.inf
+    shifted = torch.exp(wide - highest.masked_fill(empty, 0.0)[dst])
     total = wide.new_zeros(rows).index_add(0, dst, shifted)
-    return shifted / total[dst]
+    return shifted / total.masked_fill(empty, 1.0)[dst]
+
+
+def _no_empty_softmax(graph, logits):
+    """(logits, mask): logits without rows that are all minus infinity, and where such rows stand, [E, H] or None.
+
+    A node whose in-edges are all left out is one without in-edges: zeros, where DGL's softmax gives NaN.
+    """
+    left_out = logits.detach() == -torch.inf
+    if not left_out.any():
+        return logits, None
+    kept = dgl.ops.copy_e_sum(graph, (~left_out).to(logits.dtype))
+    nothing = dgl.ops.copy_v(graph, kept) == 0
+    return logits.masked_fill(nothing, 0.0), nothing
 
 
 def weighted_sum(graph, value, weight):
@@ -139,9 +160,14 @@ def weighted_sum(graph, value, weight):
     return out.to(value.dtype)
 
 
-def attend(graph, value, logits, edge_weight, dropout, seed):
+def masked(logits, edge_mask):
+    """Minus infinity where an edge is left out."""
+    return logits if edge_mask is None else logits.masked_fill(~edge_mask, -torch.inf)
+
+
+def attend(graph, value, logits, edge_weight, edge_mask, dropout, seed):
     """Softmax, dropout, edge weight and sum: what the attention operators share, [N_dst, H, D]."""
-    alpha = edge_softmax(graph, logits)
+    alpha = edge_softmax(graph, masked(logits, edge_mask))
     if dropout > 0.0:
         alpha = alpha * dropout_scale(alpha.shape[0], alpha.shape[1], dropout, seed, alpha.detach())
     if edge_weight is not None:
@@ -149,28 +175,32 @@ def attend(graph, value, logits, edge_weight, dropout, seed):
     return weighted_sum(graph, value, alpha)
 
 
-def additive_attention(graph, value, score_src, score_dst, score_edge, edge_weight, negative_slope, dropout, seed):
+def additive_attention(
+    graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed
+):
     logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
-    return attend(graph, value, logits, edge_weight, dropout, seed)
+    return attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
 
 
-def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, negative_slope, dropout, seed):
+def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed):
     logits = gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
-    return attend(graph, feat_src, logits, edge_weight, dropout, seed)
+    return attend(graph, feat_src, logits, edge_weight, edge_mask, dropout, seed)
 
 
-def dot_product_attention(graph, query, key, value, bias, edge_weight, scale, dropout, seed):
+def dot_product_attention(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed):
     logits = dot_product_logits(graph, query, key, bias, scale)
-    return attend(graph, value, logits, edge_weight, dropout, seed)
+    return attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge, negative_slope):
-    return edge_softmax(graph, additive_logits(graph, score_src, score_dst, score_edge, negative_slope))
+def additive_weights(graph, score_src, score_dst, score_edge, edge_mask, negative_slope):
+    logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
+    return edge_softmax(graph, masked(logits, edge_mask))
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
-    return edge_softmax(graph, gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope))
+def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope):
+    logits = gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
+    return edge_softmax(graph, masked(logits, edge_mask))
 
 
-def dot_product_weights(graph, query, key, bias, scale):
-    return edge_softmax(graph, dot_product_logits(graph, query, key, bias, scale))
+def dot_product_weights(graph, query, key, bias, edge_mask, scale):
+    return edge_softmax(graph, masked(dot_product_logits(graph, query, key, bias, scale), edge_mask))

@@ -2,6 +2,7 @@
 
 import torch
 
+from hgat import transforms
 from hgat.errors import ShapeError, check_shape
 from hgat.kernels import cpu
 
@@ -21,8 +22,8 @@ def typed_projection(rows, weight, count, index=None):
 
     On the CPU in float32 and float64 the rows of an index are gathered a few thousand at a time, and not at all where
     they are neighbours, so that nothing of size K * F is made, forward or backward. Otherwise they are gathered whole:
-    under autocast and in half types for one product per relation, on other devices for one batched product over rows
-    padded to the largest relation. Not for torch.func's transforms.
+    under autocast, in half types and inside torch.func's transforms for one product per relation, on other devices for
+    one batched product over rows padded to the largest relation.
     """
     several = isinstance(weight, list | tuple)
     weights = list(weight) if several else [weight]
@@ -46,7 +47,7 @@ def _segments_run(rows):
 
 def _pieces_run(rows):
     """Whether products into given memory serve: autocast does not see them, and half types would sum in half."""
-    return rows.dtype in (torch.float32, torch.float64) and not _autocast()
+    return rows.dtype in (torch.float32, torch.float64) and not _autocast() and not transforms.active()
 
 
 def _autocast():
@@ -74,23 +75,34 @@ class _Pieces(torch.autograd.Function):
     def backward(ctx, *d_outs):
         rows, index, *weights = ctx.saved_tensors
         wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[3:]]
-        d_rows = cpu.empty(rows, *rows.shape).zero_() if wanted[0] else None
-        d_weights = [torch.zeros_like(one) if want else None for one, want in zip(weights, wanted[1:], strict=True)]
-        for relation, start, end, first in ctx.pieces:
-            part = _part(rows, index, start, end, first) if any(wanted[1:]) else None
-            scattered = first is None and d_rows is not None
-            if scattered:
-                d_part = rows.new_zeros(end - start, rows.shape[1])
-            elif d_rows is not None:
-                d_part = _part(d_rows, None, start, end, first)  # neighbours take their sums where they stand
-            for d_out, weight, d_weight in zip(d_outs, weights, d_weights, strict=True):
-                if d_weight is not None:
-                    d_weight[relation].addmm_(part.T, d_out[start:end])
-                if d_rows is not None:
-                    d_part.addmm_(d_out[start:end], weight[relation].T)
-            if scattered:
-                d_rows.index_add_(0, index[start:end], d_part)
+
+        def gradients(*d_outs):
+            return _gradients(rows, index, weights, ctx.pieces, wanted, d_outs)
+
+        run = transforms.one_by_one(gradients) if transforms.has_batch(*d_outs) else gradients
+        d_rows, *d_weights = run(*d_outs)
         return d_rows, None, None, *d_weights
+
+
+def _gradients(rows, index, weights, pieces, wanted, d_outs):
+    """[d_rows, *d_weights], None where it is not wanted."""
+    d_rows = cpu.empty(rows, *rows.shape).zero_() if wanted[0] else None
+    d_weights = [torch.zeros_like(one) if want else None for one, want in zip(weights, wanted[1:], strict=True)]
+    for relation, start, end, first in pieces:
+        part = _part(rows, index, start, end, first) if any(wanted[1:]) else None
+        scattered = first is None and d_rows is not None
+        if scattered:
+            d_part = rows.new_zeros(end - start, rows.shape[1])
+        elif d_rows is not None:
+            d_part = _part(d_rows, None, start, end, first)  # neighbours take their sums where they stand
+        for d_out, weight, d_weight in zip(d_outs, weights, d_weights, strict=True):
+            if d_weight is not None:
+                d_weight[relation].addmm_(part.T, d_out[start:end])
+            if d_rows is not None:
+                d_part.addmm_(d_out[start:end], weight[relation].T)
+        if scattered:
+            d_rows.index_add_(0, index[start:end], d_part)
+    return [d_rows, *d_weights]
 
 
 def _pieces(count, index):

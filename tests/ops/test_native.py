@@ -185,8 +185,9 @@ def test_shape_rules_agree_with_the_kernels():
 
     structure = csr.structure(graph)
     value, src, dst = torch.randn(19, 3, 5), torch.randn(19, 3), torch.randn(13, 3)
-    real = torch.ops.hgat.additive(structure, value, src, dst, None, None, 0.2, 0.0, 0)
-    meta = torch.ops.hgat.additive(*(t.to("meta") for t in (structure, value, src, dst)), None, None, 0.2, 0.0, 0)
+    real = torch.ops.hgat.additive(structure, value, src, dst, None, None, None, 0.2, 0.0, 0)
+    on_meta = [t.to("meta") for t in (structure, value, src, dst)]
+    meta = torch.ops.hgat.additive(*on_meta, None, None, None, 0.2, 0.0, 0)
     assert [(t.shape, t.dtype) for t in meta] == [(t.shape, t.dtype) for t in real]
 
 

@@ -88,12 +88,17 @@ def info():
     }
 
 
+_SHOWN_AS = {torch.bfloat16: torch.int16, torch.bool: torch.uint8}
+
+
 def _array(tensor):
-    """The tensor's memory as a NumPy array; bfloat16 as the 16-bit numbers that it is stored in."""
+    """The tensor's memory as a NumPy array; bfloat16 and bool as whole numbers of their size."""
     if tensor is None:
         return None
     tensor = tensor.detach().contiguous()
-    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    if tensor.dtype in _SHOWN_AS:
+        tensor = tensor.view(_SHOWN_AS[tensor.dtype])
+    return tensor.numpy()
 
 
 def _memory(tensor):
@@ -146,19 +151,20 @@ def recent(events, nodes, times, found=(None,) * 4, end=None):
 
 
 def additive(
-    structure, slope, dropout, edge_weight, value, score_src, score_dst, score_edge, *,
+    structure, slope, dropout, edge_weight, edge_mask, value, score_src, score_dst, score_edge, *,
     out=None, alpha=None, logits=None, top=None, inverse=None, d_out=None, gradients=(None,) * 5,
 ):  # fmt: skip
     """GAT forward, or, given d_out, backward.
 
-    dropout: (seed, threshold, scale of what is kept) or None. gradients: of value, score_src, score_dst, score_edge,
+    dropout: (seed, threshold, scale of what is kept) or None. edge_mask: bool [E, 1] or [E, H] or None. Backward reads
+    top and inverse of forward, and not out. gradients: of value, score_src, score_dst, score_edge,
     edge_weight.
     """
     heads, width = _shape(value) if value is not None else (score_src.shape[1], 1)
     _core.additive(
         d_out is not None, _array(structure), _name(value if value is not None else score_src), heads, width,
         torch.get_num_threads(), slope, *(dropout or NO_DROPOUT),
-        *map(_array, (edge_weight, value, score_src, score_dst, score_edge)),
+        *map(_array, (edge_weight, edge_mask, value, score_src, score_dst, score_edge)),
         *map(_memory, (out, alpha, logits, top, inverse)), _array(d_out), *map(_memory, gradients),
     )  # fmt: skip
 
@@ -167,12 +173,12 @@ def edge_softmax(structure, logits, alpha):
     """Softmax over in-edges: GAT's forward with the logits as scores of the edges, and no values."""
     _core.additive(
         False, _array(structure), _name(logits), logits.shape[1], 1, torch.get_num_threads(), 1.0, *NO_DROPOUT,
-        None, None, None, None, _array(logits), None, _memory(alpha), *(None,) * 9,
+        None, None, None, None, None, _array(logits), None, _memory(alpha), *(None,) * 9,
     )  # fmt: skip
 
 
 def gatv2(
-    structure, slope, dropout, edge_weight, feat_src, feat_dst, feat_edge, attn, *,
+    structure, slope, dropout, edge_weight, edge_mask, feat_src, feat_dst, feat_edge, attn, *,
     out=None, alpha=None, top=None, inverse=None, d_out=None, d_logits=None, gradients=(None,) * 5,
 ):  # fmt: skip
     """GATv2 forward, or, given d_out or d_logits, backward.
@@ -182,13 +188,14 @@ def gatv2(
     _core.gatv2(
         d_out is not None or d_logits is not None, _array(structure), _name(feat_src), *_shape(feat_src),
         torch.get_num_threads(), slope, *(dropout or NO_DROPOUT),
-        *map(_array, (edge_weight, feat_src, feat_dst, feat_edge, attn)), *map(_memory, (out, alpha, top, inverse)),
+        *map(_array, (edge_weight, edge_mask, feat_src, feat_dst, feat_edge, attn)),
+        *map(_memory, (out, alpha, top, inverse)),
         *map(_array, (d_out, d_logits)), *map(_memory, gradients),
     )  # fmt: skip
 
 
 def dot(
-    structure, scale, dropout, edge_weight, query, key, value, bias, *,
+    structure, scale, dropout, edge_weight, edge_mask, query, key, value, bias, *,
     out=None, alpha=None, logits=None, top=None, inverse=None, d_out=None, gradients=(None,) * 5,
 ):  # fmt: skip
     """Dot-product attention forward, or, given d_out, backward. gradients: of query, key, value, bias, edge_weight."""
@@ -196,8 +203,8 @@ def dot(
         d_out is not None, _array(structure), _name(query), *_shape(query),
         query.shape[2] if value is None else value.shape[2], torch.get_num_threads(), scale,
         *(dropout or NO_DROPOUT),
-        *map(_array, (edge_weight, query, key, value, bias)), *map(_memory, (out, alpha, logits, top, inverse)),
-        _array(d_out), *map(_memory, gradients),
+        *map(_array, (edge_weight, edge_mask, query, key, value, bias)),
+        *map(_memory, (out, alpha, logits, top, inverse)), _array(d_out), *map(_memory, gradients),
     )  # fmt: skip
 
 

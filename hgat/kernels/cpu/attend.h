@@ -14,19 +14,25 @@ template <class A> struct ByHeads {
   void (*scale)(const AlphaScale&, const int32_t*, int64_t, int, A*, A*);
   void (*gather)(A*, const A*, const int32_t*, int64_t, int64_t, int64_t, int);
   void (*scatter)(A*, const A*, const int32_t*, int64_t, int64_t, int);
+  void (*sum)(const A*, int64_t, int, A*);
 };
 
 template <class A> inline ByHeads<A> by_heads(int heads) {
   ByHeads<A> found;
   with_heads(heads, [&](auto h) {
     constexpr int HT = decltype(h)::value;
-    found = {&softmax<A, HT>, &alpha_scale<A, HT>, &gather_heads<A, HT>, &scatter_heads<A, HT>};
+    found = {&softmax<A, HT>, &alpha_scale<A, HT>, &gather_heads<A, HT>, &scatter_heads<A, HT>,
+             &sum_heads<A, HT>};
   });
   return found;
 }
 
+// One over the sum of a row's exponentials; zero where every edge is left out, so that alpha is zero there.
+template <class A> inline A over(A sum) { return sum == 0 ? A(0) : A(1) / sum; }
+
 template <class A> struct Softmaxed {
-  A *out_top, *out_inverse;  // [rows, H] highest logit, and one over the sum of exp(logit - highest); or null
+  // [rows, H] what was subtracted from the logits, and one over the sum of exp(logit - that); or null
+  A *out_top, *out_inverse;
   A* alpha;                  // [E, H] in the graph's order, or null
 };
 
@@ -64,11 +70,13 @@ inline void attend(const Rows& rows, const AlphaScale& scale, int threads, const
       return;
     }
     logits(row, first, end, x, inverse + size_h);
+    leave_out(scale, rows.edge + first, n, H, x);
     heads.softmax(x, n, H, top, sum);
-    for (int h = 0; h < H; ++h) inverse[h] = segment < 0 ? A(1) / sum[h] : A(1);
+    for (int h = 0; h < H; ++h) inverse[h] = segment < 0 ? over(sum[h]) : A(1);
     if (segment < 0) {
       if (result.out_top)
-        for (int h = 0; h < H; ++h) result.out_top[row * H + h] = top[h], result.out_inverse[row * H + h] = inverse[h];
+        for (int h = 0; h < H; ++h)
+          result.out_top[row * H + h] = shift(top[h]), result.out_inverse[row * H + h] = inverse[h];
     } else {
       memcpy(part_top + segment * size_h, top, sizeof(A) * H);
       memcpy(part_sum + segment * size_h, sum, sizeof(A) * H);
@@ -101,11 +109,11 @@ inline void attend(const Rows& rows, const AlphaScale& scale, int threads, const
       sum[h] = 0;
       for (int64_t s = from; s < to; ++s) {
         A& here = correction[s * size_h + h];
-        here = exp_negative<1>(here - top[h]);
+        here = exp_negative<1>(here - shift(top[h]));
         sum[h] += here * part_sum[s * size_h + h];
       }
-      const A inverse = A(1) / sum[h];
-      if (result.out_top) result.out_top[row * H + h] = top[h], result.out_inverse[row * H + h] = inverse;
+      const A inverse = over(sum[h]);
+      if (result.out_top) result.out_top[row * H + h] = shift(top[h]), result.out_inverse[row * H + h] = inverse;
       for (int64_t s = from; s < to; ++s) correction[s * size_h + h] *= inverse;
     }
     if (out == nullptr) return;

@@ -1,4 +1,9 @@
-// What the passes by source share: alpha is formed again from the logits, and becomes the gradient of the logits.
+// What the backward passes share: alpha is formed again from the logits, and becomes the gradient of the logits,
+//
+//     d_logit_uv = q_uv - alpha_uv s_v,   q_uv = alpha'_uv (d_out_v . value_u),   s_v = sum over w of q_wv
+//
+// with alpha' = alpha * scale. s_v is also d_out_v . out_v, but out is the caller's to overwrite, and rounded to the type
+// of storage; the sum over the edges is neither.
 
 #pragma once
 
@@ -6,38 +11,52 @@
 
 HGAT_OPEN
 
-// Of every destination v, on neighbouring addresses, H numbers each: [score_v, if given | highest logit | one over the
-// sum | s_v = d_out_v . out_v].
+// Of every destination v, on neighbouring addresses, H numbers each: what `fill` is given, and then room for s_v.
 template <class A> struct Destinations {
+  int heads;
   int64_t row;
   Buffer memory;
   A* data;
 
-  Destinations(int64_t count, int heads, bool scores, int threads)
-      : row((scores ? 4 : 3) * heads), memory(count * row * static_cast<int64_t>(sizeof(A)), threads),
+  Destinations(int64_t count, int heads, int parts, int threads)
+      : heads(heads), row(static_cast<int64_t>(parts) * heads), memory(count * row * static_cast<int64_t>(sizeof(A)), threads),
         data(memory.as<A>()) {}
   const A* operator[](int64_t v) const { return data + v * row; }
+  A* part(int64_t v, int k) const { return data + v * row + static_cast<int64_t>(k) * heads; }
+
+  template <class... Parts> void fill(int64_t count, int threads, const Parts*... given) const {
+    const A* const parts[] = {static_cast<const A*>(given)...};
+    for_ranges(count, 1024, threads, [&](int64_t first, int64_t end) {
+      for (int64_t v = first; v < end; ++v) {
+        A* at = data + v * row;
+        for (const A* from : parts)
+          for (int h = 0; h < heads; ++h) *at++ = from[v * heads + h];
+      }
+    });
+  }
 };
 
-template <class T, int W>
-inline void fill(const Destinations<Sum<T>>& to, int64_t count, int threads, const Layout<W>& layout,
-                 const RowLoops<T, W>& loops, const void* score, const void* top, const void* inverse, const void* out,
-                 const Matrix<T>& d_out) {
-  using A = Sum<T>;
-  const int H = layout.heads;
-  const void* const parts[] = {score, top, inverse};
-  for_ranges(count, 1024, threads, [&](int64_t first, int64_t end) {
-    for (int64_t v = first; v < end; ++v) {
-      A* at = to.data + v * to.row;
-      for (const void* part : parts) {
-        if (part == nullptr) continue;
-        for (int h = 0; h < H; ++h) at[h] = static_cast<const A*>(part)[v * H + h];
-        at += H;
-      }
-      loops.products(layout, static_cast<const T*>(out) + v * d_out.row, d_out[v], at);
-    }
-  });
-}
+// One number per edge and head between the passes: in the order of the out-edges, or, where an array in the graph's
+// order is wanted as a result anyway, in that one, so that nothing else of its size is made.
+template <class A> struct EdgeStore {
+  Buffer memory;
+  A* data;
+  const int32_t *in, *out;  // where the edge at a position among the in-edges or the out-edges lies
+
+  EdgeStore(const Graph& graph, int heads, A* result, bool needed, int threads)
+      : memory(needed && !result ? graph.edges * heads * static_cast<int64_t>(sizeof(A)) : 0, threads),
+        data(result ? result : memory.as<A>()), in(result ? graph.in.edge : graph.place),
+        out(result ? graph.out.edge : nullptr) {}
+
+  void put_out(const ByHeads<A>& by, const A* from, int64_t first, int64_t end, int heads) const {
+    if (out) by.scatter(data, from, out, first, end, heads);
+    else if (end > first) memcpy(data + first * heads, from, sizeof(A) * static_cast<size_t>((end - first) * heads));
+  }
+  void get_out(const ByHeads<A>& by, A* to, int64_t first, int64_t end, int64_t limit, int heads) const {
+    if (out) by.gather(to, data, out, first, end, limit, heads);
+    else if (end > first) memcpy(to, data + first * heads, sizeof(A) * static_cast<size_t>((end - first) * heads));
+  }
+};
 
 // The line or lines of a destination 16 edges ahead.
 template <class A>
@@ -45,21 +64,16 @@ HGAT_PREFETCHES void prefetch_destination(const Destinations<A>& from, const int
   if (p + 16 < limit) prefetch_row(from[other[p + 16]], from.row);
 }
 
-// For the edges at positions first + i, i < n: x[i, h] -= highest logit; inverse[i, h], s[i, h] from the destination.
+// For the edges at positions first + i, i < n: top[i, h] and inverse[i, h] of the destination, its parts 0 and 1.
 template <class A, int HT>
 inline void recall(const Destinations<A>& from, const int32_t* other, int64_t first, int64_t n, int64_t limit, int heads,
-                   A* x, A* inverse, A* s) {
+                   A* top, A* inverse) {
   const int H = HT ? HT : heads;
-  for (int64_t i = 0; i < n; ++i, x += H, inverse += H, s += H) {
+  for (int64_t i = 0; i < n; ++i, top += H, inverse += H) {
     prefetch_destination(from, other, first + i, limit);
     const A* of = from[other[first + i]];
-    if constexpr (HT > 0) {
-      store<HT>(x, Vec<A, HT>(load<HT>(x) - load<HT>(of)));
-    } else {
-      for (int h = 0; h < H; ++h) x[h] -= of[h];
-    }
+    copy_heads<A, HT>(top, of, H);
     copy_heads<A, HT>(inverse, of + H, H);
-    copy_heads<A, HT>(s, of + 2 * H, H);
   }
 }
 
@@ -69,11 +83,18 @@ template <class A> inline auto recall_by_heads(int heads) {
   return found;
 }
 
-// x, the logit less the highest one, becomes alpha; weight, which may lie where inverse does, alpha' = alpha * factor.
-template <class A> inline void alphas(A* x, const A* inverse, const A* factor, A* weight, int64_t count) {
+// The same for edges of one destination, whose numbers are repeated.
+template <class A> inline void repeat(const A* row, int64_t n, int heads, A* to) {
+  for (int64_t i = 0; i < n; ++i, to += heads)
+    for (int h = 0; h < heads; ++h) to[h] = row[h];
+}
+
+// x, the logit, becomes alpha; weight, which may lie where inverse does, alpha' = alpha * factor.
+template <class A>
+inline void alphas(A* x, const A* top, const A* inverse, const A* factor, A* weight, int64_t count) {
   constexpr int L = kLanes<A>;
   for (int64_t k = 0; k < count; k += L) {
-    const Vec<A, L> alpha = exp_negative<L>(load<L>(x + k)) * load<L>(inverse + k);
+    const Vec<A, L> alpha = exp_negative<L>(load<L>(x + k) - load<L>(top + k)) * load<L>(inverse + k);
     store<L>(x + k, alpha);
     store<L>(weight + k, factor ? alpha * load<L>(factor + k) : alpha);
   }
@@ -90,14 +111,28 @@ inline void weight_gradients(A* d_weight, const int32_t* edge, int64_t n, int he
     }
 }
 
-// x, alpha, becomes the gradient of the logit: alpha (factor (d_out . value) - s).
-template <class A> inline void logit_gradients(A* x, const A* dot, const A* factor, const A* s, int64_t count) {
+// q = alpha' (d_out . value), over what dot holds.
+template <class A> inline void products(A* dot, const A* weight, int64_t count) {
   constexpr int L = kLanes<A>;
-  for (int64_t k = 0; k < count; k += L) {
-    Vec<A, L> product = load<L>(dot + k);
-    if (factor) product = product * load<L>(factor + k);
-    store<L>(x + k, Vec<A, L>(load<L>(x + k) * (product - load<L>(s + k))));
-  }
+  for (int64_t k = 0; k < count; k += L) store<L>(dot + k, Vec<A, L>(load<L>(dot + k) * load<L>(weight + k)));
+}
+
+// x, alpha, becomes the gradient of the logit, q - alpha s.
+template <class A> inline void logit_gradients(A* x, const A* q, const A* s, int64_t count) {
+  constexpr int L = kLanes<A>;
+  for (int64_t k = 0; k < count; k += L)
+    store<L>(x + k, Vec<A, L>(load<L>(q + k) - load<L>(x + k) * load<L>(s + k)));
+}
+
+// Of every long row: the sums of its segments, H numbers at part + segment * size each, become the row's, in the place
+// of each of them; found(row, sum).
+template <class A, class Found>
+inline void share_sums(const Rows& rows, A* part, int64_t size, int heads, const Found& found) {
+  for_long_rows(rows, [&](int64_t row, int64_t from, int64_t to) {
+    for (int64_t k = from + 1; k < to; ++k) add(part + from * size, part + k * size, heads);
+    for (int64_t k = from + 1; k < to; ++k) memcpy(part + k * size, part + from * size, sizeof(A) * heads);
+    found(row, part + from * size);
+  });
 }
 
 HGAT_CLOSE

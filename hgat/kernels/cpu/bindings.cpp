@@ -137,10 +137,14 @@ int positive(const char* name, int64_t value, int64_t least = 1) {
   return static_cast<int>(value);
 }
 
-// (edge weight or None, seed, threshold of 2^32, scale of what is kept)
-AlphaScale scale_of(MaybeArray weight, uint64_t seed, uint64_t threshold, double keep_scale, Type type,
+// (edge weight or None, edge mask or None, seed, threshold of 2^32, scale of what is kept)
+AlphaScale scale_of(MaybeArray weight, MaybeArray keep, uint64_t seed, uint64_t threshold, double keep_scale, Type type,
                     int64_t edges, int heads) {
   AlphaScale scale{};
+  if (keep) {
+    scale.keep_heads = keep->ndim() == 2 && keep->shape(1) == 1 ? 1 : heads;
+    scale.keep = static_cast<const uint8_t*>(checked("edge_mask", *keep, 8, edges * scale.keep_heads));
+  }
   if (weight) {
     scale.weight_heads = weight->ndim() == 2 && weight->shape(1) == 1 ? 1 : heads;
     scale.weight = checked("edge_weight", *weight, sum_bits_of(type), edges * scale.weight_heads);
@@ -245,7 +249,7 @@ void recent(const Array& indptr, const Array& neighbour, const Array& time, cons
 
 void additive(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
               int threads, double slope, uint64_t seed, uint64_t threshold, double keep_scale,
-              MaybeArray edge_weight, MaybeArray value, MaybeArray score_src,
+              MaybeArray edge_weight, MaybeArray edge_mask, MaybeArray value, MaybeArray score_src,
               MaybeArray score_dst, MaybeArray score_edge, MaybeArray out, MaybeArray alpha,
               MaybeArray logits, MaybeArray top, MaybeArray inverse, MaybeArray d_out, MaybeArray d_value,
               MaybeArray d_score_src, MaybeArray d_score_dst, MaybeArray d_score_edge,
@@ -259,7 +263,7 @@ void additive(bool backward, const Array& structure, const std::string& type_nam
   a.slope = slope;
   const int wide = sum_bits_of(a.type), narrow = bits_of(a.type);
   const int64_t src = a.graph.out.rows, dst = a.graph.in.rows, edges = a.graph.edges, row = heads * width;
-  a.scale = scale_of(edge_weight, seed, threshold, keep_scale, a.type, edges, a.heads);
+  a.scale = scale_of(edge_weight, edge_mask, seed, threshold, keep_scale, a.type, edges, a.heads);
   a.value = checked("value", value, narrow, src * row);
   a.score_src = checked("score_src", score_src, wide, src * heads);
   a.score_dst = checked("score_dst", score_dst, wide, dst * heads);
@@ -276,7 +280,7 @@ void additive(bool backward, const Array& structure, const std::string& type_nam
   a.d_score_edge = filled("d_score_edge", d_score_edge, wide, edges * heads, a.threads);
   a.d_weight = filled("d_weight", d_weight, wide, edges * heads, a.threads);
   if ((a.score_src == nullptr) != (a.score_dst == nullptr) || (a.out && !a.value) || ((a.top == nullptr) != (a.inverse == nullptr)) ||
-      (backward && !(a.value && a.score_src && a.out && a.top && a.d_out)))
+      (backward && !(a.value && a.score_src && a.top && a.d_out)))
     throw nb::value_error("additive: arrays that belong together are missing");
   nb::gil_scoped_release release;
   backward ? chosen->additive_backward(a) : chosen->additive_forward(a);
@@ -284,7 +288,7 @@ void additive(bool backward, const Array& structure, const std::string& type_nam
 
 void gatv2(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
            int threads, double slope, uint64_t seed, uint64_t threshold, double keep_scale,
-           MaybeArray edge_weight, const Array& feat_src, const Array& feat_dst, MaybeArray feat_edge,
+           MaybeArray edge_weight, MaybeArray edge_mask, const Array& feat_src, const Array& feat_dst, MaybeArray feat_edge,
            const Array& attn, MaybeArray out, MaybeArray alpha, MaybeArray top,
            MaybeArray inverse, MaybeArray d_out, MaybeArray d_logits, MaybeArray d_feat_src,
            MaybeArray d_feat_dst, MaybeArray d_feat_edge, MaybeArray d_attn,
@@ -298,7 +302,7 @@ void gatv2(bool backward, const Array& structure, const std::string& type_name, 
   g.slope = slope;
   const int wide = sum_bits_of(g.type), narrow = bits_of(g.type);
   const int64_t src = g.graph.out.rows, dst = g.graph.in.rows, edges = g.graph.edges, row = heads * width;
-  g.scale = scale_of(edge_weight, seed, threshold, keep_scale, g.type, edges, g.heads);
+  g.scale = scale_of(edge_weight, edge_mask, seed, threshold, keep_scale, g.type, edges, g.heads);
   g.feat_src = checked("feat_src", feat_src, narrow, src * row);
   g.feat_dst = checked("feat_dst", feat_dst, narrow, dst * row);
   g.feat_edge = checked("feat_edge", feat_edge, narrow, edges * row);
@@ -315,7 +319,7 @@ void gatv2(bool backward, const Array& structure, const std::string& type_name, 
   g.d_attn = filled("d_attn", d_attn, wide, row, g.threads);
   g.d_weight = filled("d_weight", d_weight, wide, edges * heads, g.threads);
   if ((g.top == nullptr) != (g.inverse == nullptr) ||
-      (backward && !g.d_logits && !(g.out && g.top && g.d_out)))
+      (backward && !g.d_logits && !(g.top && g.d_out)))
     throw nb::value_error("gatv2: arrays that belong together are missing");
   nb::gil_scoped_release release;
   backward ? chosen->gatv2_backward(g) : chosen->gatv2_forward(g);
@@ -323,7 +327,7 @@ void gatv2(bool backward, const Array& structure, const std::string& type_name, 
 
 void dot(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
          int64_t value_width, int threads, double factor, uint64_t seed, uint64_t threshold, double keep_scale,
-         MaybeArray edge_weight, const Array& query, const Array& key, MaybeArray value,
+         MaybeArray edge_weight, MaybeArray edge_mask, const Array& query, const Array& key, MaybeArray value,
          MaybeArray bias, MaybeArray out, MaybeArray alpha, MaybeArray logits,
          MaybeArray top, MaybeArray inverse, MaybeArray d_out, MaybeArray d_query,
          MaybeArray d_key, MaybeArray d_value, MaybeArray d_bias, MaybeArray d_weight) {
@@ -338,7 +342,7 @@ void dot(bool backward, const Array& structure, const std::string& type_name, in
   const int wide = sum_bits_of(d.type), narrow = bits_of(d.type);
   const int64_t src = d.graph.out.rows, dst = d.graph.in.rows, edges = d.graph.edges;
   const int64_t row = heads * width, value_row = heads * value_width;
-  d.scale = scale_of(edge_weight, seed, threshold, keep_scale, d.type, edges, d.heads);
+  d.scale = scale_of(edge_weight, edge_mask, seed, threshold, keep_scale, d.type, edges, d.heads);
   d.query = checked("query", query, narrow, dst * row);
   d.key = checked("key", key, narrow, src * row);
   d.value = checked("value", value, narrow, src * value_row);
@@ -355,7 +359,7 @@ void dot(bool backward, const Array& structure, const std::string& type_name, in
   d.d_bias = filled("d_bias", d_bias, wide, edges * heads, d.threads);
   d.d_weight = filled("d_weight", d_weight, wide, edges * heads, d.threads);
   if ((d.out && !d.value) || ((d.top == nullptr) != (d.inverse == nullptr)) ||
-      (backward && !(d.value && d.out && d.top && d.d_out)))
+      (backward && !(d.value && d.top && d.d_out)))
     throw nb::value_error("dot: arrays that belong together are missing");
   nb::gil_scoped_release release;
   backward ? chosen->dot_backward(d) : chosen->dot_forward(d);

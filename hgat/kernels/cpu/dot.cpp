@@ -47,37 +47,105 @@ template <class T, int W> void forward(const Dot& d) {
                });
 }
 
-// By source: alpha again from query rows, then d_value_u = sum_v alpha' d_out_v and d_key_u = factor sum_v d_logit
-// query_v; by destination: d_query_v = factor sum_u d_logit key_u.
+// By destination, for each edge: alpha again from a row of keys, and d_out_v . value_u, so that s_v, the gradient of the
+// logit and d_query_v = factor sum_u d_logit key_u are known before the next row. By source: alpha once more, from rows
+// of queries, then d_value_u = sum_v alpha' d_out_v and d_key_u = factor sum_v d_logit query_v. A destination with more
+// than kSegment edges is gone through twice, since s_v needs all of its segments.
 template <class T, int W> void backward(const Dot& d) {
   using A = Sum<T>;
-  constexpr int L = kLanes<A>;
   const int H = d.heads;
-  const Rows& rows = d.graph.out;
   const Layout<W> layout(H, d.width), value_layout(H, d.value_width);
   const RowLoops<T, W> loops(layout), value_loops(value_layout);
   const Matrix<T> query(d.query, H, d.width), key(d.key, H, d.width);
   const Matrix<T> value(d.value, H, d.value_width), d_out(d.d_out, H, d.value_width);
   const A* bias = static_cast<const A*>(d.bias);
+  const A* tops = static_cast<const A*>(d.top);
+  const A* inverses = static_cast<const A*>(d.inverse);
   const A factor = static_cast<A>(d.factor);
   const ByHeads<A> heads = by_heads<A>(H);
-  auto* const recall_info = recall_by_heads<A>(H);
   const bool scaled = changes(d.scale);
   const int64_t edges = d.graph.edges;
-
-  const Destinations<A> info(rows.others, H, false, d.threads);
-  fill<T, W>(info, rows.others, d.threads, value_layout, value_loops, nullptr, d.top, d.inverse, d.out, d_out);
-  const Buffer d_memory(d.d_query && !d.d_bias ? edges * H * static_cast<int64_t>(sizeof(A)) : 0, d.threads);
-  A* d_place = d_memory.as<A>();
-  A* d_bias = static_cast<A*>(d.d_bias);
-  A* d_weight = static_cast<A*>(d.d_weight);
+  T* d_query = static_cast<T*>(d.d_query);
   T* d_key = static_cast<T*>(d.d_key);
   T* d_value = static_cast<T*>(d.d_value);
+  A* d_bias = static_cast<A*>(d.d_bias);
+  A* d_weight = static_cast<A*>(d.d_weight);
+  const bool logits = d_query || d_key || d_bias;
 
-  const int64_t size_x = padded<A>(kSegment * H), size_key = padded<A>(layout.lanes());
+  const int64_t size_x = padded<A>(kSegment * H), size_key = padded<A>(layout.lanes()), size_h = padded<A>(H);
   const int64_t size_value = padded<A>(value_layout.lanes());
-  const int64_t size = 6 * size_x + 2 * size_key + 2 * size_value;
+  const int64_t size = 6 * size_x + 2 * size_key + 2 * size_value + size_h;
   const Buffer scratch(size * d.threads * static_cast<int64_t>(sizeof(A)));
+  const EdgeStore<A> d_logit(d.graph, H, d_bias, logits, d.threads);
+
+  if (logits || d_weight) {
+    const Rows& rows = d.graph.in;
+    const int64_t parts = segments(rows);
+    const Buffer part(parts * (size_key + size_h) * static_cast<int64_t>(sizeof(A)));
+    A* const part_s = part.as<A>(parts * size_key);
+    // The whole of a short row; of a segment only what s_v needs, or, once that is known, the rest.
+    auto pass = [&](bool rest, int64_t v, int64_t first, int64_t end, int64_t segment, int thread) {
+      A* x = scratch.as<A>(size * thread);
+      A* weight = x + size_x;
+      A* scale = weight + size_x;
+      A* dropped = scale + size_x;
+      A* dot = dropped + size_x;
+      A* top = dot + size_x;
+      A* own_query = top + size_x;
+      A* own_out = own_query + size_key;
+      A* total = segment < 0 ? own_out + size_value : part.as<A>(segment * size_key);
+      A* s = segment < 0 ? own_out + size_value + size_key : part_s + segment * size_h;
+      const int64_t n = end - first, count = n * H;
+      if (v + 2 < rows.rows) prefetch_row(query[v + 2], query.row), prefetch_row(d_out[v + 2], d_out.row);
+      unpack<T, W>(layout, query[v], own_query);
+      logit_rows<T, W>(layout, loops, key, rows, first, end, own_query, bias, factor, x);
+      leave_out(d.scale, rows.edge + first, n, H, x);
+      repeat(tops + v * H, n, H, top);
+      repeat(inverses + v * H, n, H, weight);
+      if (!rest && scaled) heads.scale(d.scale, rows.edge + first, n, H, scale, d_weight ? dropped : nullptr);
+      alphas(x, top, weight, !rest && scaled ? scale : nullptr, weight, count);
+      if (!rest) {
+        unpack<T, W>(value_layout, d_out[v], own_out);
+        value_loops.dot(value_layout, value, rows.other, first, end, edges, own_out, dot, nullptr, nullptr);
+        if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
+        if (!logits) return;
+        products(dot, weight, count);
+        heads.sum(dot, n, H, s);
+        if (segment >= 0) return heads.scatter(d_logit.data, dot, d_logit.in, first, end, H);
+      } else {
+        heads.gather(dot, d_logit.data, d_logit.in, first, end, edges, H);
+      }
+      repeat(s, n, H, top);
+      logit_gradients(x, dot, top, count);
+      heads.scatter(d_logit.data, x, d_logit.in, first, end, H);
+      if (!d_query) return;
+      for (int64_t k = 0; k < count; ++k) x[k] *= factor;
+      zero(total, layout.lanes());
+      loops.add(layout, key, rows.other, first, end, edges, x, total);
+      if (segment < 0) pack<T, W>(layout, total, nullptr, d_query + v * query.row);
+    };
+    for_rows(rows, d.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+      pass(false, v, first, end, segment, thread);
+    });
+    if (parts && logits) {
+      share_sums(rows, part_s, size_h, H, [](int64_t, const A*) {});
+      for_rows(rows, d.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+        if (segment >= 0) pass(true, v, first, end, segment, thread);
+      });
+      if (d_query)
+        for_long_rows(rows, [&](int64_t v, int64_t from, int64_t to) {
+          A* total = part.as<A>(from * size_key);
+          for (int64_t k = from + 1; k < to; ++k) add(total, part.as<A>(k * size_key), layout.lanes());
+          pack<T, W>(layout, total, nullptr, d_query + v * query.row);
+        });
+    }
+  }
+  if (!d_key && !d_value) return;
+
+  const Rows& rows = d.graph.out;
+  auto* const recall_info = recall_by_heads<A>(H);
+  const Destinations<A> info(d_value ? rows.others : 0, H, 2, d.threads);
+  if (d_value) info.fill(rows.others, d.threads, d.top, d.inverse);
   const int64_t parts = segments(rows), size_part = size_key + size_value;
   const Buffer part(parts * size_part * static_cast<int64_t>(sizeof(A)));
   auto finish = [&](int64_t u, const A* total_key, const A* total_value) {
@@ -88,59 +156,34 @@ template <class T, int W> void backward(const Dot& d) {
     A* x = scratch.as<A>(size * thread);
     A* weight = x + size_x;
     A* scale = weight + size_x;
-    A* dropped = scale + size_x;
-    A* dot = dropped + size_x;
-    A* s = dot + size_x;
-    A* own_key = s + size_x;
-    A* own_value = own_key + size_key;
-    A* total_key = segment < 0 ? own_value + size_value : part.as<A>(segment * size_part);
+    A* top = scale + size_x;
+    A* own_key = top + 3 * size_x;
+    A* total_key = segment < 0 ? own_key + size_key : part.as<A>(segment * size_part);
     A* total_value = total_key + size_key;
     const int64_t n = end - first, count = n * H;
     zero(total_key, layout.lanes());
     zero(total_value, value_layout.lanes());
-    if (u + 2 < rows.rows) prefetch_row(key[u + 2], key.row), prefetch_row(value[u + 2], value.row);
-    unpack<T, W>(layout, key[u], own_key);
-    unpack<T, W>(value_layout, value[u], own_value);
-    logit_rows<T, W>(layout, loops, query, rows, first, end, own_key, bias, factor, x);
-    recall_info(info, rows.other, first, n, edges, H, x, weight, s);
-    if (scaled) heads.scale(d.scale, rows.edge + first, n, H, scale, d_weight ? dropped : nullptr);
-    alphas(x, weight, scaled ? scale : nullptr, weight, count);
-    value_loops.dot_add(value_layout, d_out, rows.other, first, end, edges, own_value, dot, weight, total_value);
-    if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
-    logit_gradients(x, dot, scaled ? scale : nullptr, s, count);
-    if (d_bias) heads.scatter(d_bias, x, rows.edge, first, end, H);
-    for (int64_t k = 0; k < count; k += L) store<L>(x + k, load<L>(x + k) * factor);
-    if (d_place && count) memcpy(d_place + first * H, x, sizeof(A) * count);
-    if (d_key) loops.add(layout, query, rows.other, first, end, edges, x, total_key);
+    if (d_value) {
+      if (u + 2 < rows.rows) prefetch_row(key[u + 2], key.row);
+      unpack<T, W>(layout, key[u], own_key);
+      logit_rows<T, W>(layout, loops, query, rows, first, end, own_key, bias, factor, x);
+      leave_out(d.scale, rows.edge + first, n, H, x);
+      recall_info(info, rows.other, first, n, edges, H, top, weight);
+      if (scaled) heads.scale(d.scale, rows.edge + first, n, H, scale, nullptr);
+      alphas(x, top, weight, scaled ? scale : nullptr, weight, count);
+      value_loops.add(value_layout, d_out, rows.other, first, end, edges, weight, total_value);
+    }
+    if (d_key) {
+      d_logit.get_out(heads, x, first, end, edges, H);
+      for (int64_t k = 0; k < count; ++k) x[k] *= factor;
+      loops.add(layout, query, rows.other, first, end, edges, x, total_key);
+    }
     if (segment < 0) finish(u, total_key, total_value);
   });
   for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
     A* total = part.as<A>(from * size_part);
     for (int64_t k = from + 1; k < to; ++k) add(total, part.as<A>(k * size_part), size_part);
     finish(u, total, total + size_key);
-  });
-  if (d.d_query == nullptr) return;
-  const Rows& in = d.graph.in;
-  const A* d_logit = d_bias ? d_bias : d_place;
-  const A remaining = d_bias ? factor : A(1);
-  const int32_t* index = d_bias ? in.edge : d.graph.place;
-  T* d_query = static_cast<T*>(d.d_query);
-  const int64_t in_parts = segments(in);
-  const Buffer in_part(in_parts * size_key * static_cast<int64_t>(sizeof(A)));
-  for_rows(in, d.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
-    A* x = scratch.as<A>(size * thread);
-    A* total = segment < 0 ? x + size_x : in_part.as<A>(segment * size_key);
-    zero(total, layout.lanes());
-    heads.gather(x, d_logit, index, first, end, edges, H);
-    if (remaining != A(1))
-      for (int64_t k = 0; k < (end - first) * H; ++k) x[k] *= remaining;
-    loops.add(layout, key, in.other, first, end, edges, x, total);
-    if (segment < 0) pack<T, W>(layout, total, nullptr, d_query + v * query.row);
-  });
-  for_long_rows(in, [&](int64_t v, int64_t from, int64_t to) {
-    A* total = in_part.as<A>(from * size_key);
-    for (int64_t k = from + 1; k < to; ++k) add(total, in_part.as<A>(k * size_key), layout.lanes());
-    pack<T, W>(layout, total, nullptr, d_query + v * query.row);
   });
 }
 

@@ -203,29 +203,6 @@ void dot_rows_fixed(const Layout<W>& layout, const Matrix<T>& matrix, const int3
     for (int k = 0; k < H * C; ++k) store<W>(total + k * W, sum[k]);
 }
 
-// s[h] = a[h] . b[h] for two rows of storage.
-template <class T, int W> void products(const Layout<W>& layout, const T* a, const T* b, Sum<T>* s) {
-  using A = Sum<T>;
-  const Counted<A, W> counted(layout);
-  for (int h = 0; h < layout.heads; ++h, a += layout.width, b += layout.width) {
-    Vec<A, W> sum{};
-    int c = 0;
-    for (; c + 1 < layout.chunks; ++c) sum += load<W>(a + c * W) * load<W>(b + c * W);
-    s[h] = sum_lanes<A, W>(sum + counted(load<W>(a + layout.at(c)) * load<W>(b + layout.at(c))));
-  }
-}
-
-template <class T, int W, int H, int C> void products_fixed(const Layout<W>& layout, const T* a, const T* b, Sum<T>* s) {
-  if (layout.repeated()) return products<T, W>(layout, a, b, s);
-  Vec<Sum<T>, W> product[H];
-  for (int h = 0; h < H; ++h)
-    for (int c = 0; c < C; ++c) {
-      const Vec<Sum<T>, W> here = load<W>(a + (h * C + c) * W) * load<W>(b + (h * C + c) * W);
-      product[h] = c == 0 ? here : product[h] + here;
-    }
-  sum_lanes_of<Sum<T>, W, H>(product, s);
-}
-
 // The loops for one layout.
 template <class T, int W> struct RowLoops {
   using A = Sum<T>;
@@ -235,7 +212,6 @@ template <class T, int W> struct RowLoops {
   Add* add = &add_rows<T, W>;
   Dot* dot = &dot_rows<T, W, false>;
   Dot* dot_add = &dot_rows<T, W, true>;
-  void (*products)(const Layout<W>&, const T*, const T*, A*) = &HGAT_ISA::products<T, W>;
 
   explicit RowLoops(const Layout<W>& layout) {
     with_fixed<W>(layout, [&](auto heads, auto chunks) {
@@ -244,7 +220,6 @@ template <class T, int W> struct RowLoops {
       if constexpr (H * C > 8) return;  // products and sums together do not fit into the registers
       dot = &dot_rows_fixed<T, W, H, C, false>;
       dot_add = &dot_rows_fixed<T, W, H, C, true>;
-      products = &products_fixed<T, W, H, C>;
     });
   }
 };

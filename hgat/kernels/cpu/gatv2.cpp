@@ -227,8 +227,13 @@ template <class T, int W> void forward(const Gatv2& g) {
                });
 }
 
-// By source: alpha again, then d_feat_src = sum_v alpha' d_out_v + attn * sum_v g_uv; by destination: d_feat_dst =
-// attn * sum_u g_uv and d_attn, where g_uv = d_logit_uv * (1 or slope).
+// By destination, for each edge: alpha again from a row of feat_src, d_out_v . feat_src_u from the same row, so that s_v
+// and the gradient of the logit are known before the next row, and with it
+//
+//     d_feat_dst_v = attn * sum_u g_uv,  d_attn = sum_uv d_logit_uv leaky_relu(z_uv),   g_uv = d_logit_uv * (1 or slope)
+//
+// By source: alpha once more, from rows of feat_dst, and d_feat_src_u = sum_v alpha'_uv d_out_v + attn * sum_v g_uv. A
+// destination with more than kSegment edges is gone through twice, since s_v needs all of its segments.
 template <class T, int W> void backward(const Gatv2& g) {
   using A = Sum<T>;
   const int H = g.heads;
@@ -237,108 +242,153 @@ template <class T, int W> void backward(const Gatv2& g) {
   const Matrix<T> src(g.feat_src, H, g.width), dst(g.feat_dst, H, g.width), d_out(g.d_out, H, g.width);
   const A slope = static_cast<A>(g.slope);
   const ByHeads<A> heads = by_heads<A>(H);
-  auto* const recall_info = recall_by_heads<A>(H);
   const bool scaled = changes(g.scale);
   const int64_t edges = g.graph.edges, lanes = layout.lanes();
   const A* given = static_cast<const A*>(g.d_logits);
+  const A* tops = static_cast<const A*>(g.top);
+  const A* inverses = static_cast<const A*>(g.inverse);
+  A* d_weight = static_cast<A*>(g.d_weight);
+  T* d_src = static_cast<T*>(g.d_feat_src);
+  T* d_dst = static_cast<T*>(g.d_feat_dst);
+  T* d_edge = static_cast<T*>(g.d_feat_edge);
   const Buffer attn_memory(padded<A>(lanes) * static_cast<int64_t>(sizeof(A)));
   A* attn = attn_memory.as<A>();
   unpack<A, W>(layout, static_cast<const A*>(g.attn), attn);
-
   const HiddenLoops<T, W> hidden_loops(layout, g.feat_edge);
-  const Destinations<A> info(given ? 0 : g.graph.in.rows, H, false, g.threads);
-  if (!given) fill<T, W>(info, g.graph.in.rows, g.threads, layout, loops, nullptr, g.top, g.inverse, g.out, d_out);
-  const bool by_destination = g.d_feat_dst || g.d_attn;
-  const Buffer d_memory(given || !by_destination ? 0 : edges * H * static_cast<int64_t>(sizeof(A)), g.threads);
-  A* d_place = d_memory.as<A>();
-  A* d_weight = static_cast<A*>(g.d_weight);
-  T* d_src = static_cast<T*>(g.d_feat_src);
-  T* d_edge = static_cast<T*>(g.d_feat_edge);
 
-  const int64_t size_x = padded<A>(kSegment * H), size_total = padded<A>(lanes);
-  const int64_t size = 6 * size_x + 3 * size_total;
+  const int64_t size_x = padded<A>(kSegment * H), size_total = padded<A>(lanes), size_h = padded<A>(H);
+  const int64_t size = 6 * size_x + 3 * size_total + size_h;
   const Buffer scratch(size * g.threads * static_cast<int64_t>(sizeof(A)));
+  const EdgeStore<A> d_logit(g.graph, H, nullptr, !given, g.threads);
+
   {
-    const Rows& rows = g.graph.out;
+    const Rows& rows = g.graph.in;
     const EdgeRows<T> on_edge{static_cast<const T*>(g.feat_edge), rows.edge, src.row};
     const int64_t parts = segments(rows);
-    const Buffer part(parts * 2 * size_total * static_cast<int64_t>(sizeof(A)));
-    auto finish = [&](int64_t u, A* total, const A* d_hidden) {
-      for (int64_t l = 0; l < lanes; ++l) total[l] += attn[l] * d_hidden[l];
-      if (d_src) pack<T, W>(layout, total, nullptr, d_src + u * src.row);
+    const Buffer part(parts * (size_total + size_h) * static_cast<int64_t>(sizeof(A)));
+    A* const part_s = part.as<A>(parts * size_total);
+    const Buffer attn_part(g.d_attn ? items(rows) * size_total * static_cast<int64_t>(sizeof(A)) : 0);
+    if (g.d_attn) zero(attn_part.as<A>(), items(rows) * size_total);
+    const bool along = d_dst || g.d_attn;
+    auto finish = [&](int64_t v, A* total) {
+      for (int64_t l = 0; l < lanes; ++l) total[l] *= attn[l];
+      if (d_dst) pack<T, W>(layout, total, nullptr, d_dst + v * src.row);
     };
-    for_rows(rows, g.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+    // The whole of a short row; of a segment only what s_v needs, or, once that is known, the rest.
+    auto pass = [&](bool rest, int64_t v, int64_t first, int64_t end, int64_t segment, int64_t item, int thread) {
       A* x = scratch.as<A>(size * thread);
       A* weight = x + size_x;
       A* factor = weight + size_x;
       A* dropped = factor + size_x;
       A* dot = dropped + size_x;
-      A* s = dot + size_x;
-      A* own = s + size_x;
-      A* total = segment < 0 ? own + size_total : part.as<A>(segment * 2 * size_total);
-      A* d_hidden = total + size_total;
+      A* top = dot + size_x;
+      A* own = top + size_x;
+      A* own_out = own + size_total;
+      A* total = segment < 0 ? own_out + size_total : part.as<A>(segment * size_total);
+      A* s = segment < 0 ? own_out + 2 * size_total : part_s + segment * size_h;
       const int64_t n = end - first, count = n * H;
-      zero(total, lanes);
-      zero(d_hidden, lanes);
-      if (u + 2 < rows.rows) prefetch_row(src[u + 2], src.row);
-      unpack<T, W>(layout, src[u], own);
-      const Hidden<T, W> of{layout, dst, on_edge, rows.other, first, end, edges, own, attn, slope};
+      if (v + 2 < rows.rows) prefetch_row(dst[v + 2], dst.row);
+      unpack<T, W>(layout, dst[v], own);
+      const Hidden<T, W> of{layout, src, on_edge, rows.other, first, end, edges, own, attn, slope};
       if (given) {
         heads.gather(x, given, rows.edge, first, end, edges, H);
       } else {
+        if (!rest && v + 2 < rows.rows) prefetch_row(d_out[v + 2], d_out.row);
         hidden_loops.logit(of, x);
-        recall_info(info, rows.other, first, n, edges, H, x, weight, s);
-        if (scaled) heads.scale(g.scale, rows.edge + first, n, H, factor, d_weight ? dropped : nullptr);
-        alphas(x, weight, scaled ? factor : nullptr, weight, count);
-        loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
-        if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
-        logit_gradients(x, dot, scaled ? factor : nullptr, s, count);
-        if (d_place && count) memcpy(d_place + first * H, x, sizeof(A) * count);
+        leave_out(g.scale, rows.edge + first, n, H, x);
+        repeat(tops + v * H, n, H, top);
+        repeat(inverses + v * H, n, H, weight);
+        if (!rest && scaled) heads.scale(g.scale, rows.edge + first, n, H, factor, d_weight ? dropped : nullptr);
+        alphas(x, top, weight, !rest && scaled ? factor : nullptr, weight, count);
+        if (!rest) {
+          unpack<T, W>(layout, d_out[v], own_out);
+          loops.dot(layout, src, rows.other, first, end, edges, own_out, dot, nullptr, nullptr);
+          if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
+          products(dot, weight, count);
+          heads.sum(dot, n, H, s);
+          if (segment >= 0) return heads.scatter(d_logit.data, dot, d_logit.in, first, end, H);
+        } else {
+          heads.gather(dot, d_logit.data, d_logit.in, first, end, edges, H);
+        }
+        repeat(s, n, H, top);
+        logit_gradients(x, dot, top, count);
+        heads.scatter(d_logit.data, x, d_logit.in, first, end, H);
       }
-      hidden_loops.slope(of, x, d_hidden, nullptr, d_edge);
-      if (segment < 0) finish(u, total, d_hidden);
+      if (!along) return;
+      zero(total, lanes);
+      if (g.d_attn) hidden_loops.slope_attn(of, x, total, attn_part.as<A>(item * size_total), nullptr);
+      else hidden_loops.slope(of, x, total, nullptr, nullptr);
+      if (segment < 0) finish(v, total);
+    };
+    for_rows(rows, g.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t item, int thread) {
+      pass(given != nullptr, v, first, end, segment, item, thread);
     });
-    for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
-      for (int64_t k = from + 1; k < to; ++k)
-        add(part.as<A>(from * 2 * size_total), part.as<A>(k * 2 * size_total), 2 * size_total);
-      finish(u, part.as<A>(from * 2 * size_total), part.as<A>(from * 2 * size_total + size_total));
-    });
+    if (parts && !given) {
+      share_sums(rows, part_s, size_h, H, [](int64_t, const A*) {});
+      for_rows(rows, g.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t item, int thread) {
+        if (segment >= 0) pass(true, v, first, end, segment, item, thread);
+      });
+    }
+    if (along)
+      for_long_rows(rows, [&](int64_t v, int64_t from, int64_t to) {
+        for (int64_t k = from + 1; k < to; ++k) add(part.as<A>(from * size_total), part.as<A>(k * size_total), lanes);
+        finish(v, part.as<A>(from * size_total));
+      });
+    if (g.d_attn) {
+      A* total = scratch.as<A>();
+      zero(total, lanes);
+      for (int64_t k = 0; k < items(rows); ++k) add(total, attn_part.as<A>(k * size_total), lanes);
+      pack<A, W>(layout, total, nullptr, static_cast<A*>(g.d_attn));
+    }
   }
-  if (!by_destination) return;
-  const Rows& rows = g.graph.in;
+  if (!d_src && !d_edge) return;
+
+  const Rows& rows = g.graph.out;
   const EdgeRows<T> on_edge{static_cast<const T*>(g.feat_edge), rows.edge, src.row};
-  const A* d_logit = given ? given : d_place;
-  const int32_t* index = given ? rows.edge : g.graph.place;
+  auto* const recall_info = recall_by_heads<A>(H);
+  const Destinations<A> info(given ? 0 : g.graph.in.rows, H, 2, g.threads);
+  if (!given) info.fill(g.graph.in.rows, g.threads, g.top, g.inverse);
   const int64_t parts = segments(rows);
-  const Buffer part(parts * size_total * static_cast<int64_t>(sizeof(A)));
-  const Buffer attn_part(items(rows) * size_total * static_cast<int64_t>(sizeof(A)));
-  zero(attn_part.as<A>(), items(rows) * size_total);
-  T* d_dst = static_cast<T*>(g.d_feat_dst);
-  auto finish = [&](int64_t v, A* total) {
-    for (int64_t l = 0; l < lanes; ++l) total[l] *= attn[l];
-    if (d_dst) pack<T, W>(layout, total, nullptr, d_dst + v * src.row);
+  const Buffer part(parts * 2 * size_total * static_cast<int64_t>(sizeof(A)));
+  auto finish = [&](int64_t u, A* total, const A* d_hidden) {
+    for (int64_t l = 0; l < lanes; ++l) total[l] += attn[l] * d_hidden[l];
+    if (d_src) pack<T, W>(layout, total, nullptr, d_src + u * src.row);
   };
-  for_rows(rows, g.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t item, int thread) {
+  for_rows(rows, g.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
     A* x = scratch.as<A>(size * thread);
-    A* own = x + 6 * size_x;
-    A* total = segment < 0 ? own + size_total : part.as<A>(segment * size_total);
+    A* weight = x + size_x;
+    A* factor = weight + size_x;
+    A* top = factor + size_x;
+    A* own = top + 3 * size_x;
+    A* total = segment < 0 ? own + size_total : part.as<A>(segment * 2 * size_total);
+    A* d_hidden = total + size_total;
+    const int64_t n = end - first, count = n * H;
     zero(total, lanes);
-    if (v + 2 < rows.rows) prefetch_row(dst[v + 2], dst.row);
-    unpack<T, W>(layout, dst[v], own);
-    heads.gather(x, d_logit, index, first, end, edges, H);
-    hidden_loops.slope_attn({layout, src, on_edge, rows.other, first, end, edges, own, attn, slope}, x, total,
-                            attn_part.as<A>(item * size_total), nullptr);
-    if (segment < 0) finish(v, total);
+    zero(d_hidden, lanes);
+    if (u + 2 < rows.rows) prefetch_row(src[u + 2], src.row);
+    unpack<T, W>(layout, src[u], own);
+    const Hidden<T, W> of{layout, dst, on_edge, rows.other, first, end, edges, own, attn, slope};
+    if (given) {
+      heads.gather(x, given, rows.edge, first, end, edges, H);
+    } else {
+      if (d_src) {
+        hidden_loops.logit(of, x);
+        leave_out(g.scale, rows.edge + first, n, H, x);
+        recall_info(info, rows.other, first, n, edges, H, top, weight);
+        if (scaled) heads.scale(g.scale, rows.edge + first, n, H, factor, nullptr);
+        alphas(x, top, weight, scaled ? factor : nullptr, weight, count);
+        loops.add(layout, d_out, rows.other, first, end, edges, weight, total);
+      }
+      d_logit.get_out(heads, x, first, end, edges, H);
+    }
+    hidden_loops.slope(of, x, d_hidden, nullptr, d_edge);
+    if (segment < 0) finish(u, total, d_hidden);
   });
-  for_long_rows(rows, [&](int64_t v, int64_t from, int64_t to) {
-    for (int64_t k = from + 1; k < to; ++k) add(part.as<A>(from * size_total), part.as<A>(k * size_total), size_total);
-    finish(v, part.as<A>(from * size_total));
+  for_long_rows(rows, [&](int64_t u, int64_t from, int64_t to) {
+    for (int64_t k = from + 1; k < to; ++k)
+      add(part.as<A>(from * 2 * size_total), part.as<A>(k * 2 * size_total), 2 * size_total);
+    finish(u, part.as<A>(from * 2 * size_total), part.as<A>(from * 2 * size_total + size_total));
   });
-  if (g.d_attn == nullptr) return;
-  A* total = scratch.as<A>();
-  zero(total, lanes);
-  for (int64_t k = 0; k < items(rows); ++k) add(total, attn_part.as<A>(k * size_total), lanes);
-  pack<A, W>(layout, total, nullptr, static_cast<A*>(g.d_attn));
 }
 
 }  // namespace

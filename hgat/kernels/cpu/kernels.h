@@ -38,8 +38,10 @@ struct Graph {
   int64_t edges;
 };
 
-// What happens to alpha between the softmax and the sum.
+// Which edges take part in the softmax, and what happens to alpha between the softmax and the sum.
 struct AlphaScale {
+  const uint8_t* keep;  // [E, 1] or [E, H]: 0 where the edge is left out; or null
+  int keep_heads;
   const void* weight;  // [E, 1] or [E, H] in the type of the sums, or null
   int weight_heads;
   bool drops;
@@ -58,7 +60,7 @@ struct Additive {
   double slope;
   const void *value, *score_src, *score_dst, *score_edge;
   void *out, *alpha, *logits, *top, *inverse;  // logits: before the leaky ReLU, asked for alone
-  // backward only
+  // Backward only. It reads top and inverse, and never out: that memory is the caller's to write to.
   const void* d_out;
   void *d_value, *d_score_src, *d_score_dst, *d_score_edge, *d_weight;
 };

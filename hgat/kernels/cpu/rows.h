@@ -189,6 +189,19 @@ inline void scatter_heads(A* to, const A* from, const int32_t* index, int64_t fi
   for (int64_t p = first; p < end; ++p, from += H) copy_heads<A, HT>(to + static_cast<int64_t>(index[p]) * H, from, H);
 }
 
+// sum[h] = sum over i < n of x[i, h]
+template <class A, int HT> inline void sum_heads(const A* x, int64_t n, int heads, A* sum) {
+  if constexpr (HT > 0) {
+    Vec<A, HT> total{};
+    for (int64_t i = 0; i < n; ++i) total += load<HT>(x + i * HT);
+    store<HT>(sum, total);
+  } else {
+    for (int h = 0; h < heads; ++h) sum[h] = 0;
+    for (int64_t i = 0; i < n; ++i)
+      for (int h = 0; h < heads; ++h) sum[h] += x[i * heads + h];
+  }
+}
+
 template <class A> inline void zero(A* x, int64_t n) {
   if (n > 0) memset(static_cast<void*>(x), 0, static_cast<size_t>(n) * sizeof(A));
 }

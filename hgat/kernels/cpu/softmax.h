@@ -9,7 +9,12 @@
 
 HGAT_OPEN
 
-// x[i, h] becomes exp(x[i, h] - top[h]); top[h] = max over i; total[h] = sum over i. n >= 1.
+// What is subtracted before the exponential: the highest logit, or zero in a row that is all minus infinity, whose
+// exponentials are then zero, as a row without edges has none.
+template <class A> inline A shift(A top) { return top == -__builtin_inf() ? A(0) : top; }
+
+// x[i, h] becomes exp(x[i, h] - top[h]); top[h] = max over i; total[h] = sum over i, zero if every x[i, h] is minus
+// infinity. n >= 1.
 //
 // Where H divides the lanes of a vector, lane l belongs to head l mod H throughout, whatever the number of edges, and
 // the padding behind the row is minus infinity: it raises no maximum and adds nothing.
@@ -23,14 +28,15 @@ template <class A, int HT> inline void softmax(A* x, int64_t n, int heads, A* to
     V highest = load<L>(x);
     for (int64_t i = L; i < full; i += L) highest = greater<A, L>(load<L>(x + i), highest);
     for (int step = L / 2; step >= HT; step /= 2) highest = greater<A, L>(rotate<A, L>(highest, step), highest);
+    const V low = V{} - static_cast<A>(__builtin_inf());
+    const V taken = highest == low ? V{} : highest;
     V sum = V{};
     for (int64_t i = 0; i < full; i += L) {
-      const V e = exp_negative<L>(load<L>(x + i) - highest);
+      const V e = exp_negative<L>(load<L>(x + i) - taken);
       store<L>(x + i, e);
       sum += e;
     }
     for (int step = L / 2; step >= HT; step /= 2) sum += rotate<A, L>(sum, step);
-    // A row that is all minus infinity has NaN in the padding too.
     for (int h = 0; h < HT; ++h) {
       top[h] = highest[h];
       total[h] = sum[h];
@@ -40,11 +46,22 @@ template <class A, int HT> inline void softmax(A* x, int64_t n, int heads, A* to
     for (int64_t i = 1; i < n; ++i)
       for (int h = 0; h < heads; ++h) top[h] = x[i * heads + h] > top[h] ? x[i * heads + h] : top[h];
     for (int64_t i = 0; i < n; ++i)
-      for (int h = 0; h < heads; ++h) x[i * heads + h] -= top[h];
+      for (int h = 0; h < heads; ++h) x[i * heads + h] -= shift(top[h]);
     exp_all(x, n * heads);
     for (int h = 0; h < heads; ++h) total[h] = 0;
     for (int64_t i = 0; i < n; ++i)
       for (int h = 0; h < heads; ++h) total[h] += x[i * heads + h];
+  }
+}
+
+// x[i, h] = minus infinity where the edge at position first + i is left out.
+template <class A> inline void leave_out(const AlphaScale& s, const int32_t* edge, int64_t n, int heads, A* x) {
+  if (s.keep == nullptr) return;
+  const A out = -static_cast<A>(__builtin_inf());
+  for (int64_t i = 0; i < n; ++i) {
+    const uint8_t* keep = s.keep + static_cast<int64_t>(edge[i]) * s.keep_heads;
+    for (int h = 0; h < heads; ++h)
+      if (!keep[s.keep_heads == 1 ? 0 : h]) x[i * heads + h] = out;
   }
 }
 

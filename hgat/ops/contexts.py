@@ -1,0 +1,96 @@
+"""Settings that a with-block makes, and that hold wherever PyTorch runs the block's forward again.
+
+Activation checkpointing (torch.utils.checkpoint, and what is built on it) runs a function once more in backward, long
+after the block has ended and perhaps in another thread. The settings of its first run are made again there: otherwise a
+uniform control would be recomputed with learned attention, or another backend would save other tensors.
+"""
+
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+
+import torch.utils.checkpoint
+
+__all__ = ["Setting"]
+
+# How torch.utils.checkpoint hands on the function that it will run again, with and without reentrant autograd.
+_REENTRANT, _PLAIN = "CheckpointFunction", "_checkpoint_without_reentrant_generator"
+_lock = threading.Lock()
+_open_blocks = 0
+_originals = {}
+
+
+class Setting:
+    """One value per thread and task, changed inside `with setting.to(value)`."""
+
+    every = []
+
+    def __init__(self, name, default):
+        self._variable = ContextVar(name, default=default)
+        self.default = default
+        Setting.every.append(self)
+
+    def get(self):
+        return self._variable.get()
+
+    @contextmanager
+    def to(self, value):
+        token = self._variable.set(value)
+        _remember()
+        try:
+            yield
+        finally:
+            _forget()
+            self._variable.reset(token)
+
+
+def _held(function):
+    """`function`, run under the settings of this moment; itself where all have their defaults."""
+    values = [(setting._variable, setting.get()) for setting in Setting.every if setting.get() != setting.default]
+    if not values:
+        return function
+
+    def again(*args, **kwargs):
+        tokens = [(variable, variable.set(value)) for variable, value in values]
+        try:
+            return function(*args, **kwargs)
+        finally:
+            for variable, token in reversed(tokens):
+                variable.reset(token)
+
+    return again
+
+
+def _remember():
+    """While a block is open, checkpointing takes functions with their settings; other threads see no difference."""
+    global _open_blocks
+    with _lock:
+        _open_blocks += 1
+        if _open_blocks > 1:
+            return
+        module = torch.utils.checkpoint
+        reentrant, plain = getattr(module, _REENTRANT), getattr(module, _PLAIN)
+        _originals.update({_REENTRANT: reentrant, _PLAIN: plain})
+
+        class CheckpointFunction(reentrant):
+            @staticmethod
+            def apply(function, *args):
+                return reentrant.apply(_held(function), *args)
+
+        @wraps(plain)
+        def without_reentrant(function, *args, **kwargs):
+            return plain(_held(function), *args, **kwargs)
+
+        setattr(module, _REENTRANT, CheckpointFunction)
+        setattr(module, _PLAIN, without_reentrant)
+
+
+def _forget():
+    global _open_blocks
+    with _lock:
+        _open_blocks -= 1
+        if _open_blocks == 0:
+            for name, original in _originals.items():
+                setattr(torch.utils.checkpoint, name, original)
+            _originals.clear()
