@@ -40,7 +40,14 @@ UNREAD = {
 }  # fmt: skip
 
 
-NO_MODEL = object()
+class _NoModel:
+    """What stands for a model that was not given: None may be a mistake."""
+
+    def __repr__(self):
+        return "no model"
+
+
+NO_MODEL = _NoModel()
 
 
 @dataclass(frozen=True)
