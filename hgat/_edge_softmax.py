@@ -32,12 +32,11 @@ def give_back():
 def _exchange(old, new):
     """Replace the object `old` in the namespaces of all modules but hgat's, whose reference backend calls DGL's."""
     names = []
-    for module in sorted(sys.modules):
-        # Not getattr, which a module that loads its parts late would answer by loading them.
-        namespace = vars(sys.modules[module]) if isinstance(sys.modules[module], ModuleType) else {}
-        if module.partition(".")[0] == "hgat":
+    for place, module in sorted(sys.modules.copy().items(), key=lambda pair: pair[0]):
+        if place.partition(".")[0] == "hgat" or not isinstance(module, ModuleType):
             continue
-        for name in [name for name, value in list(namespace.items()) if value is old]:
+        namespace = vars(module)  # not getattr, which a module that loads its parts late answers by loading them
+        for name in [name for name, value in namespace.copy().items() if value is old]:
             namespace[name] = new
-            names.append(f"{module}.{name}")
+            names.append(f"{place}.{name}")
     return names
