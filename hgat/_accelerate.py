@@ -8,7 +8,7 @@ from dgl.nn.pytorch import glob
 from dgl.nn.pytorch.utils import Identity
 from torch.nn.utils import parametrize
 
-from hgat import nn
+from hgat import _edge_softmax, nn
 from hgat.errors import HgatError
 from hgat.nn.common import projections
 
@@ -59,6 +59,16 @@ UNREAD = {
 }  # fmt: skip
 
 
+class _NoModel:
+    """What stands for a model that was not given: None may be a mistake."""
+
+    def __repr__(self):
+        return "no model"
+
+
+NO_MODEL = _NoModel()
+
+
 @dataclass(frozen=True)
 class Acceleration:
     """What `accelerate` did, by the names of `model.named_modules()`; the model itself has the name "".
@@ -83,7 +93,23 @@ class Acceleration:
         return "\n".join(lines)
 
 
-def accelerate(model):
+class Functions(Acceleration):
+    """What `accelerate()` without a model did; replaced: {module and name: hgat's function}, kept is empty."""
+
+    def __str__(self):
+        places = "\n".join(f"  {name}  hgat.ops.{function.__name__}" for name, function in self.replaced.items())
+        return f"replaced:\n{places}" if places else "no function of DGL's left to replace"
+
+    def undo(self):
+        """Give DGL's functions back, everywhere; gives the names of the places."""
+        return _edge_softmax.give_back()
+
+
+def _accelerate_functions():
+    return Functions(dict.fromkeys(_edge_softmax.replace(), _edge_softmax.edge_softmax), {})
+
+
+def accelerate(model=NO_MODEL):
     """Turn DGL's attention layers in `model` into hgat's, in place: same parameters, same results.
 
     Every dgl.nn.GATConv, GATv2Conv, EdgeGATConv, DotGatConv, HGTConv, EGATConv and AGNNConv in the module tree becomes
@@ -99,10 +125,19 @@ def accelerate(model):
     more than a constructor, and DGL's attention that is not over in-edges (BiasedMHA, GlobalAttentionPooling, ...).
     Raises HgatError for anything but a module.
 
+    Without a model: for programs that write their attention on DGL's `edge_softmax`, which then runs on hgat's
+    operators, with the same arguments and results. It is replaced in every loaded module that has it under any name,
+    so in dgl.ops, dgl.nn.functional, DGL's own layers, and where a program said `from dgl.nn.functional import
+    edge_softmax` before; modules that are loaded later import it from there. Not reached is what a closure, a default
+    argument, a functools.partial or an attribute of an object holds. Nothing falls back to DGL's function: what hgat's
+    fast backends do not serve, its `dgl` backend does. The result's `undo()` gives DGL's back.
+
     Differs after the change as the layers' docstrings say: dropout on attention drops other edges for the same seed,
     attention is returned before dropout, and DotGatConv with a pair of inputs on a relation from a node type to itself
     (as dgl.nn.HeteroGraphConv calls it) keeps the two ends apart, where DGL 2.1 takes the destinations for both.
     """
+    if model is NO_MODEL:
+        return _accelerate_functions()
     if not isinstance(model, torch.nn.Module):
         raise HgatError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     names, others = {}, {}

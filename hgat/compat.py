@@ -6,6 +6,8 @@ are imported and not before:
 - `dgl.graphbolt` becomes a stub where DGL has no GraphBolt library for the installed torch, or where a
   package that GraphBolt needs cannot be imported; otherwise DGL's own is left alone. `dgl.sparse` is left
   alone or refused with one sentence, by the same rule.
+- `dgl.backend` takes PyTorch without a word and without writing a file where no backend was ever chosen.
+- Places of DGL that NumPy, NetworkX or PyTorch have left behind are mended: `_MENDS` lists them.
 - `ogb.version` is run without its thread that asks PyPI for a newer version.
 - OGB's loaders read their files, which hold NumPy's arrays, with an unpickler of hgat's own (hgat.unpickle) and not
   with torch's, which refuses them. torch itself stays as it is, its list of safe types too.
@@ -54,7 +56,10 @@ def install():
         others = [finder for finder in sys.meta_path if not hasattr(finder, "hgat_compat")]
         sys.meta_path[:] = [_Finder(), *others]
         _forget_ogb_without_dgl()
-        # OGB modules that were imported before this call did not pass through the finder.
+        # Modules that were imported before this call did not pass through the finder.
+        for name, mend in _MENDS.items():
+            if sys.modules.get(name) is not None:
+                mend(sys.modules[name])
         for name in _OGB_READERS:
             if sys.modules.get(name) is not None:
                 _read_safely(sys.modules[name])
@@ -97,6 +102,10 @@ class _Finder:
             if reason is not None:
                 raise ImportError(reason, name=fullname)
             return None
+        if fullname == "dgl.backend":
+            return self._wrap(fullname, path, target, run=_run_with_pytorch)
+        if fullname in _MENDS:
+            return self._wrap(fullname, path, target, after=_MENDS[fullname])
         if fullname == "ogb.version":
             return self._wrap(fullname, path, target, run=_run_without_version_check)
         if fullname in _OGB_READERS:
@@ -277,6 +286,101 @@ def _forget(prefix):
     for name in list(sys.modules):
         if name.startswith(prefix):
             sys.modules.pop(name, None)
+
+
+def _run_with_pytorch(loader, module):
+    """Run `dgl/backend` with PyTorch chosen where nothing was: DGL would say so and write it to a file.
+
+    A choice that DGL does not know stays DGL's to report.
+    """
+    import os
+
+    def chosen():
+        folder = os.environ.get("DGLDEFAULTDIR", os.path.join(os.path.expanduser("~"), ".dgl"))
+        return "DGLBACKEND" in os.environ or os.path.exists(os.path.join(folder, "config.json"))
+
+    if chosen():
+        loader.exec_module(module)
+    else:
+        os.environ["DGLBACKEND"] = "pytorch"
+        try:
+            loader.exec_module(module)
+        finally:
+            os.environ.pop("DGLBACKEND", None)
+    ask = module.get_preferred_backend  # which DGL does again and again
+
+    def get_preferred_backend():
+        return ask() if chosen() else "pytorch"
+
+    module.get_preferred_backend = get_preferred_backend
+
+
+def _name_links(module):
+    """NetworkX 3.6 takes a JSON graph's edges from "edges", and 3.4 warns of it; PPI's files have them in "links"."""
+    import inspect
+    from types import ModuleType, SimpleNamespace
+
+    json_graph = module.json_graph
+    if not isinstance(json_graph, ModuleType):
+        return
+    if "edges" not in inspect.signature(json_graph.node_link_graph).parameters:
+        return
+
+    def node_link_graph(data):
+        return json_graph.node_link_graph(data, edges="links" if "links" in data else "edges")
+
+    module.json_graph = SimpleNamespace(**{**vars(json_graph), "node_link_graph": node_link_graph})
+
+
+def _scalar(value):
+    """An array of one number as that number: NumPy 2.4 turns arrays with dimensions into scalars no more."""
+    return value.item() if getattr(value, "size", None) == 1 else value
+
+
+def _int_of_arrays(module):
+    """SubgraphX asks for int(array of one)."""
+
+    def of(value):
+        return int(_scalar(value))
+
+    vars(module).setdefault("int", of)
+
+
+def _max_of_columns(module):
+    """TUDataset asks for int(max(column) + 1), and the rows of a column are arrays of one."""
+
+    def of(values):
+        return _scalar(max(values))
+
+    vars(module).setdefault("max", of)
+
+
+def _quiet_affinity(module):
+    """A DataLoader without workers advises in every epoch to call what it then refuses: its enable_cpu_affinity."""
+    advise = module.DataLoader.__iter__
+    if hasattr(advise, "hgat_compat"):
+        return
+
+    def __iter__(self):
+        if self.num_workers > 0 or self.cpu_affinity_enabled:
+            return advise(self)
+        self.cpu_affinity_enabled = True
+        try:
+            return advise(self)
+        finally:
+            self.cpu_affinity_enabled = False
+
+    __iter__.hgat_compat = True
+    module.DataLoader.__iter__ = __iter__
+
+
+# DGL's module -> what mends it; once is enough, and a second time changes nothing.
+_MENDS = {
+    "dgl.data.ppi": _name_links,
+    "dgl.data.tu": _max_of_columns,
+    "dgl.dataloading.dataloader": _quiet_affinity,
+    "dgl.nn.pytorch.explain.subgraphx": _int_of_arrays,
+}
 
 
 # ---- OGB ----

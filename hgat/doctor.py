@@ -141,6 +141,8 @@ def _dgl_parts(metis):
         reason = compat.unavailable(part)
         missing = "stub: " if part == "graphbolt" else "missing: "
         found.append(Fact(f"dgl.{part}", "native" if reason is None else missing + reason))
+    text = "DGL's own; `hgat.accelerate()` in a program that calls it gives it hgat's"
+    found.append(Fact("dgl edge_softmax", text))
     functions = dgl.list_global_func_names()
     cuda = any(name in functions for name in ("device_api.cuda", "device_api.gpu"))
     found.append(Fact("dgl CUDA", "yes" if cuda else "no: this build of DGL keeps its graphs on the CPU"))

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import pickle
 import pydoc
@@ -11,10 +12,12 @@ import re
 import subprocess
 import sys
 import types
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -288,6 +291,179 @@ def test_package_that_is_not_installed(libraries, torchdata, monkeypatch):
     monkeypatch.setattr(compat, "_GRAPHBOLT_NEEDS", ("absent_package",))
     monkeypatch.setitem(compat._PARTS, "graphbolt", ("GraphBolt", "graphbolt", ("torchdata.datapipes", "absent")))
     assert compat.unavailable("graphbolt") == "GraphBolt needs the package absent, which is not installed."
+
+
+# ---- what DGL says at its first import ----
+
+
+def first_import(home, **environment):
+    """Import hgat and DGL in a fresh process of a user without a past: (standard output, standard error)."""
+    code = "import os, hgat, dgl; print(dgl.backend.backend_name, 'DGLBACKEND' in os.environ)"
+    kept = {key: value for key, value in os.environ.items() if key not in ("DGLBACKEND", "DGLDEFAULTDIR")}
+    environment = {**kept, "HOME": str(home), "USERPROFILE": str(home), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=True
+    )
+    return done.stdout, done.stderr
+
+
+def test_first_import_says_nothing_and_writes_nothing(tmp_path):
+    assert first_import(tmp_path) == ("pytorch False\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_backend_that_was_chosen_stays_chosen(tmp_path):
+    (tmp_path / "config.json").write_text('{"backend": "pytorch"}')
+    assert first_import(tmp_path, DGLDEFAULTDIR=str(tmp_path)) == ("pytorch False\n", "")
+    assert first_import(tmp_path, DGLBACKEND="pytorch") == ("pytorch True\n", "")
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_backend_that_dgl_does_not_know_is_still_reported(where, tmp_path):
+    (tmp_path / "config.json").write_text('{"backend": "abacus"}')
+    chosen = {"DGLBACKEND": "abacus"} if where == "environment" else {}
+    out, errors = first_import(tmp_path, DGLDEFAULTDIR=str(tmp_path), **chosen)
+    assert "DGL backend not selected or invalid" in errors and out.startswith("Setting the default backend")
+
+
+# ---- what newer releases of DGL's dependencies no longer take ----
+
+
+def downloads(monkeypatch, dataset, write):
+    """Let a data set of DGL's find the files that `write(folder)` makes, instead of asking the network."""
+
+    def download(self):
+        Path(self.raw_path).mkdir(parents=True)
+        write(Path(self.raw_path))
+
+    monkeypatch.setattr(dataset, "download", download)
+
+
+@pytest.mark.parametrize("links", ["links", "edges"])  # NetworkX wrote the one before 3.6 and writes the other since
+@pytest.mark.parametrize("name", ["PPIDataset", "LegacyPPIDataset"])
+def test_ppi(name, links, tmp_path, monkeypatch):
+    nodes, dataset = 24 * 3, getattr(dgl.data, name)
+
+    def write(folder):
+        ring = [{"source": k, "target": k // 3 * 3 + (k + 1) % 3} for k in range(nodes)]
+        content = {"directed": True, "multigraph": False, "graph": {}, "nodes": [{"id": k} for k in range(nodes)]}
+        for mode in ("train", "valid", "test"):
+            (folder / f"{mode}_graph.json").write_text(json.dumps({**content, links: ring}))
+            np.save(folder / f"{mode}_labels.npy", np.ones((nodes, 121), bool))
+            np.save(folder / f"{mode}_feats.npy", np.arange(nodes * 50.0).reshape(nodes, 50))
+            np.save(folder / f"{mode}_graph_id.npy", 1 + np.arange(nodes) // 3)
+
+    downloads(monkeypatch, dataset, write)
+    for mode, count in {"train": 20, "valid": 2, "test": 2}.items():
+        for _ in ("from the files", "from DGL's cache"):
+            data = dataset(mode, raw_dir=str(tmp_path))
+            assert len(data) == count
+            graph = data[1] if name == "PPIDataset" else data[1][0]
+            src, dst = graph.edges()
+            assert sorted(zip(src.tolist(), dst.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 0)]
+
+
+@pytest.mark.parametrize("name", ["TUDataset", "LegacyTUDataset"])
+def test_tu(name, tmp_path, monkeypatch):
+    dataset = getattr(dgl.data, name)
+
+    def write(folder):
+        for part in (folder, folder / "TINY"):
+            part.mkdir(exist_ok=True)
+            for file, text in {
+                "A": "1, 2\n2, 1\n3, 4\n4, 3\n5, 3\n",
+                "graph_indicator": "1\n1\n2\n2\n2\n",
+                "graph_labels": "1\n2\n",
+                "node_labels": "1\n2\n1\n2\n1\n",
+            }.items():
+                (part / f"TINY_{file}.txt").write_text(text)
+
+    downloads(monkeypatch, dataset, write)
+    for options in [{}] if name == "TUDataset" else [{}, {"use_pandas": True}]:
+        data = dataset("TINY", raw_dir=str(tmp_path), force_reload=True, **options)
+        assert len(data) == 2 and data.num_labels == 2 and data.max_num_node == 3
+        assert [(graph.num_nodes(), graph.num_edges(), int(label)) for graph, label in data] == [(2, 2, 0), (3, 3, 1)]
+
+
+class SumOf(torch.nn.Module):
+    """Class 1 is the more likely the more features one node of the graph, or of its first type, has."""
+
+    def __init__(self, node):
+        super().__init__()
+        self.node = node
+
+    def forward(self, graph, feat):
+        at = feat["u"] if isinstance(feat, dict) else feat
+        score = at[self.node].sum()
+        return torch.stack([-score, score]).unsqueeze(0)
+
+
+def test_subgraphx_finds_the_node_that_decides():
+    torch.manual_seed(0), np.random.seed(0)
+    graph = dgl.to_bidirected(dgl.graph(([0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])))
+    explainer = dgl.nn.SubgraphX(SumOf(5), num_hops=1, num_rollouts=10, shapley_steps=20, node_min=2)
+    assert 5 in explainer.explain_graph(graph, torch.ones(7, 2), target_class=1).tolist()
+
+
+def test_heterosubgraphx_finds_the_node_that_decides():
+    torch.manual_seed(0), np.random.seed(0)
+    ring = [0, 1, 2, 3], [1, 2, 3, 0]
+    graph = dgl.heterograph({("u", "f", "u"): ring, ("u", "p", "g"): ring, ("g", "q", "u"): ring})
+    explainer = dgl.nn.HeteroSubgraphX(SumOf(2), num_hops=1, num_rollouts=10, shapley_steps=20, node_min=2)
+    feat = {"u": torch.ones(4, 2), "g": torch.ones(4, 2)}
+    assert 2 in explainer.explain_graph(graph, feat, target_class=1)["u"].tolist()
+
+
+def loader(**options):
+    sampler = dgl.dataloading.NeighborSampler([2])
+    return dgl.dataloading.DataLoader(dgl.rand_graph(7, 11), torch.arange(7), sampler, batch_size=4, **options)
+
+
+def test_a_loader_without_workers_is_not_told_to_pin_them():
+    batches = loader()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(batches)) == len(list(batches)) == 2
+    assert batches.cpu_affinity_enabled is False
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="DGL does not advise it here")
+def test_a_loader_with_workers_is_told_what_it_can_do():
+    with pytest.warns(UserWarning, match="CPU affinity opt is not enabled"):
+        iter(loader(num_workers=1))
+
+
+def test_mending_twice_changes_nothing():
+    """The start-up hook's copy of the file has been there before, or DGL was imported first."""
+    copy = load_copy()
+    assert set(copy._MENDS) <= set(sys.modules)
+    for name, mend in copy._MENDS.items():
+        before = dict(vars(sys.modules[name]))
+        mend(sys.modules[name])
+        assert dict(vars(sys.modules[name])) == before
+
+
+def test_modules_that_came_first_are_mended():
+    code = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if not hasattr(finder, "hgat_compat")]
+from importlib.machinery import SourceFileLoader
+import hgat
+names = list(hgat.compat._MENDS)
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "_Finder"]
+sys.modules["dgl.graphbolt"] = type(sys)("dgl.graphbolt")
+import dgl
+def mended():
+    found = [vars(sys.modules[name]) for name in names]
+    loader = sys.modules["dgl.dataloading.dataloader"].DataLoader
+    return [type(found[0]["json_graph"]).__name__, "max" in found[1], loader.__iter__.__module__, "int" in found[3]]
+print(mended())
+hgat.compat.install()
+print(mended())
+"""
+    before, after = run(code).splitlines()
+    assert before == "['module', False, 'dgl.dataloading.dataloader', False]"
+    assert after == "['SimpleNamespace', True, 'hgat.compat', True]"
 
 
 # ---- OGB ----

@@ -62,6 +62,7 @@ def test_report(report):
     assert lines["ogb"] == importlib.import_module("ogb").__version__
     assert lines["python"].endswith(sys.executable)
     assert lines["dgl METIS"] == "yes"
+    assert "`hgat.accelerate()`" in lines["dgl edge_softmax"]
     reason = compat.unavailable("graphbolt")
     assert lines["dgl.graphbolt"] == ("native" if reason is None else f"stub: {reason}")
     if reason is None:

@@ -4,8 +4,6 @@ import importlib.util
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,7 +29,6 @@ def test_han_finds_the_metapath_that_carries_the_label(capsys):
     assert "attention by meta-path" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
 def test_minibatch_rgat_beats_chance(capsys):
     assert _load("rgat_minibatch").main() > 0.65
     assert "chance" in capsys.readouterr().out

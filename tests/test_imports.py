@@ -1,8 +1,8 @@
 """Imports only go down: every file is parsed, for what it imports at its top, in a function or by name.
 
 The house has layers, from the bottom up: errors, settings, files, unpickle, compat and transforms; kernels; graph; ops;
-nn; models, data and _accelerate; train; explain; doctor and cli. A part may use what stands beside its name below and
-nothing else.
+nn and _edge_softmax; models, data and _accelerate; train; explain; doctor and cli. A part may use what stands beside
+its name below and nothing else.
 """
 
 import ast
@@ -31,13 +31,14 @@ MAY_USE = {
     "nn": GROUND | {"graph", "ops"},
     "models": GROUND | {"graph", "nn"},
     "data": GROUND | {"graph"},
-    "_accelerate": GROUND | {"nn"},
+    "_edge_softmax": GROUND | {"ops"},
+    "_accelerate": GROUND | {"nn", "_edge_softmax"},
     "train": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", ""},
     "explain": GROUND | {"graph", "ops", "nn", ""},
     "doctor": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "train", "explain", ""},
     "cli": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "train", "explain", "doctor", ""},
     # The package itself, `import hgat`: it stands on the library, and training and the programs stand on it.
-    "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "_accelerate"},
+    "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "_accelerate", "_edge_softmax"},
 }
 # Package -> the places that may import it.
 AT_HOME = {

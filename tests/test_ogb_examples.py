@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hgat import train
 from hgat.data import ogb
 from hgat.errors import DataError
 from hgat.train import runs
@@ -38,7 +39,6 @@ def test_every_script_is_tested():
     assert {name.split()[0] for name in PLANTED} == {path.stem for path in FOLDER.glob("*.py")}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
 @pytest.mark.parametrize("name", PLANTED)
 def test_attention_finds_what_was_planted_and_its_controls_do_not(name, tmp_path, capsys):
     options, least, distance = PLANTED[name]
@@ -56,6 +56,47 @@ def test_attention_finds_what_was_planted_and_its_controls_do_not(name, tmp_path
 def test_scripts_are_short_and_say_what_is_published(path):
     text = path.read_text()
     assert len(text.splitlines()) < 150 and "Published" in text.split('"""')[1]
+
+
+def test_no_script_overwrites_anothers_checkpoint(monkeypatch):
+    """The folders of every script, its layers and its controls, as they are without --out."""
+    found = []
+
+    class Read(Exception):
+        pass
+
+    def read(name, arguments):
+        found.append(arguments.out)
+        raise Read
+
+    monkeypatch.setattr(train, "load_ogb", read)
+    for path in sorted(FOLDER.glob("*.py")):
+        convs = {"arxiv": ("GATConv", "DotGatConv"), "products": ("GATv2Conv", "DotGatConv"), "mag": ("HGTConv",)}
+        for conv in [[], *(["--conv", conv] for conv in convs.get(path.stem, ()))]:
+            for control in ("none", "uniform", "mlp"):
+                for sample in ([], ["--sample"]):
+                    with pytest.raises(Read):
+                        main(path.stem, *conv, "--control", control, *sample)
+    assert len(found) == len(set(found)) == (9 + 2 + 2 + 1) * 3 * 2
+
+
+@pytest.mark.parametrize(
+    "name, conv",
+    [("arxiv", "GATConv"), ("arxiv", "DotGatConv"), ("products", "GATv2Conv"), ("products", "DotGatConv")],
+)
+def test_every_layer_that_can_be_chosen_trains(name, conv, tmp_path):
+    options = ["--epochs", "1", "--hidden", "16", "--heads", "2", "--layers", "2"]
+    if name == "products":
+        options += ["--fanout", "3", "--batch", "1024"]
+    assert main(name, "--sample", "--conv", conv, "--out", tmp_path, *options)["test"][0] > 0
+
+
+@pytest.mark.parametrize("name", ["arxiv", "products", "mag"])
+def test_a_layer_that_is_none_is_one_sentence(name, capsys):
+    with pytest.raises(SystemExit):
+        main(name, "--sample", "--conv", "GAT")
+    errors = capsys.readouterr().err.splitlines()
+    assert "error: argument --conv: invalid choice: 'GAT' (choose from" in errors[-1]
 
 
 def test_without_data_it_is_one_sentence(tmp_path):

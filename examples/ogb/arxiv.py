@@ -1,4 +1,4 @@
-"""ogbn-arxiv: GATv2 or GAT on the whole graph.
+"""ogbn-arxiv: GATv2, GAT or dot-product attention on the whole graph.
 
     python examples/ogb/arxiv.py [--sample] [--conv GATConv] [--root DIR]
 
@@ -35,7 +35,8 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    parser = options(__doc__, conv="GATv2Conv", heads=8, dropout=0.25, on_sample={"hidden": 64, "layers": 2})
+    convs = "GATv2Conv", "GATConv", "DotGatConv"
+    parser = options(__doc__, conv=convs, heads=8, dropout=0.25, on_sample={"hidden": 64, "layers": 2})
     args = parser.parse_args(arguments)
     data = load_ogb("ogbn-arxiv", args)
     graph = dgl.add_self_loop(dgl.remove_self_loop(dgl.to_bidirected(data.graph)))

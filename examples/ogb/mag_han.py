@@ -67,7 +67,8 @@ class Net(nn.Module):
 
 def main(arguments=None):
     small = {"hidden": 64, "epochs": 10, "batch": 256}
-    parser = options(__doc__, layers=1, lr=0.005, epochs=20, batch=1024, fanout=20, dropout=0.3, on_sample=small)
+    defaults = {"layers": 1, "lr": 0.005, "epochs": 20, "batch": 1024, "fanout": 20, "dropout": 0.3}
+    parser = options(__doc__, out="runs/ogb/ogbn-mag-han", **defaults, on_sample=small)
     args = parser.parse_args(arguments)
     with Processes(args.device) as processes:
         return train(args, processes)

@@ -57,8 +57,9 @@ class Net(nn.Module):
 
 def main(arguments=None):
     small = {"hidden": 64, "heads": 4, "layers": 2, "batch": 256, "epochs": 15, "lr": 0.01}
+    convs = "GATConv", "GATv2Conv", "DotGatConv"
     parser = options(
-        __doc__, conv="GATConv", hidden=128, heads=1, lr=0.001, epochs=100, batch=1024, fanout=10, on_sample=small
+        __doc__, conv=convs, hidden=128, heads=1, lr=0.001, epochs=100, batch=1024, fanout=10, on_sample=small
     )
     args = parser.parse_args(arguments)
     with Processes(args.device) as processes:

@@ -9,6 +9,7 @@ float32 and the result is cast back.
 import dgl
 import torch
 import torch.nn.functional as F
+from dgl.nn.functional import edge_softmax as _dgl_edge_softmax  # DGL's own, also after `hgat.accelerate()`
 
 from hgat import transforms
 from hgat.graph import csr
@@ -61,7 +62,7 @@ class _EdgeSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, graph, logits):
-        alpha = dgl.nn.functional.edge_softmax(graph, logits)
+        alpha = _dgl_edge_softmax(graph, logits)
         ctx.graph = graph
         ctx.save_for_backward(alpha)
         return alpha

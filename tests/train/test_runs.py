@@ -118,3 +118,49 @@ def test_options_are_ogbs_and_the_scripts_own():
     found = parser.parse_args(["--sample", "--runs", "2"])
     assert (found.runs, found.epochs, found.sample) == (2, 3, True)
     assert parser.description == "A script."
+
+
+@pytest.mark.parametrize(
+    "arguments, folder",
+    [
+        ([], "runs/ogb/ogbn-arxiv"),
+        (["--conv", "GATConv"], "runs/ogb/ogbn-arxiv"),
+        (["--conv", "GATv2Conv"], "runs/ogb/ogbn-arxiv-GATv2Conv"),
+        (["--control", "mlp"], "runs/ogb/ogbn-arxiv-mlp"),
+        (["--sample", "--control", "uniform", "--conv", "GATv2Conv"], "runs/ogb/ogbn-arxiv-GATv2Conv-uniform-sample"),
+        (["--lr", "0.5", "--resume"], "runs/ogb/ogbn-arxiv"),
+        (["--sample", "--out", "mine"], "mine"),
+    ],
+)
+def test_folder_of_the_checkpoint(arguments, folder):
+    parser = options("ogbn-arxiv: which subject.", conv=("GATConv", "GATv2Conv"))
+    assert parser.parse_args(arguments).out == folder
+    assert "runs/ogb/ogbn-arxiv,withwhat" in "".join(parser.format_help().split())
+    parser = options("A script: of mine.", conv=("GATConv", "GATv2Conv"), out="runs/ogb/ogbn-arxiv")
+    assert parser.parse_args(arguments).out == folder
+    assert options("A script: of mine.").parse_args([]).out == "runs/ogb"
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--conv", "GAT"], "argument --conv: invalid choice: 'GAT' (choose from"),
+        (["--control", "all"], "argument --control: invalid choice: 'all'"),
+        (["--device", "abacus"], "argument --device: expected cpu, cuda, cuda:1, ..., got 'abacus'"),
+        (["--hidden", "10", "--heads", "3"], "argument --hidden: expected a multiple of --heads 3, got 10"),
+        *(
+            ([f"--{name}", value], f"argument --{name}: expected 1 or more, got {value}")
+            for name in ("runs", "epochs", "hidden", "heads", "layers", "batch", "fanout")
+            for value in ("0", "-1")
+        ),
+        (["--batch", "many"], "argument --batch: invalid int value: 'many'"),
+        (["--lr", "0"], "argument --lr: expected a number above 0, got 0"),
+        (["--lr", "nan"], "argument --lr: expected a number above 0, got nan"),
+        (["--dropout", "1"], "argument --dropout: expected a rate from 0 up to, but not including, 1, got 1"),
+    ],
+)
+def test_wrong_options_are_one_sentence(arguments, sentence, capsys):
+    parser = options("ogbn-arxiv: which subject.", conv=("GATConv", "GATv2Conv"), batch=7, fanout=5)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(arguments)
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
