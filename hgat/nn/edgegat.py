@@ -82,22 +82,22 @@ class EdgeGATConv(nn.Module):
         self.edge_drop = edge_drop
         width = num_heads * out_feats
         linear_pair(self, in_feats, width)
-        self.fc_edge = nn.Linear(edge_feats, width, bias=False)
         self.attn_l = nn.Parameter(torch.empty(1, num_heads, out_feats))
         self.attn_r = nn.Parameter(torch.empty(1, num_heads, out_feats))
-        self.attn_edge = nn.Parameter(torch.empty(1, num_heads, out_feats))
         self.feat_drop = nn.Dropout(feat_drop)
         self.attn_drop = nn.Dropout(attn_drop)
         self.leaky_relu = nn.LeakyReLU(negative_slope)
         self.activation = activation
         self.register_parameter("bias", nn.Parameter(torch.empty(width)) if bias else None)
         self.register_module("res_fc", nn.Linear(self._in_dst_feats, width, bias=False) if residual else None)
+        self.fc_edge = nn.Linear(edge_feats, width, bias=False)
+        self.attn_edge = nn.Parameter(torch.empty(1, num_heads, out_feats))
         self.reset_parameters()
 
     def reset_parameters(self):
         """Glorot-normal weights with the gain of ReLU, zero bias."""
         linear = {id(fc): fc.weight for fc in projections(self)}
-        glorot_(*linear.values(), self.fc_edge.weight, self.attn_l, self.attn_r, self.attn_edge)
+        glorot_(*linear.values(), self.attn_l, self.attn_r, self.fc_edge.weight, self.attn_edge)
         if self.res_fc is not None:
             glorot_(self.res_fc.weight)
         if self.bias is not None:

@@ -99,9 +99,10 @@ class GATv2Conv(nn.Module):
             linear.append(self.fc_dst)
         if self._edge_feats:
             linear.append(self.fc_edge)
-        if isinstance(self.res_fc, nn.Linear):
-            linear.append(self.res_fc)
         glorot_(*(layer.weight for layer in linear), self.attn)
+        if isinstance(self.res_fc, nn.Linear):
+            glorot_(self.res_fc.weight)
+            linear.append(self.res_fc)
         for layer in linear:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -182,6 +182,32 @@ def test_same_seed_draws_dgls_initialisation(layer):
         assert spread == pytest.approx(expected, rel=0.2, abs=1e-12), name
 
 
+# One form of every layer that DGL has too, and the forms whose parameters are others.
+FIRST_VALUES = [
+    *[("GATConv", (w, OUT, HEADS), {"residual": r}) for w in (IN, (IN, 11)) for r in (False, True)],
+    *[("GATv2Conv", (w, OUT, HEADS), {"residual": r}) for w in (IN, (IN, 11)) for r in (False, True)],
+    ("GATv2Conv", (IN, OUT, HEADS), {"share_weights": True, "residual": True}),
+    *[("EdgeGATConv", (w, EDGE, OUT, HEADS), {"residual": r}) for w in (IN, (IN, 11)) for r in (False, True)],
+    ("DotGatConv", (IN, OUT, HEADS), {}),
+    ("HGTConv", (IN, OUT, HEADS, 2, 3), {"use_norm": True}),
+    ("EGATConv", (IN, EDGE, OUT, 4, HEADS), {}),
+    ("AGNNConv", (), {}),
+]
+
+
+@pytest.mark.parametrize(("layer", "sizes", "options"), FIRST_VALUES, ids=str)
+def test_parameters_stand_in_dgls_order_with_dgls_first_values(layer, sizes, options):
+    """PyTorch's optimisers match their state by position, and a script with one import changed starts where it did."""
+    built = []
+    for module in (dglnn, hgatnn):
+        torch.manual_seed(7)
+        built.append(list(getattr(module, layer)(*sizes, **options).named_parameters()))
+    theirs, ours = built
+    assert [name for name, _ in ours] == [name for name, _ in theirs]
+    for (name, mine), (_, wanted) in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, wanted), name
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_zero_in_degree_raises_as_dgl_does(layer):
     graph = build("zero_in_degree")
