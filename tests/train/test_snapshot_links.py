@@ -1,5 +1,6 @@
 """Prediction of the next snapshot's links: what is scored, against plain loops; nothing that is scored trains."""
 
+import dataclasses
 import json
 import os
 from itertools import product
@@ -579,7 +580,9 @@ def test_silent_nodes_are_told_from_active_ones(make):
         product = rows @ rows.T
         np.fill_diagonal(product, np.nan)
         active = np.arange(41) < 13
-        found[noise] = [np.nanmean(product[a][:, b]) for a, b in ((active, active), (active, ~active), (~active, ~active))]
+        found[noise] = [
+            np.nanmean(product[a][:, b]) for a, b in ((active, active), (active, ~active), (~active, ~active))
+        ]
     gap = {noise: both - max(others) for noise, (both, *others) in found.items()}
     assert gap["known"] > 1 and gap["linked"] < 0.3
 
@@ -846,3 +849,17 @@ def test_losses_are_finite_or_say_so(make):
     fit, _ = make(changing(), "train.lr=1e30", "train.epochs=5").fit("ours", 0)
     with pytest.raises(HgatError, match="a smaller train.lr may help"):
         to_the_end(fit)
+
+
+def test_the_recipes_are_one_recipe():
+    """What was chosen on several streams is one choice: the recipes differ by their data alone."""
+    enron, movielens = read("dysat-enron"), read("dysat-movielens")
+    of_the_data = {
+        "model": {"structural", "embed", "heads", "temporal_heads"},  # typed or not, and narrow where there is more
+        "protocol": {"first_target", "self_links", "unseen_nodes", "ahead"},
+    }
+    for section, free in of_the_data.items():
+        a, b = ({k: v for k, v in getattr(recipe, section).items() if k not in free} for recipe in (enron, movielens))
+        assert a == b
+    a, b = (dataclasses.asdict(r.train) | {"seeds": 1, "controls": []} for r in (enron, movielens))
+    assert a == b
