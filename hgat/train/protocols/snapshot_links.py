@@ -47,13 +47,13 @@ class Experiment(Base):
 
     first_target: the first step to predict; all from there to the last are. self_links: events of a node with itself
     are links to be predicted, too. unseen_nodes: pairs without a link may have ends that appear in the target step
-    only, which is easy to tell. Both are so in the paper's code; the scores without them are reported either way.
-    ahead: how many steps ahead to look with one training, on all but that many steps. loss: "walks", nodes that random
-    walks meet near each other against nodes drawn by degree^0.75 (paper), or "links", the next step's links against
-    pairs drawn so. noise: what such pairs are told from. "known", for every node that has appeared by a step, others
-    that have and that it may be linked with, all alike, which are the pairs without a link that are scored; "linked",
-    for nodes with links in the step, others by their degree there, to the power 3/4, as in the paper's code: nodes that
-    are silent are then in no term of the loss, and what they are like in a silent step is left to chance.
+    only, which is easy to tell. Self-links are links in the paper's code; the scores without either are reported, too.
+    ahead: how many steps ahead to look with one training, on all but that many steps. loss: what is to be alike,
+    "walks", nodes that random walks meet near each other (paper), or "links", both ends of the next step's links.
+    noise: what is to be unlike. "known": every node that has appeared by a step, and others that have and that it may
+    be linked with, all alike: the pairs without a link that are scored. "linked", the paper's code: nodes with links in
+    the step, and others by their degree there, to the power 3/4; silent nodes are then in no term of the loss, and what
+    they are like in a silent step is left to chance.
     num_walks, walk_length, window: the walks. positives, negatives: drawn per node, step and epoch.
     negative_weight: of the negatives' mean loss. batch: nodes in a step of the optimiser, None for all at once.
     """
