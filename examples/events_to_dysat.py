@@ -40,13 +40,13 @@ def main(arguments=None):
     model = DySAT(past, {"_N": None}, heads=[8], hidden=8, temporal_heads=[8])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 
-    # Nodes that random walks meet near each other are to be alike in their snapshot; others are not.
+    # Nodes that random walks meet near each other are to be alike in their snapshot; any two that are known are not.
     pool = hgat.graph.walks(past, num_walks=5, length=20)
     for _ in range(options.epochs):
         rows = model(past).transpose(0, 1).flatten(0, 1)  # node v of snapshot t is row t * N + v
-        own = rows[pool.nodes].unsqueeze(1)
-        near, far = rows[pool.contexts(pool.nodes, 5)], rows[pool.negatives(pool.nodes, 5)]
-        loss = F.softplus(-(own * near).sum(-1)).mean() + F.softplus((own * far).sum(-1)).mean()
+        near = rows[pool.nodes].unsqueeze(1) * rows[pool.contexts(pool.nodes, 5)]
+        far = rows[pool.known].unsqueeze(1) * rows[pool.strangers(pool.known, 5)]
+        loss = F.softplus(-near.sum(-1)).mean() + F.softplus(far.sum(-1)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -16,13 +16,15 @@ __all__ = ["Walks", "walks"]
 class Walks:
     """Walks on the union of snapshots: who is met near whom, and who is met at all.
 
-    Nodes are numbered as in Snapshots.walkable: t * N + v. `nodes`: [M] those that have links, sorted. `contexts` and
-    `negatives` draw from the generator that they are given, else from PyTorch's own.
+    Nodes are numbered as in Snapshots.walkable: t * N + v. `nodes`: [M] those that have links, sorted. `known`: [K]
+    those that have appeared by their snapshot, with links in it or not, sorted. `contexts`, `negatives` and `strangers`
+    draw from the generator that they are given, else from PyTorch's own.
     """
 
-    def __init__(self, path, degree, num_nodes, window):
+    def __init__(self, path, degree, snapshots, window):
         self.path, self.window = path, window  # [walks, length + 1], -1 behind the end of a walk
-        self.num_nodes = num_nodes
+        self.num_nodes = snapshots.total_nodes
+        self.known = snapshots.present.flatten().nonzero().flatten()
         met = path >= 0
         self.nodes = torch.unique(path[met])
         place = met.flatten().nonzero().flatten()
@@ -34,6 +36,9 @@ class Walks:
         self._length = met.sum(1)
         # Unigram to the power 3/4, as word2vec has it.
         self._mass = torch.cumsum(degree.double() ** 0.75, 0)
+        # How many known nodes there are up to each, among those that a type of nodes may be linked with.
+        self._type, partners = _partners(snapshots)
+        self._count = torch.cumsum((snapshots.present & partners.unsqueeze(1)).flatten(1), 1)
 
     def contexts(self, nodes, count, generator=None):
         """[B, count]: for every node, `count` nodes that stood within the window of it, drawn with replacement.
@@ -63,6 +68,33 @@ class Walks:
         # A draw that rounds up to the whole mass would fall into the next snapshot.
         return torch.minimum(drawn, (first + self.num_nodes - 1).unsqueeze(1))
 
+    def strangers(self, nodes, count, generator=None):
+        """[B, count]: for every node, `count` known nodes of its snapshot that it may be linked with, all alike.
+
+        nodes: [B], each among `self.known`.
+        """
+        first, kind = (nodes // self.num_nodes) * self.num_nodes, self._type[nodes % self.num_nodes]
+        below = torch.where(first > 0, self._count[kind, (first - 1).clamp_min(0)], 0).unsqueeze(1)
+        above = self._count[kind, first + self.num_nodes - 1].unsqueeze(1)
+        share = torch.rand((len(nodes), count), generator=generator, dtype=torch.float64)
+        which = below + torch.minimum((share * (above - below)).long(), above - below - 1) + 1
+        drawn = torch.empty_like(which)
+        for k, counted in enumerate(self._count):
+            drawn[kind == k] = torch.searchsorted(counted, which[kind == k])
+        return drawn
+
+
+def _partners(snapshots):
+    """([N] the type of every stacked node, [types, N] bool: what nodes of that type may be linked with)."""
+    names = snapshots.ntypes
+    kind = torch.repeat_interleave(torch.arange(len(names)), torch.tensor(list(snapshots.num_nodes.values())))
+    partners = torch.zeros(len(names), len(kind), dtype=torch.bool)
+    for srctype, _, dsttype in snapshots.links:
+        a, b = names.index(srctype), names.index(dsttype)
+        partners[a] |= kind == b
+        partners[b] |= kind == a
+    return kind, partners
+
 
 @within_memory
 def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
@@ -84,4 +116,4 @@ def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
     # DGL's walks have a generator of their own, which is seeded with 32 bits.
     dgl.seed((seed + 2**31) % 2**32 - 2**31)
     path, _ = dgl.sampling.random_walk(graph, start.repeat_interleave(num_walks), length=length, prob="weight")
-    return Walks(path.long(), degree, snapshots.total_nodes, window)
+    return Walks(path.long(), degree, snapshots, window)

@@ -133,12 +133,45 @@ def test_negatives_stay_in_the_snapshot_and_follow_the_degree():
         assert (here / here.sum() - expected).abs().max() > 0.012  # degree itself would be found out
 
 
+def test_strangers_are_all_that_have_appeared_alike():
+    """Silent nodes, too: node 12 never appears, node 10 not before step 3."""
+    events = [(0, 0, 1), (0, 2, 3), (1, 4, 5), (1, 0, 5), (3, 6, 10), (3, 7, 8), (4, 9, 11), (4, 0, 1)]
+    step, src, dst = (list(column) for column in zip(*events, strict=True))
+    found = snapshots(from_events((src, dst, step), num_nodes=N), boundaries=[0, 1, 2, 3, 4, 5])
+    pool = walks(found, num_walks=1, length=2, window=1)
+    known = [range(4), range(6), range(6), [*range(9), 10], range(12)]
+    assert pool.known.tolist() == [t * N + v for t, nodes in enumerate(known) for v in nodes]
+    drawn = pool.strangers(pool.known, 2000)
+    assert drawn.shape == (len(pool.known), 2000)
+    for t, nodes in enumerate(known):
+        here = drawn[pool.known // N == t]
+        assert set(here.unique().tolist()) == {t * N + v for v in nodes}
+        share = (here - t * N).flatten().bincount(minlength=N).double() / here.numel()
+        expected = torch.zeros(N, dtype=torch.float64)
+        expected[list(nodes)] = 1 / len(nodes)
+        torch.testing.assert_close(share, expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"cumulative": True}, {"both_ways": False}], ids=str)
+def test_strangers_may_be_linked(settings):
+    found = typed_snapshots(**settings)
+    pool = walks(found, num_walks=1, length=2, window=1)
+    kinds = [ntype for ntype, count in found.num_nodes.items() for _ in range(count)]
+    may = {(a, b) for s, _, d in found.links for a, b in ((s, d), (d, s))}
+    assert len(may) < len(set(kinds)) ** 2  # some may not
+    drawn, total = pool.strangers(pool.known, 300), found.total_nodes
+    for node, others in zip(pool.known.tolist(), drawn.tolist(), strict=True):
+        present = found.present[node // total]
+        allowed = [u for u in range(total) if present[u] and (kinds[node % total], kinds[u]) in may]
+        assert sorted(set(others)) == [node // total * total + u for u in allowed]
+
+
 @pytest.mark.parametrize("cut", [{}, {"cumulative": True}], ids=str)
 def test_seeds_repeat_walks_and_generators_repeat_draws(cut):
     found = random_snapshots(**cut)
     one, two, other = (walks(found, num_walks=3, length=8, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(one.path, two.path) and not torch.equal(one.path, other.path)
-    for draw in (one.contexts, one.negatives):
+    for draw in (one.contexts, one.negatives, one.strangers):
         a, b, c = (draw(one.nodes, 20, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
         assert torch.equal(a, b) and not torch.equal(a, c)
         torch.manual_seed(7)

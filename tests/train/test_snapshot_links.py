@@ -1,5 +1,6 @@
 """Prediction of the next snapshot's links: what is scored, against plain loops; nothing that is scored trains."""
 
+import dataclasses
 import json
 import os
 from itertools import product
@@ -526,6 +527,67 @@ def test_the_next_links_are_what_the_loss_reads(make):
     assert (far // NODES == (fit.links[0] // NODES).unsqueeze(1)).all()
 
 
+def silent(nodes=41, steps=6, active=13, seed=0):
+    """[(step, u, v)]: all meet in the first two steps, and only `active` of them ever after."""
+    random = np.random.default_rng(seed)
+    ends = [random.permutation(nodes if step < 2 else active)[:2] for step in range(steps) for _ in range(83)]
+    return [(k // 83, int(u), int(v)) for k, (u, v) in enumerate(ends)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_loss_speaks_of_silent_nodes(make, settings):
+    """Those without a link in a step are told from others, too: they are most of what is scored."""
+    events = [e for e in silent(NODES, 7, 11) if e[0] != 3]  # a step without links teaches nothing
+    experiment = make(events, "protocol.first_target=6", *SETTINGS[settings])
+    reached = {}
+    for noise in ("known", "linked"):
+        experiment.noise = noise
+        fit = experiment.fit("ours", 0)[0].current
+        total, forward = torch.zeros(6, NODES), fit.model.forward
+
+        def watched(*inputs, total=total, forward=forward):
+            out = forward(*inputs)
+            out.register_hook(lambda grad: total.add_(grad.abs().sum(-1).t()) is None or None)
+            return out
+
+        fit.model.forward = watched
+        for _ in range(20):
+            for loss in fit.losses():
+                loss.backward()
+        reached[noise] = total > 0
+    first, known = first_seen(events), torch.zeros(6, NODES, dtype=torch.bool)
+    learned = [0, 1, 2, 4, 5]
+    if experiment.loss == "links":
+        learned = [0, 1, 4]  # those that a step with links follows
+    elif "cumulative" in settings:
+        learned = range(6)
+    for t in learned:
+        known[t, [v for v, step in first.items() if step <= t]] = True
+    assert torch.equal(reached["known"], known)
+    assert (reached["linked"] & ~known).sum() == 0
+    if "cumulative" not in settings:
+        assert not reached["linked"][4, 11:].any()
+
+
+def test_silent_nodes_are_told_from_active_ones(make):
+    settings = "protocol.first_target=5", "train.epochs=60", "train.lr=0.02", "model.temporal_drop=0.0"
+    found = {}
+    for noise in ("known", "linked"):
+        experiment = make(events_task(silent(), 41), *settings, f"protocol.noise={noise}")
+        fit = experiment.fit("ours", 0)[0].current
+        for _ in range(60):
+            fit.step()
+        rows = embeddings(experiment, fit.model, 5)
+        product = rows @ rows.T
+        np.fill_diagonal(product, np.nan)
+        active = np.arange(41) < 13
+        found[noise] = [
+            np.nanmean(product[a][:, b]) for a, b in ((active, active), (active, ~active), (~active, ~active))
+        ]
+    gap = {noise: both - max(others) for noise, (both, *others) in found.items()}
+    assert gap["known"] > 1 and gap["linked"] < 0.3
+
+
 def typed_task(steps=5):
     """Users who rate films low or high; more of both with every step."""
     random, rated = np.random.default_rng(0), {}
@@ -835,3 +897,17 @@ def test_losses_are_finite_or_say_so(make):
     fit, _ = make(changing(), "train.lr=1e30", "train.epochs=5").fit("ours", 0)
     with pytest.raises(HgatError, match="a smaller train.lr may help"):
         to_the_end(fit)
+
+
+def test_the_recipes_are_one_recipe():
+    """What was chosen on several streams is one choice: the recipes differ by their data alone."""
+    enron, movielens = read("dysat-enron"), read("dysat-movielens")
+    of_the_data = {
+        "model": {"structural", "embed", "heads", "temporal_heads"},  # typed or not, and narrow where there is more
+        "protocol": {"first_target", "self_links", "unseen_nodes", "ahead"},
+    }
+    for section, free in of_the_data.items():
+        a, b = ({k: v for k, v in getattr(recipe, section).items() if k not in free} for recipe in (enron, movielens))
+        assert a == b
+    a, b = (dataclasses.asdict(r.train) | {"seeds": 1, "controls": []} for r in (enron, movielens))
+    assert a == b

@@ -48,10 +48,14 @@ class Experiment(Base):
 
     first_target: the first step to predict; all from there to the last are. self_links: events of a node with itself
     are links to be predicted, too. unseen_nodes: pairs without a link may have ends that appear in the target step
-    only, which is easy to tell. Both are so in the paper's code; the scores without them are reported either way.
-    ahead: how many steps ahead to look with one training, on all but that many steps. loss: "walks", nodes that random
-    walks meet near each other against nodes drawn by degree^0.75 (paper), or "links", the next step's links against
-    pairs drawn so. num_walks, walk_length, window: the walks. positives, negatives: drawn per node, step and epoch.
+    only, which is easy to tell. Self-links are links in the paper's code; the scores without either are reported, too.
+    ahead: how many steps ahead to look with one training, on all but that many steps. loss: what is to be alike,
+    "walks", nodes that random walks meet near each other (paper), or "links", both ends of the next step's links.
+    noise: what is to be unlike. "known": every node that has appeared by a step, and others that have and that it may
+    be linked with, all alike: the pairs without a link that are scored. "linked", the paper's code: nodes with links in
+    the step, and others by their degree there, to the power 3/4; silent nodes are then in no term of the loss, and what
+    they are like in a silent step is left to chance.
+    num_walks, walk_length, window: the walks. positives, negatives: drawn per node, step and epoch.
     negative_weight: of the negatives' mean loss. batch: nodes in a step of the optimiser, None for all at once.
     """
 
@@ -72,6 +76,7 @@ class Experiment(Base):
         unseen_nodes: bool = False,
         ahead: int = 1,
         loss: Literal["walks", "links"] = "walks",
+        noise: Literal["known", "linked"] = "known",
         num_walks: int = 10,
         walk_length: int = 40,
         window: int = 10,
@@ -94,7 +99,8 @@ class Experiment(Base):
             raise RecipeError(f"graph: expected two snapshots or more, to learn from and to predict, got {steps}")
         if not 1 <= first_target < steps:
             raise RecipeError(f"protocol.first_target: expected a step from 1 to {steps - 1}, got {first_target}")
-        self.self_links, self.unseen_nodes, self.ahead, self.loss = self_links, unseen_nodes, ahead, loss
+        self.self_links, self.unseen_nodes, self.ahead = self_links, unseen_nodes, ahead
+        self.loss, self.noise = loss, noise
         self.views = ["all", "new"]
         self.views += (
             ["no_self"] * self_links + ["strict"] * (self_links or unseen_nodes) + ["new_strict"] * unseen_nodes
@@ -461,23 +467,36 @@ class _LinkFit(Fit):
                 here = chosen[nodes % self.nodes]
                 nodes, near = nodes[here], near[here]
             near = near.unsqueeze(1)
-        far = self.pool.negatives(nodes, experiment.negatives)
+        others, far = self._noise(nodes, chosen)
         if not len(nodes):
             return sum(p.sum() for p in self.model.parameters()) * 0.0
         rows = self.model(*self.inputs).flatten(0, 1)  # row v * T + t
 
-        def logits(others):
-            others = others.to(rows.device)
+        def logits(mine, others):
+            mine, others = mine.to(rows.device), others.to(rows.device)
             at = (others % self.nodes) * self.steps + others // self.nodes
-            mine = nodes.to(rows.device)
             own = rows.index_select(0, (mine % self.nodes) * self.steps + mine // self.nodes)
             return (rows.index_select(0, at.flatten()).view(*at.shape, rows.shape[1]) @ own.unsqueeze(-1)).squeeze(-1)
 
-        # The mean over a step's pairs, added up over the steps.
-        step = nodes // self.nodes
-        share = (1.0 / torch.bincount(step, minlength=self.steps).clamp_min(1))[step].to(rows.device)
-        loss = F.softplus(-logits(near)).mean(1) + experiment.negative_weight * F.softplus(logits(far)).mean(1)
-        return (share * loss).sum()
+        def mean(loss, nodes):
+            """The mean over a step's pairs, added up over the steps."""
+            step = nodes // self.nodes
+            share = 1.0 / torch.bincount(step, minlength=self.steps).clamp_min(1)
+            return (share[step].to(rows.device) * loss.mean(1)).sum()
+
+        loss = mean(F.softplus(-logits(nodes, near)), nodes)
+        return loss + experiment.negative_weight * mean(F.softplus(logits(others, far)), others)
+
+    def _noise(self, nodes, chosen):
+        """(nodes [B], others [B, negatives]) that are to be unlike; nodes: those with links or contexts."""
+        if self.experiment.noise == "linked":
+            return nodes, self.pool.negatives(nodes, self.experiment.negatives)
+        known = self.pool.known
+        if chosen is not None:
+            known = known[chosen[known % self.nodes]]
+        # A step without positive pairs teaches nothing: all of it would be pushed apart.
+        known = known[torch.bincount(nodes // self.nodes, minlength=self.steps)[known // self.nodes] > 0]
+        return known, self.pool.strangers(known, self.experiment.negatives)
 
     def evaluate(self, part):
         """(AUC in percent, log loss) of the regression on the validation part."""
