@@ -107,6 +107,7 @@ def train(args, processes):
             nodes = {t: ids.to(device) for t, ids in nodes.items()}
             yield [block.to(device) for block in blocks], nodes, on_nodes, seeds["paper"]
 
+    more = max(2 * args.fanout, -1)  # neighbours to predict from; -1 are all
     runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         settings = args.hidden, data.num_outputs, args.layers, args.heads, args.dropout
@@ -127,7 +128,7 @@ def train(args, processes):
                 out = torch.zeros(graph.num_nodes("paper"), data.num_outputs)
                 with torch.no_grad():
                     for ids in data.split.values():
-                        for *inputs, seeds in batches(processes.part(ids, args.batch), 2 * args.fanout, args.batch):
+                        for *inputs, seeds in batches(processes.part(ids, args.batch), more, args.batch):
                             out[seeds] = model(*inputs).cpu()
                 out = processes.sum(out)
             scores = {part: data.evaluate(part, out[ids]) for part, ids in data.split.items()}

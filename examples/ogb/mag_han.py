@@ -70,6 +70,8 @@ def main(arguments=None):
     defaults = {"layers": 1, "lr": 0.005, "epochs": 20, "batch": 1024, "fanout": 20, "dropout": 0.3}
     parser = options(__doc__, out="runs/ogb/ogbn-mag-han", **defaults, on_sample=small)
     args = parser.parse_args(arguments)
+    if args.fanout < 1:
+        parser.error(f"argument --fanout: expected 1 or more walks, got {args.fanout}")
     with Processes(args.device) as processes:
         return train(args, processes)
 

@@ -23,7 +23,7 @@ __all__ = ["Runs", "attention", "load_ogb", "options"]
 
 PROGRESS, MODEL = "progress.safetensors", "model.safetensors"
 CONTROLS = ("none", "uniform", "mlp")
-COUNTS = ("runs", "epochs", "hidden", "heads", "layers", "batch", "fanout", "negatives", "bases")
+COUNTS = ("runs", "epochs", "hidden", "heads", "layers", "batch", "negatives", "bases")
 SAVE_EVERY = 2.0  # seconds of work that a run loses at most when it is killed
 
 
@@ -53,6 +53,8 @@ def _number(name, kind):
 
     def read(text):
         value = kind(text)
+        if name == "fanout" and (value == 0 or value < -1):  # DGL's samplers read -1 as all
+            raise argparse.ArgumentTypeError(f"expected 1 or more, or -1 for all neighbours, got {text}")
         if name in COUNTS and value < 1:
             raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
         if name == "lr" and not 0 < value < float("inf"):

@@ -150,8 +150,12 @@ def test_folder_of_the_checkpoint(arguments, folder):
         (["--hidden", "10", "--heads", "3"], "argument --hidden: expected a multiple of --heads 3, got 10"),
         *(
             ([f"--{name}", value], f"argument --{name}: expected 1 or more, got {value}")
-            for name in ("runs", "epochs", "hidden", "heads", "layers", "batch", "fanout")
+            for name in ("runs", "epochs", "hidden", "heads", "layers", "batch")
             for value in ("0", "-1")
+        ),
+        *(
+            (["--fanout", value], f"argument --fanout: expected 1 or more, or -1 for all neighbours, got {value}")
+            for value in ("0", "-2")
         ),
         (["--batch", "many"], "argument --batch: invalid int value: 'many'"),
         (["--lr", "0"], "argument --lr: expected a number above 0, got 0"),
