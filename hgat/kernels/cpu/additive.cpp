@@ -89,11 +89,11 @@ template <class T, int W> void forward(const Additive& a) {
                });
 }
 
-// Sums of scores of the edges at positions first + i of a source, and their destinations' parts, where wanted:
-// before, top, inverse and s are [n, H]. Destinations hold [score | highest logit | inverse | s].
+// Sums of scores of the edges at positions first + i of a source, and what their destinations hold, [score | highest
+// logit | inverse]: before, top and inverse are [n, H].
 template <class A, int HT>
 void recall_scores(const Destinations<A>& from, const Rows& rows, int heads, const A* own, const A* edge, int64_t first,
-                   int64_t end, int64_t limit, A* before, A* top, A* inverse, A* s) {
+                   int64_t end, int64_t limit, A* before, A* top, A* inverse) {
   const int H = HT ? HT : heads;
   for (int64_t p = first; p < end; ++p, before += H, top += H, inverse += H) {
     prefetch_destination(from, rows.other, p, limit);
@@ -110,17 +110,15 @@ void recall_scores(const Destinations<A>& from, const Rows& rows, int heads, con
     }
     copy_heads<A, HT>(top, of + H, H);
     copy_heads<A, HT>(inverse, of + 2 * H, H);
-    if (s) copy_heads<A, HT>(s, of + 3 * H, H), s += H;
   }
 }
 
-// x, alpha, becomes the gradient of the sum of scores, (q - alpha s) * (1 or slope).
-template <class A>
-inline void logit_gradients(A* x, const A* q, const A* s, const A* before, A slope, int64_t count) {
+// d of the leaky ReLU at the edges: x *= 1 or slope.
+template <class A> inline void slopes(A* x, const A* before, A slope, int64_t count) {
   constexpr int L = kLanes<A>;
   using V = Vec<A, L>;
   for (int64_t k = 0; k < count; k += L) {
-    const V d = load<L>(q + k) - load<L>(x + k) * load<L>(s + k);
+    const V d = load<L>(x + k);
     store<L>(x + k, load<L>(before + k) > 0 ? d : d * slope);
   }
 }
@@ -128,9 +126,8 @@ inline void logit_gradients(A* x, const A* q, const A* s, const A* before, A slo
 // With l_uv = 1 or slope, and q, s as in backward.h:
 //
 //     by source       d_value_u = sum_v alpha'_uv d_out_v,  q_uv
-//     by destination  s_v = sum_u q_uv
-//     by source       d_uv = l_uv (q_uv - alpha_uv s_v),  d_score_src_u = sum_v d_uv
-//     by destination  d_score_dst_v = sum_u d_uv
+//     by destination  s_v = sum_u q_uv,  d_uv = l_uv (q_uv - alpha_uv s_v),  d_score_dst_v = sum_u d_uv
+//     by source       d_score_src_u = sum_v d_uv
 //
 // The first reads a row of d_out for every edge; the others only numbers [E, H] and [N, H]. The difference is taken edge by
 // edge, not between sums: where alpha is 1 it is exactly zero, and scores may be features in seconds since 1970.
@@ -155,7 +152,7 @@ template <class T, int W> void backward(const Additive& a) {
   A* d_weight = static_cast<A*>(a.d_weight);
   const bool scores = d_src || d_dst || d_edge;
 
-  const Destinations<A> info(in.rows, H, scores ? 4 : 3, a.threads);
+  const Destinations<A> info(in.rows, H, 3, a.threads);
   info.fill(in.rows, a.threads, a.score_dst, a.top, a.inverse);
   const EdgeStore<A> q(a.graph, H, d_edge, scores, a.threads);
 
@@ -167,16 +164,6 @@ template <class T, int W> void backward(const Additive& a) {
 
   auto* recall_of = &recall_scores<A, 0>;
   with_heads(H, [&](auto h) { recall_of = &recall_scores<A, decltype(h)::value>; });
-  // alpha of a source's edges into x, alpha' into inverse, the sums of scores into before.
-  auto alphas_of = [&](int64_t u, int64_t first, int64_t end, A* x, A* before, A* top, A* inverse, A* s,
-                       const A* factor) {
-    const int64_t n = end - first;
-    recall_of(info, rows, H, src + u * H, edge, first, end, edges, before, top, inverse, s);
-    leaky_all(before, n * H, slope, x);
-    leave_out(a.scale, rows.edge + first, n, H, x);
-    alphas(x, top, inverse, factor, inverse, n * H);
-  };
-
   for_rows(rows, a.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
     A* x = scratch.as<A>(size * thread);
     A* before = x + size_x;
@@ -191,7 +178,10 @@ template <class T, int W> void backward(const Additive& a) {
     zero(total, layout.lanes());
     if (u + 2 < rows.rows) prefetch_row(value + (u + 2) * d_out.row, d_out.row);  // value rows are as wide
     if (scaled) heads.scale(a.scale, rows.edge + first, n, H, factor, d_weight ? dropped : nullptr);
-    alphas_of(u, first, end, x, before, top, weight, nullptr, scaled ? factor : nullptr);
+    recall_of(info, rows, H, src + u * H, edge, first, end, edges, before, top, weight);
+    leaky_all(before, count, slope, x);
+    leave_out(a.scale, rows.edge + first, n, H, x);
+    alphas(x, top, weight, scaled ? factor : nullptr, weight, count);
     unpack<T, W>(layout, value + u * static_cast<int64_t>(H) * layout.width, own);
     loops.dot_add(layout, d_out, rows.other, first, end, edges, own, dot, weight, total);
     if (d_weight) weight_gradients(d_weight, rows.edge + first, n, H, x, dropped, dot);
@@ -210,32 +200,55 @@ template <class T, int W> void backward(const Additive& a) {
     });
   if (!scores) return;
 
-  {
-    const Buffer sum(in.rows * H * static_cast<int64_t>(sizeof(A)), a.threads);
-    sum_edges(in, H, a.threads, q.data, q.in, sum.as<A>());
-    for_ranges(in.rows, 1024, a.threads, [&](int64_t first, int64_t end) {
-      for (int64_t v = first; v < end; ++v) memcpy(info.part(v, 3), sum.as<A>(v * H), sizeof(A) * H);
+  auto* const sums_of = sums_by_heads<A>(H);
+  const ByRow<A> by_row(H);
+  const A* dst = static_cast<const A*>(a.score_dst);
+  const A* tops = static_cast<const A*>(a.top);
+  const A* inverses = static_cast<const A*>(a.inverse);
+  const int64_t in_parts = segments(in);
+  const Buffer in_part(in_parts * 2 * size_h * static_cast<int64_t>(sizeof(A)));
+  A* const part_s = in_part.as<A>();
+  A* const part_d = in_part.as<A>(in_parts * size_h);
+  // The whole of a short row; of a segment its part of s_v, or, once that is known, the rest.
+  auto by_destination = [&](bool rest, int64_t v, int64_t first, int64_t end, int64_t segment, int thread) {
+    A* x = scratch.as<A>(size * thread);
+    A* before = x + size_x;
+    A* weight = before + size_x;
+    A* product = weight + size_x;
+    A* s = segment < 0 ? product + size_x : part_s + segment * size_h;
+    const int64_t n = end - first, count = n * H;
+    heads.gather(product, q.data, q.in, first, end, edges, H);
+    if (!rest) heads.sum(product, n, H, s);
+    if (!rest && segment >= 0) return;
+    sums_of(in, H, dst + v * H, src, edge, first, end, before);
+    leaky_all(before, count, slope, x);
+    leave_out(a.scale, in.edge + first, n, H, x);
+    by_row.alphas(x, n, H, tops + v * H, inverses + v * H, nullptr, weight);
+    by_row.gradients(x, product, s, n, H);
+    slopes(x, before, slope, count);
+    if (d_src || d_edge) heads.scatter(q.data, x, q.in, first, end, H);
+    if (d_dst) heads.sum(x, n, H, segment < 0 ? d_dst + v * H : part_d + segment * size_h);
+  };
+  for_rows(in, a.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+    by_destination(false, v, first, end, segment, thread);
+  });
+  if (in_parts) {
+    share_sums(in, part_s, size_h, H, [](int64_t, const A*) {});
+    for_rows(in, a.threads, [&](int64_t v, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
+      if (segment >= 0) by_destination(true, v, first, end, segment, thread);
     });
+    if (d_dst) share_sums(in, part_d, size_h, H, [&](int64_t v, const A* d) { memcpy(d_dst + v * H, d, sizeof(A) * H); });
   }
+  if (d_src == nullptr) return;
+
   const Buffer out_part(parts * size_h * static_cast<int64_t>(sizeof(A)));
   for_rows(rows, a.threads, [&](int64_t u, int64_t first, int64_t end, int64_t segment, int64_t, int thread) {
     A* x = scratch.as<A>(size * thread);
-    A* before = x + size_x;
-    A* top = before + size_x;
-    A* inverse = top + size_x;
-    A* s = inverse + size_x;
-    A* product = s + size_x;
-    const int64_t n = end - first, count = n * H;
-    alphas_of(u, first, end, x, before, top, inverse, s, nullptr);
-    q.get_out(heads, product, first, end, edges, H);
-    logit_gradients(x, product, s, before, slope, count);
-    if (d_edge || d_dst) q.put_out(heads, x, first, end, H);
-    if (d_src) heads.sum(x, n, H, segment < 0 ? d_src + u * H : out_part.as<A>(segment * size_h));
+    if (q.out) q.get_out(heads, x, first, end, edges, H);
+    heads.sum(q.out ? x : q.data + first * H, end - first, H,
+              segment < 0 ? d_src + u * H : out_part.as<A>(segment * size_h));
   });
-  if (d_src)
-    share_sums(rows, out_part.as<A>(), size_h, H,
-               [&](int64_t u, const A* d) { memcpy(d_src + u * H, d, sizeof(A) * H); });
-  if (d_dst) sum_edges(in, H, a.threads, q.data, q.in, d_dst);
+  share_sums(rows, out_part.as<A>(), size_h, H, [&](int64_t u, const A* d) { memcpy(d_src + u * H, d, sizeof(A) * H); });
 }
 
 }  // namespace

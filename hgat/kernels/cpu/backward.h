@@ -11,7 +11,7 @@
 
 HGAT_OPEN
 
-// Of every destination v, on neighbouring addresses, H numbers each: what `fill` is given, and then room for s_v.
+// Of every destination v, on neighbouring addresses, H numbers each: what `fill` is given.
 template <class A> struct Destinations {
   int heads;
   int64_t row;
@@ -22,7 +22,6 @@ template <class A> struct Destinations {
       : heads(heads), row(static_cast<int64_t>(parts) * heads), memory(count * row * static_cast<int64_t>(sizeof(A)), threads),
         data(memory.as<A>()) {}
   const A* operator[](int64_t v) const { return data + v * row; }
-  A* part(int64_t v, int k) const { return data + v * row + static_cast<int64_t>(k) * heads; }
 
   template <class... Parts> void fill(int64_t count, int threads, const Parts*... given) const {
     const A* const parts[] = {static_cast<const A*>(given)...};
