@@ -31,8 +31,8 @@ def outside():
 
 def has_batch(*arguments):
     """True if PyTorch's older vmap has made a batch of one of the arguments."""
-    is_batch = torch._C._functorch.is_legacy_batchedtensor
-    return any(isinstance(a, torch.Tensor) and is_batch(a) for a in arguments)
+    is_batch = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)  # gone with that vmap, if it goes
+    return is_batch is not None and any(isinstance(a, torch.Tensor) and is_batch(a) for a in arguments)
 
 
 def one_by_one(function):

@@ -14,8 +14,6 @@ import torch.utils.checkpoint
 
 __all__ = ["Setting"]
 
-# How torch.utils.checkpoint hands on the function that it will run again, with and without reentrant autograd.
-_REENTRANT, _PLAIN = "CheckpointFunction", "_checkpoint_without_reentrant_generator"
 _lock = threading.Lock()
 _open_blocks = 0
 _originals = {}
@@ -70,20 +68,31 @@ def _remember():
         if _open_blocks > 1:
             return
         module = torch.utils.checkpoint
-        reentrant, plain = getattr(module, _REENTRANT), getattr(module, _PLAIN)
-        _originals.update({_REENTRANT: reentrant, _PLAIN: plain})
+        for name, wrap in _WRAPPERS.items():
+            if hasattr(module, name):  # names of PyTorch's own, which a release may drop
+                _originals[name] = getattr(module, name)
+                setattr(module, name, wrap(_originals[name]))
 
-        class CheckpointFunction(reentrant):
-            @staticmethod
-            def apply(function, *args):
-                return reentrant.apply(_held(function), *args)
 
-        @wraps(plain)
-        def without_reentrant(function, *args, **kwargs):
-            return plain(_held(function), *args, **kwargs)
+def _reentrant(original):
+    class CheckpointFunction(original):
+        @staticmethod
+        def apply(function, *args):
+            return original.apply(_held(function), *args)
 
-        setattr(module, _REENTRANT, CheckpointFunction)
-        setattr(module, _PLAIN, without_reentrant)
+    return CheckpointFunction
+
+
+def _plain(original):
+    @wraps(original)
+    def without_reentrant(function, *args, **kwargs):
+        return original(_held(function), *args, **kwargs)
+
+    return without_reentrant
+
+
+# How torch.utils.checkpoint hands on the function that it will run again, with and without reentrant autograd.
+_WRAPPERS = {"CheckpointFunction": _reentrant, "_checkpoint_without_reentrant_generator": _plain}
 
 
 def _forget():
