@@ -4,6 +4,7 @@ Built once per graph and device and kept with the graph's own index, so that a g
 edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
@@ -60,9 +61,22 @@ class Rows:
 def check_graph(graph, expected="a DGLGraph", blocks=True):
     """Raise GraphError unless `graph` is a DGLGraph, and, without `blocks`, one that is no block."""
     if getattr(graph, "canonical_etypes", None) is None:
-        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}")
+        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}{_advice(graph)}")
     if not blocks and graph.is_block:
         raise GraphError("graph: expected a DGLGraph of all nodes, got a block")
+
+
+def _advice(graph):
+    """What to do with something that is no graph of DGL, behind the sentence that says so."""
+    home = type(graph).__module__.partition(".")[0]
+    if home == "networkx":
+        return "; make one with dgl.from_networkx(graph)"
+    if home == "scipy":
+        return "; make one with dgl.from_scipy(matrix)"
+    ends = isinstance(graph, Sequence) and not isinstance(graph, str) and len(graph) == 2
+    if ends or isinstance(graph, torch.Tensor) or home == "numpy":
+        return "; the graph comes first, and dgl.graph((src, dst)) makes one of edges"
+    return ""
 
 
 def check_whole(least, error=GraphError, **values):

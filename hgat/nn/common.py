@@ -1,14 +1,13 @@
 """What the layers share: their arguments' checks, ends of an edge, the zero-in-degree rule, residuals, masks."""
 
 import operator
-from collections.abc import Sequence
 from numbers import Real
 
 import dgl
 import torch
 from torch import nn
 
-from hgat.errors import GraphError, ShapeError, brief, check_range, check_shape, check_whole
+from hgat.errors import ShapeError, brief, check_range, check_shape, check_whole
 from hgat.graph import csr
 
 __all__ = [
@@ -124,23 +123,10 @@ def negative_slope(layer):
 
 def check_graph(graph, one_relation=True, expected="a DGLGraph"):
     """Raise GraphError, which says what to do, unless `graph` is a DGLGraph, by default of one relation."""
-    if getattr(graph, "canonical_etypes", None) is None:
-        raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}{_advice(graph)}")
     if one_relation:
         csr.single_relation(graph)
-
-
-def _advice(graph):
-    """What to do with something that is no graph of DGL, behind the sentence that says so."""
-    home = type(graph).__module__.partition(".")[0]
-    if home == "networkx":
-        return "; make one with dgl.from_networkx(graph)"
-    if home == "scipy":
-        return "; make one with dgl.from_scipy(matrix)"
-    ends = isinstance(graph, Sequence) and not isinstance(graph, str) and len(graph) == 2
-    if ends or isinstance(graph, torch.Tensor) or home == "numpy":
-        return "; the graph comes first, and dgl.graph((src, dst)) makes one of edges"
-    return ""
+    else:
+        csr.check_graph(graph, expected)
 
 
 def check_in_degrees(graph, allowed):
