@@ -224,4 +224,4 @@ def two_views(scale=1.0):
     nodes, edges = max(int(ARXIV[0] * scale), 10), int(ARXIV[1] * scale)
     parts = enumerate((edges * 7 // 8, edges // 8), 1)
     single = [power_law.__wrapped__(nodes, max(part, nodes + nodes // 2), seed) for seed, part in parts]
-    return hgat.graph.union([s.graph for s in single], ["one", "two"]), single
+    return hgat.graph.disjoint_union([s.graph for s in single], ["one", "two"]), single

@@ -208,7 +208,7 @@ def sampled_mag(root, share=0.1, heads=4, width=16):
 
     def joined(blocks):
         for block in blocks:
-            csr.structure(hgat.graph.join(block).within)
+            csr.structure(hgat.graph.join_relations(block).within)
         return blocks
 
     return Sampled(

@@ -127,7 +127,9 @@ LAYERS = {
         lambda layer, **o: layer(*_typed(), **o),
     ),
     "FeaturelessRGATConv": Layer(
-        lambda **o: hnn.FeaturelessRGATConv(hgraph.join(_typed()[0]), **{"out_feats": OUT, "num_heads": HEADS} | o),
+        lambda **o: hnn.FeaturelessRGATConv(
+            hgraph.join_relations(_typed()[0]), **{"out_feats": OUT, "num_heads": HEADS} | o
+        ),
         lambda layer, **o: layer(_typed()[0], None, **o),
         SIZES[1:],
         DROPS,

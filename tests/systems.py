@@ -69,7 +69,7 @@ SYSTEMS = {
         RGAT,
         "relations",
         lambda: hgraph.add_inverse(typed_graph(), self_relation=True),
-        hgraph.join,
+        hgraph.join_relations,
         "film",
         {"all": {"film": IN, "user": 3}, "some": {"film": IN, "user": None}, "none": {"film": None, "user": None}},
         [

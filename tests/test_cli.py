@@ -706,7 +706,7 @@ def test_wrong_settings_of_links(dysat, tmp_path, settings, pattern):
 @pytest.mark.parametrize(
     "data, system, protocol, metric, pattern",
     [
-        ("mails", "gat", "nodes", "accuracy", "expected data of the kind Task for nodes, got EventTask of enron"),
+        ("mails", "gat", "nodes", "accuracy", "expected data of the kind NodeData for nodes, got EventData of enron"),
         ("mails", "dysat", "nodes", "accuracy", "expected a model on .* for nodes, got dysat on snapshots"),
         ("mails", "gat", "snapshot_links", "mrr", "expected a model on snapshots for snapshot_links, got gat on homog"),
         (
@@ -721,14 +721,14 @@ def test_wrong_settings_of_links(dysat, tmp_path, settings, pattern):
             "dysat",
             "snapshot_links",
             "mrr",
-            "data of the kind EventTask for snapshot_links, got Task of cites",
+            "data of the kind EventData for snapshot_links, got NodeData of cites",
         ),
         (
             "citeseer",
             "tgat",
             "stream_links",
             "auc",
-            "data of the kind EventTask for stream_links, got Task of citeseer",
+            "data of the kind EventData for stream_links, got NodeData of citeseer",
         ),
     ],
 )

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from hgat.cli import main
-from hgat.data import Task, ogb
+from hgat.data import NodeData, ogb
 from hgat.data.partition import about, partition
 from hgat.errors import DataError, OutputError
 from hgat.graph import add_inverse
@@ -49,7 +49,7 @@ def plain(**changes):
     label = torch.arange(41) % 3
     split = {"train": torch.arange(13), "val": torch.arange(13, 20), "test": torch.arange(20, 31)}
     settings = {"feat": {"_N": torch.randn(41, 5)}, "target": "_N", "label": label, **split, **changes}
-    return Task(name="ring", graph=graph, num_classes=3, class_names=("a", "b", "c"), **settings)
+    return NodeData(name="ring", graph=graph, num_classes=3, class_names=("a", "b", "c"), **settings)
 
 
 def read(config, ntype, column):
@@ -577,7 +577,7 @@ def test_a_trainer_that_fails_does_not_wait_and_has_names_of_its_own():
         atexit.register(time.sleep, 100)
         dgl.distributed.initialize = print
         machines.dist.init_process_group = lambda backend: setattr(sys, "excepthook", None)
-        print(machines.join().size)
+        print(machines.enter().size)
         modules = [machines.kvstore, machines.dist_graph, machines.graph_partition_book, machines.shared_mem_utils]
         kept = [module.empty_shared_mem(f"/{module.__name__}", True, (5,), "int64") for module in modules]
         kept.append(dgl.graph([(0, 1)]).shared_memory("graph", formats="csc"))

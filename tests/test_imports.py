@@ -1,8 +1,8 @@
 """Imports only go down: every file is parsed, for what it imports at its top, in a function or by name.
 
-The house has layers, from the bottom up: errors, settings, files, unpickle, compat and transforms; kernels; graph; ops;
-nn and _edge_softmax; models, data and _accelerate; train; explain; doctor and cli. A part may use what stands beside
-its name below and nothing else.
+The house has layers, from the bottom up: errors, settings, files, unpickle, compat, transforms and renamed; kernels;
+graph; ops; nn and _edge_softmax; models, data and _accelerate; train; explain; doctor and cli. A part may use what
+stands beside its name below and nothing else.
 """
 
 import ast
@@ -17,13 +17,14 @@ import pytest
 import hgat
 
 HOME = Path(hgat.__file__).parent
-GROUND = {"errors", "settings", "files", "unpickle", "compat", "transforms"}
+GROUND = {"errors", "settings", "files", "unpickle", "compat", "transforms", "renamed"}
 MAY_USE = {
     "errors": set(),
     "settings": {"errors"},
     "files": {"errors"},
     "unpickle": set(),
     "compat": set(),
+    "renamed": set(),
     "transforms": set(),
     "kernels": set(),  # not even the errors: kernels check nothing
     "graph": GROUND | {"kernels"},  # the compiled core sorts the edges

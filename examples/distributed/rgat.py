@@ -50,7 +50,7 @@ def main(arguments=None):
     for name, default in {**defaults, "batch": 256, "fanout": 15}.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     args = parser.parse_args(arguments)
-    processes = machines.join()  # a server stays in there
+    processes = machines.enter()  # a server stays in there
     about = partition.about(args.config)
     graph = dgl.distributed.DistGraph(about["graph_name"], part_config=args.config)
     target, data = about["target"], {t: graph.nodes[t].data for t in graph.ntypes}

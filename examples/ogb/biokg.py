@@ -86,7 +86,7 @@ def main(arguments=None):
         for etype, rows in of_relation.items():
             rows = rows[shown[rows]]
             edges[etype] = head[rows] - start[etype[0]], tail[rows] - start[etype[2]]
-        return hgat.graph.join(hgat.graph.add_inverse(dgl.heterograph(edges, sizes), self_relation=True))
+        return hgat.graph.join_relations(hgat.graph.add_inverse(dgl.heterograph(edges, sizes), self_relation=True))
 
     def replaced(model, z, ids, end, others):
         """Scores of triples with other entities at one end."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
-from hgat.data.task import EventTask, Task
+from hgat.data.task import EventData, NodeData
 from hgat.errors import DataError
+from hgat.renamed import old_names
 from hgat.settings import check_settings
 
-__all__ = ["EventTask", "Task", "available", "load", "mapped"]
+__all__ = ["EventData", "NodeData", "available", "load", "mapped"]
 
 
 def available():
@@ -24,7 +25,7 @@ def load(name, root=None, **options):
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
     `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
     take `verify` (True): False accepts files with other checksums or counts than the card's.
-    Returns a Task or an EventTask; raises DataError for an unknown name or option, a value of the wrong type, and every
+    Returns NodeData or EventData; raises DataError for an unknown name or option, a value of the wrong type, and every
     file that is missing, damaged or unsafe.
     """
     card = _card.read(name)
@@ -35,3 +36,6 @@ def load(name, root=None, **options):
     if options.get("verify", True) and task.name == card.name:
         card.check(task, {key: value for key, value in options.items() if key != "verify"})
     return task
+
+
+__getattr__ = old_names(globals(), {"Task": "NodeData", "EventTask": "EventData"})

@@ -23,7 +23,7 @@ import torch
 from hgat.data import labels
 from hgat.data.files import find
 from hgat.data.split import per_class
-from hgat.data.task import Task
+from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 RELATIONS = ("PAP", "PLP")
@@ -50,7 +50,7 @@ def load(card, folder, *, verify: bool = True, split_seed: int | None = None):
     classes = content["label"].shape[1]
     if split_seed is not None:
         train, val, test = per_class(label, len(train) // classes, len(val) // classes, split_seed, "papers")
-    return Task(
+    return NodeData(
         name=card.name,
         graph=dgl.heterograph(links, {"paper": nodes}),
         feat={"paper": torch.from_numpy(content["feature"].astype(np.float32))},

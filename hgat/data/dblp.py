@@ -29,7 +29,7 @@ import torch
 from hgat.data import tables
 from hgat.data.files import find_all
 from hgat.data.split import per_class
-from hgat.data.task import Task
+from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 ENCODING = "latin-1"
@@ -68,7 +68,7 @@ def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_count: i
     counts = {"author": len(authors), "paper": len(papers), "venue": len(venues), "term": len(terms)}
     train_per_class, val_per_class = card.layout["train_per_class"], card.layout["val_per_class"]
     train, val, test = per_class(label, train_per_class, val_per_class, split_seed, "authors")
-    return Task(
+    return NodeData(
         name=card.name,
         graph=dgl.heterograph(edges, counts),
         feat={

@@ -20,7 +20,7 @@ import torch
 
 from hgat.data import files
 from hgat.data.tables import lines, refuse
-from hgat.data.task import EventTask
+from hgat.data.task import EventData
 from hgat.errors import DataError, GraphError
 from hgat.graph.events import from_frame
 
@@ -65,7 +65,7 @@ def load(
         # from_frame has sorted the events by time, and kept the order of those at one time.
         order = np.argsort(columns["time"], kind="stable")
         graph.edata[STEP] = torch.from_numpy(columns["step"][order])
-    return EventTask(name=name, graph=graph, feat={"_N": None}, ids={"_N": tuple(ids.tolist())}, notes=notes)
+    return EventData(name=name, graph=graph, feat={"_N": None}, ids={"_N": tuple(ids.tolist())}, notes=notes)
 
 
 def _read(path, names, delimiter, own):

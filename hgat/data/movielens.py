@@ -25,7 +25,7 @@ import torch
 
 from hgat.data import files
 from hgat.data.split import shuffled
-from hgat.data.task import EventTask, Task
+from hgat.data.task import EventData, NodeData
 from hgat.errors import DataError
 from hgat.graph.events import from_events
 
@@ -48,7 +48,7 @@ def load(
     `min_ratings`: films with fewer ratings are in the graph but in no part of the split. Three in five
     films have fewer than the default of 5, a third have one: there is little to attend to,
     and their number would drown what the rest shows.
-    `events`: give an EventTask, the same graph without labels and split. `since`: with events only, leave out the
+    `events`: give an EventData, the same graph without labels and split. `since`: with events only, leave out the
     ratings before this Unix time, and the users and films that have no other.
     """
     if min_ratings < 1:
@@ -73,14 +73,14 @@ def load(
         name = card.name if since is None else f"{card.name} since {since}"
         ids = {"user": tuple(user_ids.tolist()), "film": tuple(film_ids.tolist())}
         note = "nobody rates a film twice: a pair that was seen before is no link, and whoever remembers it is right"
-        return EventTask(name=name, graph=graph, feat=feat, ids=ids, notes=(note,))
+        return EventData(name=name, graph=graph, feat=feat, ids=ids, notes=(note,))
 
     label, genres = _genres(table["genres"][first])
     times_rated = torch.from_numpy(np.bincount(film))
     usable = ((times_rated >= min_ratings) & (label.sum(1) > 0)).nonzero().squeeze(1)
     order = shuffled(usable, split_seed)
     train, val = int(0.6 * len(order)), int(0.8 * len(order))
-    return Task(
+    return NodeData(
         name=card.name,
         graph=graph,
         feat=feat,

@@ -37,7 +37,7 @@ class Parts:
 
 
 def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balance_train=False, balance_edges=False):
-    """Cut the graph of a Task, or of an OGB Node, into parts and write them to the folder `out`, whole or not at all.
+    """Cut the graph of NodeData, into parts and write them to the folder `out`, whole or not at all.
 
     Node data: "feat" where a type has features, "orig_id", the node's id in the task, and for the target "label" and
     "train_mask", "val_mask", "test_mask". method: "metis", few cut edges and as many nodes of each type in every part,

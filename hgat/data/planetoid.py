@@ -25,7 +25,7 @@ import torch
 
 from hgat.data import labels, pickles, tables
 from hgat.data.files import find_all
-from hgat.data.task import Task
+from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 LARGEST = 1 << 33  # elements of the features; Pubmed has 10 million
@@ -71,7 +71,7 @@ def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"]
     if second > known:
         raise DataError(f"{path['y']}: expected at most {known - card.layout['val']} rows, got {first}")
     source, target = _links(path["graph"], nodes)
-    return Task(
+    return NodeData(
         name=card.name,
         graph=dgl.graph((source, target), num_nodes=nodes),
         feat={"_N": feat},

@@ -29,7 +29,7 @@ import torch
 from hgat.data import tables
 from hgat.data.files import find_all
 from hgat.data.split import shuffled
-from hgat.data.task import Task
+from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 _IRI = r'<[^<>"\s]*>'
@@ -67,7 +67,7 @@ def load(
     fifth = len(train) // 5
     if val == "random":
         train = shuffled(train, split_seed)
-    return Task(
+    return NodeData(
         name=card.name,
         graph=graph,
         feat={"entity": None},

@@ -9,11 +9,11 @@ from torch import Tensor
 from hgat.errors import DataError
 from hgat.graph.events import event_times
 
-__all__ = ["EventTask", "Task"]
+__all__ = ["EventData", "NodeData"]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class NodeData:
     """A graph, its features and labels, and one split; checked once, when it is made.
 
     `graph` is the graph as the files state it: no self-loops and no inverse relations are added, and no
@@ -113,7 +113,7 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class EventTask:
+class EventData:
     """Events in time, for tasks whose answer is who meets whom next.
 
     `graph` has one edge per event and its time in edata["time"], sorted by time (hgat.graph.from_events). `feat` maps

@@ -2,11 +2,12 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.events import event_times, from_events, from_frame
-from hgat.graph.metapath import Views, metapath_graph, metapaths, union, views
+from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
-from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join, join_types
+from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.snapshots import Snapshots, snapshots
 from hgat.graph.walks import Walks, walks
+from hgat.renamed import old_names
 
 __all__ = [
     "JoinedRelations",
@@ -17,11 +18,12 @@ __all__ = [
     "Walks",
     "add_inverse",
     "csr",
+    "disjoint_union",
     "event_times",
     "from_events",
     "from_frame",
     "homogeneous",
-    "join",
+    "join_relations",
     "join_types",
     "metapath",
     "metapath_graph",
@@ -29,7 +31,8 @@ __all__ = [
     "recent_neighbours",
     "relations",
     "snapshots",
-    "union",
     "views",
     "walks",
 ]
+
+__getattr__ = old_names(globals(), {"join": "join_relations", "union": "disjoint_union"})

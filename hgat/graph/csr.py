@@ -111,7 +111,7 @@ def single_relation(graph):
     if len(graph.canonical_etypes) != 1:
         raise GraphError(
             f"graph: expected one relation, got {len(graph.canonical_etypes)}; take one with graph[etype] or join them "
-            "with hgat.graph.join(graph)"
+            "with hgat.graph.join_relations(graph)"
         )
 
 

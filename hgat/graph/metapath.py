@@ -16,7 +16,7 @@ from hgat.errors import GraphError
 from hgat.graph.csr import cached, check_graph, check_whole, in_order, shown, single_relation
 from hgat.graph.memory import available, enough
 
-__all__ = ["Views", "metapath_graph", "metapaths", "prepare", "reachable", "union", "views"]
+__all__ = ["Views", "disjoint_union", "metapath_graph", "metapaths", "prepare", "reachable", "views"]
 
 # Of a pair: what it takes to build its graph, and the arrays that attention sorts its edges into, in ids.
 IDS_OF_A_PAIR = 6
@@ -199,31 +199,33 @@ def _blocks(entries):
         first = last
 
 
-def union(graphs, names=None):
+def disjoint_union(graphs, names=None):
     """Views over several graphs (or blocks) that have the same destination nodes in the same order.
 
     Raises GraphError when there is no graph, one has several relations, or the numbers of destinations differ.
     """
     graphs = _listed("graphs", graphs)
     if not graphs:
-        raise GraphError("union: expected at least one graph, got none")
+        raise GraphError("disjoint_union: expected at least one graph, got none")
     names = _listed("names", names) if names is not None else [str(p) for p in range(len(graphs))]
     if not all(isinstance(name, str) for name in names):
-        raise GraphError(f"union: expected names as strings, got {shown(names)}")
+        raise GraphError(f"disjoint_union: expected names as strings, got {shown(names)}")
     names = tuple(names)
     if len(names) != len(graphs):
-        raise GraphError(f"union: expected {len(graphs)} names, got {len(names)}")
+        raise GraphError(f"disjoint_union: expected {len(graphs)} names, got {len(names)}")
     for graph in graphs:
         single_relation(graph)
     if len({(g.idtype, g.device) for g in graphs}) != 1:
-        raise GraphError(f"union: expected graphs of one id type on one device, got {_kinds(graphs)}")
+        raise GraphError(f"disjoint_union: expected graphs of one id type on one device, got {_kinds(graphs)}")
     sizes = {g.num_dst_nodes() for g in graphs}
     if len(sizes) != 1:
-        raise GraphError(f"union: expected the same destination nodes in every graph, got {sorted(sizes)}")
+        raise GraphError(f"disjoint_union: expected the same destination nodes in every graph, got {sorted(sizes)}")
     num_dst = sizes.pop()
     ids = max(num_dst * len(graphs), sum(g.num_src_nodes() for g in graphs))
     if ids > torch.iinfo(graphs[0].idtype).max:
-        raise GraphError(f"union: expected nodes that {graphs[0].idtype} can number, got {ids:,}; use graph.long()")
+        raise GraphError(
+            f"disjoint_union: expected nodes that {graphs[0].idtype} can number, got {ids:,}; use graph.long()"
+        )
     starts, sources, targets = [0], [], []
     for view, graph in enumerate(graphs):
         src, dst = in_order(graph)
@@ -244,7 +246,7 @@ def union(graphs, names=None):
 def _listed(what, values):
     # A graph and a string can be gone through, too, by relations that it has not and by letters.
     if isinstance(values, (str, dgl.DGLGraph, torch.Tensor)) or not isinstance(values, Iterable):
-        raise GraphError(f"union: expected a list of {what}, got {shown(values)}")
+        raise GraphError(f"disjoint_union: expected a list of {what}, got {shown(values)}")
     return list(values)
 
 
@@ -263,17 +265,17 @@ def views(graph):
     etypes = getattr(graph, "canonical_etypes", None)
     if etypes is None:
         raise GraphError(
-            "views: expected what hgat.graph.metapaths or hgat.graph.union gives, or a DGLGraph, "
+            "views: expected what hgat.graph.metapaths or hgat.graph.disjoint_union gives, or a DGLGraph, "
             f"got {type(graph).__name__}"
         )
     if len({(src, dst) for src, _, dst in etypes}) != 1:
         raise GraphError(
-            "views: expected what hgat.graph.metapaths or hgat.graph.union gives, or relations between one pair of "
-            f"node types, got {etypes}"
+            "views: expected what hgat.graph.metapaths or hgat.graph.disjoint_union gives, or relations between one "
+            f"pair of node types, got {etypes}"
         )
 
     def build():
-        found = union([graph[etype] for etype in etypes], [etype[1] for etype in etypes])
+        found = disjoint_union([graph[etype] for etype in etypes], [etype[1] for etype in etypes])
         return replace(found, shared_source=True, destinations_first=etypes[0][0] == etypes[0][2])
 
     return cached(graph, ("views", tuple(etypes), graph.is_block), build)
@@ -302,7 +304,7 @@ def metapaths(graph, paths, self_loops=True, *, max_pairs=None):
     if len(ntypes) > 1:
         raise GraphError(f"meta-paths: expected all of one node type, got {ntypes}")
     with enough(f"meta-paths: expected pairs along {names} that the free memory holds together, got more; {_ADVICE}"):
-        return union(found, names)
+        return disjoint_union(found, names)
 
 
 def prepare(graph, *, paths: dict, self_loops: bool = True, max_pairs: int | None = None):

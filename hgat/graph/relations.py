@@ -15,7 +15,7 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.memory import within_memory
 
-__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join", "join_types", "prepare"]
+__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join_relations", "join_types", "prepare"]
 
 INVERSE = "^-1"
 SELF = "self"
@@ -92,7 +92,7 @@ def _pairs(node, relation, num_nodes, num_relations):
 
 
 @within_memory
-def join(graph):
+def join_relations(graph):
     """Join all relations of a typed DGLGraph (or of a block) into one; built once per graph.
 
     A JoinedRelations is returned as it is. Node types are stacked in the order of graph.srctypes and
@@ -100,7 +100,7 @@ def join(graph):
     """
     if isinstance(graph, JoinedRelations):
         return graph
-    csr.check_graph(graph, "a DGLGraph or what hgat.graph.join gives")
+    csr.check_graph(graph, "a DGLGraph or what hgat.graph.join_relations gives")
     # Names are part of the key: dgl.block_to_graph gives the index of a block other names.
     names = (tuple(graph.srctypes), tuple(graph.dsttypes), tuple(graph.canonical_etypes), graph.is_block)
     return csr.cached(graph, ("join", names), lambda: _join(graph))
@@ -318,4 +318,4 @@ def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
         graph = add_inverse(graph, self_relation)
     elif self_relation:
         raise GraphError("graph.self_relation: expected inverse = true beside it, got inverse = false")
-    return join(graph)
+    return join_relations(graph)

@@ -9,8 +9,8 @@ from torch import nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, brief, check_shape, check_whole, is_whole
 from hgat.graph import csr
-from hgat.graph.metapath import metapaths, reachable, union
-from hgat.graph.relations import join
+from hgat.graph.metapath import disjoint_union, metapaths, reachable
+from hgat.graph.relations import join_relations
 from hgat.graph.snapshots import Snapshots
 from hgat.models._batches import one_type, widths
 from hgat.models.gat import check_settings
@@ -295,7 +295,7 @@ class _Typed(NamedState):
         h = {t: x.repeat(steps, 1) for t, x in self._rows(snapshots, feat).items()}  # node t * N + v
         if self.paths:
             return self._metapaths(snapshots, h)
-        graph = join(snapshots.graph)
+        graph = join_relations(snapshots.graph)
         for layer in self.layers:
             out = {t: F.elu(x.flatten(1)) for t, x in layer(graph, h).items()}
             width = next(iter(out.values())).shape[1]
@@ -319,4 +319,4 @@ class _Typed(NamedState):
 
 def _views(graph, paths):
     """As hgat.graph.metapaths, but one step may have no pair along a path."""
-    return union([reachable(graph, list(path)) for path in paths.values()], list(paths))
+    return disjoint_union([reachable(graph, list(path)) for path in paths.values()], list(paths))

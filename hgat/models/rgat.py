@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
-from hgat.graph.relations import join
+from hgat.graph.relations import join_relations
 from hgat.models._batches import per_layer, source_ids, widths
 from hgat.models.gat import check_settings
 from hgat.nn import FeaturelessRGATConv, RGATConv
@@ -19,7 +19,7 @@ __all__ = ["RGAT"]
 class RGAT(NamedState):
     """A stack of RGAT layers over all relations of a typed graph.
 
-    joined: the relations (hgat.graph.join). in_feats: {node type: F, or None for a type without features}.
+    joined: the relations (hgat.graph.join_relations). in_feats: {node type: F, or None for a type without features}.
     target: the node type to predict. one_hot: no node type has features and layer one learns a row per
     (node, relation), as in the authors' example. Otherwise embed is the width of the input that every node type is
     brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
@@ -56,7 +56,7 @@ class RGAT(NamedState):
         residual: bool = False,
     ):
         super().__init__()
-        joined = join(joined)
+        joined = join_relations(joined)
         check_whole(1, num_outputs=num_outputs)
         if target not in joined.num_dst:
             raise RecipeError(f"target: expected a node type among {sorted(joined.num_dst)}, got {target!r}")
@@ -107,7 +107,7 @@ class RGAT(NamedState):
     @classmethod
     def for_graph(cls, graph, feat, num_outputs, target, **settings):
         """The model for joined relations and the features of their nodes."""
-        joined = join(graph)
+        joined = join_relations(graph)
         ntypes = {**joined.num_src, **joined.num_dst}
         return cls(joined, widths(feat, ntypes), num_outputs, target, **settings)
 
@@ -156,12 +156,12 @@ class RGAT(NamedState):
 
     def step(self, depth, graph, h):
         """Layer `depth`, counted from 0, on a graph or block: {type: [N_src, width]} -> {type: [N_dst, width]}."""
-        h = self._layer(depth, join(graph), h)
+        h = self._layer(depth, join_relations(graph), h)
         return h[self.target] if depth == len(self.layers) - 1 else h
 
     def hidden_states(self, graph, feat):
         """What each layer receives: a list of {node type: [N, width]}, and the logits behind them."""
-        parts = [join(part) for part in per_layer(graph, len(self.layers))]
+        parts = [join_relations(part) for part in per_layer(graph, len(self.layers))]
         h = self.start(feat, source_ids(graph))
         states = []
         for depth, part in enumerate(parts):
@@ -175,7 +175,7 @@ class RGAT(NamedState):
     def attention(self, graph, feat):
         """alpha of every layer, a list of {relation: [E_r, H]}."""
         states, _ = self.hidden_states(graph, feat)
-        parts = [join(part) for part in per_layer(graph, len(self.layers))]
+        parts = [join_relations(part) for part in per_layer(graph, len(self.layers))]
         return [
             layer(part, h, get_attention=True)[1] for layer, part, h in zip(self.layers, parts, states, strict=True)
         ]

@@ -36,12 +36,13 @@ class HANConv(NamedState):
 
     num_metapaths: P, or the P names, which views are then matched with, in whatever order they come. With a number the
     first views that the layer sees give the names, and so does a state dict, which holds them. Views without names
-    (hgat.graph.union of graphs alone) are matched by position.
+    (hgat.graph.disjoint_union of graphs alone) are matched by position.
     share_projection: one M for all meta-paths, as the paper writes it; False gives each meta-path its own, as the
     released code does. semantic: "global" (paper) or "per_node" (released code).
 
-    forward: views, what hgat.graph.metapaths or hgat.graph.union gives, or a DGLGraph or block with one relation per
-    meta-path; feat [N, F], or for views with their own sources a list of P tensors [N_src_p, F], destinations first;
+    forward: views, what hgat.graph.metapaths or hgat.graph.disjoint_union gives, or a DGLGraph or block with one
+    relation per meta-path; feat [N, F], or for views with their own sources a list of P tensors [N_src_p, F],
+    destinations first;
     edge_mask [E] or [E, H] bool in the order of views.graph, False for an edge that has no part in the softmax
     -> [N_dst, H * D], and with get_attention (alpha [E, H] in the order of views.graph, before dropout, and beta [P]
     or [N_dst, P] in that of the views). All views are one operator call. A global beta is the batch's own on blocks.
@@ -202,5 +203,5 @@ class HANConv(NamedState):
 
 
 def _are_numbers(names):
-    """Whether the names are what hgat.graph.union calls graphs that were given none."""
+    """Whether the names are what hgat.graph.disjoint_union calls graphs that were given none."""
     return names == tuple(map(str, range(len(names))))

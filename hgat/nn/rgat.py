@@ -9,7 +9,7 @@ from torch import nn
 from hgat import ops, transforms
 from hgat.errors import GraphError, ShapeError, check_shape, check_whole
 from hgat.graph import csr
-from hgat.graph.relations import JoinedRelations, join
+from hgat.graph.relations import JoinedRelations, join_relations
 from hgat.nn.common import (
     check_activation,
     check_floats,
@@ -39,9 +39,9 @@ class RGATConv(NamedState):
     num_bases: W^r = sum_b c_rhb V_b, with coefficients per relation and head; num_attn_bases: the same for [Q^r, K^r],
     with bases of its own. num_blocks: W^r block-diagonal, blocks of [F / B, H * D / B]; not together with num_bases.
 
-    forward: graph, a typed DGLGraph, a block, or what hgat.graph.join gives (built once per graph if not before); feat,
-    {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node type; edge_mask,
-    {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation that is not named
+    forward: graph, a typed DGLGraph, a block, or what hgat.graph.join_relations gives (built once per graph if not
+    before); feat, {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node
+    type; edge_mask, {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation that is not named
     keeps all its edges) -> {node type: [N_dst, H, D]} for every destination type, or one tensor likewise. With
     get_attention also alpha, {relation: [E_r, H]}, before dropout. A node without in-edges gets zeros: give it a self
     relation (hgat.graph.add_inverse) or a residual.
@@ -166,8 +166,8 @@ class RGATConv(NamedState):
 
     def forward(self, graph, feat, get_attention=False, *, edge_mask=None):
         if not isinstance(graph, JoinedRelations):
-            check_graph(graph, one_relation=False, expected="a DGLGraph or what hgat.graph.join gives")
-        joined = join(graph)
+            check_graph(graph, one_relation=False, expected="a DGLGraph or what hgat.graph.join_relations gives")
+        joined = join_relations(graph)
         value, key, query = self._project(joined, feat)
         run, scores, slope = self._scores(joined, query, key)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
@@ -241,8 +241,8 @@ class FeaturelessRGATConv(RGATConv):
 
         g_i^r = W^r_i, a learned row for every (node, relation) pair with an edge; the rest as RGATConv
 
-    joined: what hgat.graph.join gives; the layer belongs to this graph's pairs and serves no others. Bases and blocks
-    do not apply. forward: a graph with the same pairs; feat is not read and may be None -> as RGATConv,
+    joined: what hgat.graph.join_relations gives; the layer belongs to this graph's pairs and serves no others. Bases
+    and blocks do not apply. forward: a graph with the same pairs; feat is not read and may be None -> as RGATConv,
     {node type: [N_dst, H, D]}. Raises GraphError for a graph with other pairs, also one with as many, and for a state
     dict of another graph.
 
@@ -255,8 +255,8 @@ class FeaturelessRGATConv(RGATConv):
             if options.pop(name, None) is not None:
                 raise ShapeError(f"{name}: expected None without features, got a number")
         if not isinstance(joined, JoinedRelations):
-            check_graph(joined, one_relation=False, expected="what hgat.graph.join gives")
-            joined = join(joined)
+            check_graph(joined, one_relation=False, expected="what hgat.graph.join_relations gives")
+            joined = join_relations(joined)
         super().__init__(1, out_feats, num_heads, joined.etypes, **options)
         del self.weight
         num_nodes = sum(joined.num_src.values())

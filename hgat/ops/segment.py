@@ -6,7 +6,7 @@ import torch
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.csr import edges_as_sources
-from hgat.graph.relations import join
+from hgat.graph.relations import join_relations
 from hgat.ops.checks import check_call, check_width
 from hgat.ops.dispatch import is_uniform, pick
 
@@ -112,7 +112,7 @@ def _edge_numbers(graph, eids, logits):
 
 def _joint_softmax(graph, logits, eids, norm_by, edge_mask):
     """The softmax over the edges of all relations, {relation: [E_r, *]}."""
-    joined = join(graph)
+    joined = join_relations(graph)
     names = {}
     for key in logits:
         found = [etype for etype in joined.etypes if key in (etype, etype[1])]

@@ -1,6 +1,6 @@
 """One process of a training on several machines: DGL's servers hold the parts, PyTorch's process group the trainers.
 
-`examples/distributed/launch.py` starts the processes; a script calls `join()` before any other distributed call.
+`examples/distributed/launch.py` starts the processes; a script calls `enter()` before any other distributed call.
 """
 
 import ctypes
@@ -17,15 +17,16 @@ import torch.distributed as dist
 from dgl.distributed import dist_context, dist_graph, graph_partition_book, kvstore, rpc_client, shared_mem_utils
 
 from hgat.errors import HgatError
+from hgat.renamed import old_names
 from hgat.train.processes import Processes
 
-__all__ = ["join"]
+__all__ = ["enter"]
 
 MACHINE, MEMORY = "HGAT_MACHINE", "HGAT_SHARED_MEMORY"  # the line in the file of hosts; what names begin with there
 DIE_WITH_PARENT = 1  # Linux: prctl(PR_SET_PDEATHSIG)
 
 
-def join(backend="gloo"):
+def enter(backend="gloo"):
     """Take the place that the environment gives to this process; a trainer gets the hgat.train.Processes of all.
 
     A server serves its part and never comes back. A trainer becomes DGL's client and one of a process group. An error
@@ -110,3 +111,6 @@ def _sample(*args):
     served = dist_context.init_process
     _keep_apart()
     served(*args)
+
+
+__getattr__ = old_names(globals(), {"join": "enter"})

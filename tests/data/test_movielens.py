@@ -161,7 +161,7 @@ def of_frame(table):
 def test_ratings_as_events_are_the_same_ratings(load):
     table = frame()
     task, labelled = load(table, events=True), load(table)
-    assert isinstance(task, hgat.data.EventTask) and task.name == "movielens"
+    assert isinstance(task, hgat.data.EventData) and task.name == "movielens"
     assert ratings(task) == of_frame(table)
     assert torch.equal(task.feat["film"], labelled.feat["film"]) and task.feat["user"] is None
 

@@ -4,7 +4,7 @@ import dgl
 import pytest
 import torch
 
-from hgat.data import Task
+from hgat.data import NodeData
 from hgat.errors import DataError
 
 NODES = 7
@@ -23,7 +23,7 @@ def task(**changes):
         "num_classes": 3,
         "class_names": ("a", "b", "c"),
     }
-    return Task(**{**values, **changes})
+    return NodeData(**{**values, **changes})
 
 
 def test_a_good_task_is_accepted_and_frozen():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hgat.explain import past, shares
-from hgat.graph import from_events, join, metapaths, snapshots
+from hgat.graph import from_events, join_relations, metapaths, snapshots
 from hgat.graph.recent import recent_neighbours
 from hgat.graph.relations import prepare
 from hgat.models import find
@@ -19,7 +19,7 @@ FEATS, CLASSES = 7, 3
 
 def rgat(graph, softmax="across", target="film", **settings):
     """(model, joined relations, features): trained or not makes no difference to what is tested."""
-    joined = prepare(graph) if settings.pop("inverse", False) else join(graph)
+    joined = prepare(graph) if settings.pop("inverse", False) else join_relations(graph)
     feat = {ntype: torch.randn(joined.num_src[ntype], FEATS) for ntype in joined.num_src}
     model = find("rgat").for_graph(joined, feat, CLASSES, target, softmax=softmax, heads=[3, 2], **settings)
     return model, joined, feat

@@ -308,10 +308,10 @@ READERS = {
     "plain": homogeneous.prepare,
     "both directions": lambda g: homogeneous.prepare(g, undirected=True),
     "meta-path": lambda g: hgraph.metapath_graph(g, ["_E", "_E"]),
-    "join": hgraph.join,
+    "join": hgraph.join_relations,
     "types": lambda g: hgraph.join_types(g, torch.zeros(3).long(), torch.zeros(g.num_edges()).long(), 1, 1),
     "inverse": hgraph.add_inverse,
-    "union": lambda g: hgraph.union([g, g]),
+    "union": lambda g: hgraph.disjoint_union([g, g]),
     "views": hgraph.views,
     "recent": lambda g: hgraph.recent_neighbours(_with_times(g)),
     "snapshots": lambda g: hgraph.snapshots(_with_times(g), windows=2),
@@ -342,7 +342,7 @@ def test_the_faulty_relation_is_named():
     ends = ("csr", [torch.tensor(x) for x in ([0, 1, 2], [4, -2], [0, 1])])
     graph = dgl.heterograph({("a", "r", "b"): ends, ("b", "q", "a"): ([0], [1])}, {"a": 2, "b": 5})
     with pytest.raises(GraphError, match=r"destination numbers of \('a', 'r', 'b'\) from 0 to 4, got -2"):
-        hgraph.join(graph)
+        hgraph.join_relations(graph)
     assert csr.in_rows(graph["q"]).num_rows == 2
 
 

@@ -59,7 +59,7 @@ ALL = {
     "self-loops": (homogeneous_graph, homogeneous.prepare),
     "both directions": (homogeneous_graph, lambda g: homogeneous.prepare(g, undirected=True)),
     "loops alone": (homogeneous_graph, lambda g: homogeneous.prepare(g, undirected=True, self_loops=False)),
-    "join": (typed_graph, hgraph.join),
+    "join": (typed_graph, hgraph.join_relations),
     "relations": (typed_graph, relations.prepare),
     "add_inverse": (typed_graph, lambda g: hgraph.add_inverse(g, self_relation=True)),
     "join_types": (
@@ -69,7 +69,7 @@ ALL = {
     "metapath_graph": (typed_graph, lambda g: hgraph.metapath_graph(g, PATHS["far"], self_loops=False)),
     "metapaths": (typed_graph, lambda g: hgraph.metapaths(g, PATHS)),
     "metapath": (typed_graph, lambda g: metapath.prepare(g, paths=PATHS)),
-    "union": (homogeneous_graph, lambda g: hgraph.union([g, g])),
+    "union": (homogeneous_graph, lambda g: hgraph.disjoint_union([g, g])),
     "views": (homogeneous_graph, hgraph.views),
     "event_times": (homogeneous_graph, hgraph.event_times),
     "recent_neighbours": (typed_graph, hgraph.recent_neighbours),

@@ -233,7 +233,7 @@ def test_memory_that_ends_all_the_same_is_one_sentence(monkeypatch, error):
         raise error
 
     graph = through(40, 4)
-    for name in ("heterograph", "union"):
+    for name in ("heterograph", "disjoint_union"):
         with monkeypatch.context() as patch:
             patch.setattr(*((dgl, name) if name == "heterograph" else (metapath, name)), fail)
             with pytest.raises(
@@ -287,13 +287,13 @@ def test_anything_but_a_graph_is_refused():
     with pytest.raises(GraphError, match="graph: expected a DGLGraph, got str"):
         hgraph.metapath_graph("graph", ["follows"])
     with pytest.raises(GraphError, match="graph: expected a DGLGraph, got str"):
-        hgraph.union(["graph"])
+        hgraph.disjoint_union(["graph"])
 
 
 @pytest.mark.parametrize("idtype", [torch.int32, torch.int64], ids=["int32", "int64"])
 def test_union_of_graphs(idtype):
     graphs = [dgl.rand_graph(7, count, idtype=idtype) for count in (11, 13, 5)]
-    views = hgraph.union(graphs, ["x", "y", "z"])
+    views = hgraph.disjoint_union(graphs, ["x", "y", "z"])
     assert views.names == ("x", "y", "z") and views.num_views == 3
     assert views.num_dst == 7 and views.num_src == 7
     assert views.source_start == (0, 7, 14, 21)
@@ -305,15 +305,15 @@ def test_union_of_graphs(idtype):
     for p, graph in enumerate(graphs):
         expected += [(u + 7 * p, v + 7 * p) for u, v in zip(*(x.tolist() for x in graph.edges()), strict=True)]
     assert got == expected
-    assert hgraph.union(graphs).names == ("0", "1", "2")
-    restricted = hgraph.union([g.formats("csc") for g in graphs]).graph
+    assert hgraph.disjoint_union(graphs).names == ("0", "1", "2")
+    restricted = hgraph.disjoint_union([g.formats("csc") for g in graphs]).graph
     assert list(zip(*(x.tolist() for x in restricted.edges(order="eid")), strict=True)) == expected
 
 
 def test_union_of_blocks_with_sources_of_their_own():
     graph, seeds = build("homogeneous"), torch.tensor([3, 5, 7])
     blocks = [dgl.to_block(dgl.in_subgraph(g, seeds), seeds) for g in (graph, dgl.reverse(graph), graph)]
-    views = hgraph.union(blocks)
+    views = hgraph.disjoint_union(blocks)
     sizes = [b.num_src_nodes() for b in blocks]
     assert len(set(sizes)) == 2
     assert views.num_dst == 3 and not views.shared_source
@@ -324,25 +324,25 @@ def test_union_of_blocks_with_sources_of_their_own():
         assert torch.equal(src[here] - views.source_start[p], block.edges(order="eid")[0])
         assert torch.equal(dst[here] - 3 * p, block.edges(order="eid")[1])
     # Blocks of equal size need not hold the same source nodes.
-    assert not hgraph.union([blocks[0], blocks[0]]).shared_source
+    assert not hgraph.disjoint_union([blocks[0], blocks[0]]).shared_source
 
 
 def test_union_of_views_without_edges():
-    views = hgraph.union([build("empty"), dgl.rand_graph(7, 11)])
+    views = hgraph.disjoint_union([build("empty"), dgl.rand_graph(7, 11)])
     assert views.graph.num_edges() == 11 and views.graph.in_degrees()[:7].sum() == 0
 
 
 @pytest.mark.parametrize(("graphs", "names", "sentence"), [
-    (lambda: [], None, "union: expected at least one graph, got none"),
-    (lambda: [dgl.rand_graph(7, 11)], ["a", "b"], "union: expected 1 names, got 2"),
+    (lambda: [], None, "disjoint_union: expected at least one graph, got none"),
+    (lambda: [dgl.rand_graph(7, 11)], ["a", "b"], "disjoint_union: expected 1 names, got 2"),
     (lambda: [dgl.rand_graph(7, 11), dgl.rand_graph(5, 11)], None,
-     r"union: expected the same destination nodes in every graph, got \[5, 7\]"),
+     r"disjoint_union: expected the same destination nodes in every graph, got \[5, 7\]"),
     (lambda: [typed_graph()], None, "graph: expected one relation, got 4"),
     (lambda: [typed_graph(), dgl.rand_graph(7, 11)], None, "graph: expected one relation, got 4"),
 ])  # fmt: skip
 def test_wrong_unions_are_one_sentence(graphs, names, sentence):
     with pytest.raises(GraphError, match=f"^{sentence}"):
-        hgraph.union(graphs(), names)
+        hgraph.disjoint_union(graphs(), names)
 
 
 def test_a_union_that_int32_cannot_number_is_one_sentence():
@@ -350,8 +350,8 @@ def test_a_union_that_int32_cannot_number_is_one_sentence():
     with pytest.raises(
         GraphError, match="expected nodes that torch.int32 can number, got 3,221,225,472; use graph.long"
     ):
-        hgraph.union(graphs)
-    found = hgraph.union([g.long() for g in graphs])
+        hgraph.disjoint_union(graphs)
+    found = hgraph.disjoint_union([g.long() for g in graphs])
     assert found.graph.edges()[1].tolist() == [1, 2**30 + 1, 2**31 + 1]
 
 
@@ -384,7 +384,7 @@ def test_paths_of_one_name_are_not_lost():
 def test_paths_of_different_node_types_are_refused():
     with pytest.raises(GraphError, match=r"meta-paths: expected all of one node type, got \['film', 'user'\]"):
         hgraph.metapaths(typed_graph(), [["follows"], ["likes", "liked by"]])
-    with pytest.raises(GraphError, match="union: expected at least one graph, got none"):
+    with pytest.raises(GraphError, match="disjoint_union: expected at least one graph, got none"):
         hgraph.metapaths(typed_graph(), {})
     with pytest.raises(GraphError, match="expected a list of relations, got 'follows'"):
         hgraph.metapaths(typed_graph(), ["follows"])

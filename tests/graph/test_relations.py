@@ -80,7 +80,7 @@ def test_join_equals_a_list_of_pairs(name, idtype):
     graph = GRAPHS[name]()
     graph = graph.int() if idtype == torch.int32 else graph
     edges = _by_hand(graph)
-    joined = hgraph.join(graph)
+    joined = hgraph.join_relations(graph)
     relation_count = len(graph.canonical_etypes)
     assert joined.etypes == tuple(graph.canonical_etypes)
     assert joined.num_edges == tuple(graph.num_edges(e) for e in graph.canonical_etypes)
@@ -127,14 +127,14 @@ def test_graphs_here_hold_what_their_names_say():
     block = typed_block()
     assert block.is_block and block.num_edges("liked by") > 3
     assert block.num_src_nodes("film") > block.num_dst_nodes("film")  # users start elsewhere at the two ends
-    assert 0 in hgraph.join(one_way()).source.count
+    assert 0 in hgraph.join_relations(one_way()).source.count
 
 
 @pytest.mark.parametrize("sparse", ["csr", "csc", "coo"])
 def test_graphs_held_in_one_sparse_format_are_served(sparse):
     """Samplers keep graphs as CSC only; DGL lists the edges of such a graph in another order."""
     graph = one_way()
-    full, found = hgraph.join(graph), hgraph.join(graph.formats(sparse))
+    full, found = hgraph.join_relations(graph), hgraph.join_relations(graph.formats(sparse))
     for name in ("across", "within", "collect"):
         for got, expected in zip(getattr(found, name).edges(), getattr(full, name).edges(), strict=True):
             assert torch.equal(got, expected)
@@ -146,35 +146,35 @@ def test_graphs_held_in_one_sparse_format_are_served(sparse):
 
 def test_join_is_kept_and_rebuilt_after_a_change():
     graph = typed_graph()
-    first = hgraph.join(graph)
-    assert hgraph.join(graph) is first
-    assert hgraph.join(first) is first
+    first = hgraph.join_relations(graph)
+    assert hgraph.join_relations(graph) is first
+    assert hgraph.join_relations(first) is first
     with graph.local_scope():
-        assert hgraph.join(graph) is first
+        assert hgraph.join_relations(graph) is first
     graph.add_edges(torch.tensor([1]), torch.tensor([2]), etype="never")
-    again = hgraph.join(graph)
+    again = hgraph.join_relations(graph)
     assert again.num_edges == (17, 41, 41, 1) and first.num_edges == (17, 41, 41, 0)
     graph.remove_edges(torch.tensor([0, 1]), etype="follows")
-    assert hgraph.join(graph).num_edges == (15, 41, 41, 1)
+    assert hgraph.join_relations(graph).num_edges == (15, 41, 41, 1)
     graph.add_nodes(3, ntype="user")
-    assert hgraph.join(graph).num_src["user"] == 16
+    assert hgraph.join_relations(graph).num_src["user"] == 16
     graph.add_nodes(1, ntype="film")
-    assert hgraph.join(graph).across.num_dst_nodes() == 12 + 16
+    assert hgraph.join_relations(graph).across.num_dst_nodes() == 12 + 16
 
 
 def test_graphs_that_share_an_index_under_other_names_are_joined_apart():
     """dgl.block_to_graph renames the node types of a block and keeps its index, and with it the cache."""
     block = typed_block()
-    first = hgraph.join(block)
+    first = hgraph.join_relations(block)
     renamed = dgl.block_to_graph(block)
-    again = hgraph.join(renamed)
+    again = hgraph.join_relations(renamed)
     assert again.etypes == tuple(renamed.canonical_etypes)
     assert set(again.num_src) == set(renamed.srctypes)
     assert first.is_block and not again.is_block
-    assert hgraph.join(block) is first
+    assert hgraph.join_relations(block) is first
 
 
-@pytest.mark.parametrize("function", [hgraph.join, hgraph.add_inverse, relations.prepare])
+@pytest.mark.parametrize("function", [hgraph.join_relations, hgraph.add_inverse, relations.prepare])
 def test_anything_but_a_graph_is_refused(function):
     with pytest.raises(GraphError, match="^graph: expected a DGLGraph.*, got str$"):
         function("graph")
@@ -239,7 +239,7 @@ def test_prepare():
     assert sum(both.num_edges) == 2 * graph.num_edges() + graph.num_nodes()
     assert len(relations.prepare(graph, self_relation=False).etypes) == 8
     plain = relations.prepare(graph, inverse=False, self_relation=False)
-    assert plain is hgraph.join(graph)
+    assert plain is hgraph.join_relations(graph)
     with pytest.raises(GraphError, match="expected at least one edge, got none"):
         relations.prepare(no_edges())
     with pytest.raises(GraphError, match="graph.self_relation: expected inverse = true beside it"):

@@ -49,9 +49,9 @@ ON_GRAPHS = {
     "metapath_graph": lambda g: hgraph.metapath_graph(g, ["follows"]),
     "metapaths": lambda g: hgraph.metapaths(g, [["follows"]]),
     "metapath.prepare": lambda g: metapath.prepare(g, paths={"f": ["follows"]}),
-    "union": lambda g: hgraph.union([g, g]),
+    "union": lambda g: hgraph.disjoint_union([g, g]),
     "views": hgraph.views,
-    "join": hgraph.join,
+    "join": hgraph.join_relations,
     "join_types": lambda g: hgraph.join_types(g, types(3), types(3), 1, 1),
     "add_inverse": hgraph.add_inverse,
     "relations.prepare": relations.prepare,
@@ -115,9 +115,13 @@ ARGUMENTS = {
     "metapaths: paths": (
         lambda x: hgraph.metapaths(typed(), x), ["follows", 3, None, LONG, {}, [], ["follows"], {"f": "follows"}, {1}]
     ),
-    "union: graphs": (hgraph.union, [None, 3, "graph", timed(), LONG, [], {}, [timed(), None], [timed(), typed()]]),
-    "union: names": (lambda x: hgraph.union([timed(), timed()], x), ["ab", 3, LONG, ["a"], [1, 2], [None, "a"]]),
-    "union: id types": (lambda x: hgraph.union([timed(), x]), [timed().int()]),
+    "union: graphs": (
+        hgraph.disjoint_union, [None, 3, "graph", timed(), LONG, [], {}, [timed(), None], [timed(), typed()]]
+    ),
+    "union: names": (
+        lambda x: hgraph.disjoint_union([timed(), timed()], x), ["ab", 3, LONG, ["a"], [1, 2], [None, "a"]]
+    ),
+    "union: id types": (lambda x: hgraph.disjoint_union([timed(), x]), [timed().int()]),
     "join_types: ntype": (
         lambda x: hgraph.join_types(timed(), x, types(3), 1, 1), [None, 3, "a", [0, 0, 0], LONG, types(2), types(3) - 1]
     ),

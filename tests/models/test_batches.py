@@ -28,7 +28,7 @@ def _model(name, kind, settings):
     system, graph = SYSTEMS[name], _relations(name)
     widths = system.feats[kind]
     feat = {t: None if widths[t] is None else torch.randn(graph.num_nodes(t), widths[t]) for t in graph.ntypes}
-    whole = hgraph.views(graph) if name == "han" else hgraph.join(graph) if name == "rgat" else graph
+    whole = hgraph.views(graph) if name == "han" else hgraph.join_relations(graph) if name == "rgat" else graph
     settings = {"heads": DEEP[name], **settings}
     if name == "han":
         settings["semantic"] = "per_node"

@@ -100,7 +100,7 @@ def test_views_with_other_nodes_at_the_destination_are_refused():
     """Five users rate three films: the first three users are not the films."""
     graph = dgl.heterograph({("user", "rates", "film"): ([0, 1, 2, 3, 4], [0, 1, 2, 2, 1])})
     with pytest.raises(HgatError, match="expected"):
-        HAN(IN, CLASSES, 1)(hgraph.union([graph]), torch.randn(5, IN))
+        HAN(IN, CLASSES, 1)(hgraph.disjoint_union([graph]), torch.randn(5, IN))
 
 
 def test_wrong_calls_are_one_sentence():
@@ -110,5 +110,5 @@ def test_wrong_calls_are_one_sentence():
         model(views, feat[:, 1:])
     with pytest.raises(GraphError, match="expected 2 meta-paths, got 1"):
         model(hgraph.metapaths(typed_graph(), [PATHS["co-liked"]]), feat)
-    with pytest.raises(GraphError, match="expected what hgat.graph.metapaths or hgat.graph.union gives"):
+    with pytest.raises(GraphError, match="expected what hgat.graph.metapaths or hgat.graph.disjoint_union gives"):
         model(typed_graph(), feat)

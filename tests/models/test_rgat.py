@@ -67,7 +67,7 @@ def test_joined_graph_and_graph_are_the_same_input():
     graph = hgraph.add_inverse(typed_graph(), self_relation=True)
     feat = _feat()
     model = RGAT.for_graph(graph, feat, CLASSES, "film").eval()
-    assert torch.equal(model(graph, feat), model(hgraph.join(graph), feat))
+    assert torch.equal(model(graph, feat), model(hgraph.join_relations(graph), feat))
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_rgat(sizes, form):
     assert {t: z.shape for t, z in out.items()} == {t: (graph.num_nodes(t), HEADS, OUT) for t in graph.dsttypes}
     assert {e: a.shape for e, a in alpha.items()} == {e: (graph.num_edges(e), HEADS) for e in graph.canonical_etypes}
     form = {k: v for k, v in form.items() if k != "bias"}
-    free = hnn.FeaturelessRGATConv(hgraph.join(graph), OUT, HEADS, **form)
+    free = hnn.FeaturelessRGATConv(hgraph.join_relations(graph), OUT, HEADS, **form)
     assert {t: len(z) for t, z in free(graph, None).items()} == {t: graph.num_nodes(t) for t in graph.dsttypes}
     for settings in ({"one_hot": True}, {}, {"residual": True}):
         model = RGAT.for_graph(graph, dict.fromkeys(graph.ntypes), 2, "u", **form, **settings)

@@ -72,13 +72,13 @@ def test_same_metapath_twice_has_equal_beta_and_order_of_nodes_does_not_matter()
         for parameter in (layer.attn_l, layer.attn_r):
             parameter[1] = parameter[0]
     feat = torch.randn(11, IN)
-    out, (_, beta) = layer(hgraph.union([graph, graph]), feat, get_attention=True)
+    out, (_, beta) = layer(hgraph.disjoint_union([graph, graph]), feat, get_attention=True)
     torch.testing.assert_close(beta, torch.full((2,), 0.5))
     order = torch.randperm(11)
     place = torch.argsort(order)
     src, dst = graph.edges(order="eid")
     moved = dgl.graph((place[src], place[dst]), num_nodes=11)
-    again, (_, beta_again) = layer(hgraph.union([moved, moved]), feat[order], get_attention=True)
+    again, (_, beta_again) = layer(hgraph.disjoint_union([moved, moved]), feat[order], get_attention=True)
     torch.testing.assert_close(again, out[order], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(beta_again, beta)
 
@@ -93,7 +93,7 @@ def test_blocks_give_the_rows_of_the_full_graph():
         feats.append(feat[block.srcdata[dgl.NID]])
     layer = HANConv(IN, OUT, HEADS, 2, semantic="per_node")
     expected = layer(_views(), feat)[seeds]
-    torch.testing.assert_close(layer(hgraph.union(blocks), feats), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(hgraph.disjoint_union(blocks), feats), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_uniform_attention_covers_both_levels():
@@ -126,7 +126,7 @@ def test_wrong_inputs_are_one_sentence():
     with pytest.raises(GraphError, match="expected what .*, or a DGLGraph, got list"):
         layer([_single("co-liked")] * 2, torch.randn(11, IN))
     with pytest.raises(GraphError, match="expected 2 meta-paths, got 1"):
-        layer(hgraph.union([_single("co-liked")]), torch.randn(11, IN))
+        layer(hgraph.disjoint_union([_single("co-liked")]), torch.randn(11, IN))
     with pytest.raises(ShapeError, match=r"feat: expected \[N, F\] = \[11, 7\], got \[11, 8\]"):
         layer(_views(), torch.randn(11, 8))
     with pytest.raises(ShapeError, match="expected 2 tensors, one for each view, got 1"):

@@ -77,7 +77,7 @@ def test_han_refuses_other_names_and_takes_none_by_position(given):
     ):
         layer(_views("follows", "far"), feat)
     graphs = [hgraph.metapath_graph(typed_graph(), PATHS[name]) for name in ("follows", "co-liked")]
-    torch.testing.assert_close(layer(hgraph.union(graphs), feat), out)
+    torch.testing.assert_close(layer(hgraph.disjoint_union(graphs), feat), out)
 
 
 @pytest.mark.parametrize("names", [("a", "a"), [], "ab", (1, 2), None, {"a": 1}], ids=str)
@@ -166,7 +166,7 @@ def _pairs(src, dst, users=4):
 
 def test_featureless_layer_knows_its_pairs():
     own = _pairs([0, 2], [1, 3])
-    layer = FeaturelessRGATConv(hgraph.join(own), OUT, 1)
+    layer = FeaturelessRGATConv(hgraph.join_relations(own), OUT, 1)
     out = layer(own, None)["u"]
     # Another graph with the same pairs serves, whatever its edges are.
     assert torch.equal(layer(_pairs([2, 0], [3, 1]), None)["u"], out)
@@ -178,8 +178,8 @@ def test_featureless_layer_knows_its_pairs():
         layer(renamed, None)
     # And its table's rows are nobody else's.
     with pytest.raises(GraphError, match="state dict: expected that of a layer for the same"):
-        FeaturelessRGATConv(hgraph.join(_pairs([1, 3], [0, 2])), OUT, 1).load_state_dict(layer.state_dict())
-    again = FeaturelessRGATConv(hgraph.join(_pairs([2, 0], [3, 1])), OUT, 1)
+        FeaturelessRGATConv(hgraph.join_relations(_pairs([1, 3], [0, 2])), OUT, 1).load_state_dict(layer.state_dict())
+    again = FeaturelessRGATConv(hgraph.join_relations(_pairs([2, 0], [3, 1])), OUT, 1)
     again.load_state_dict(layer.state_dict())
     assert torch.equal(again(own, None)["u"], out)
     again.load_state_dict(_without_names(layer.state_dict()))
@@ -187,7 +187,7 @@ def test_featureless_layer_knows_its_pairs():
 
 def test_a_graph_that_is_changed_in_place_is_looked_at_again():
     graph = _pairs([0, 2], [1, 3])
-    layer = FeaturelessRGATConv(hgraph.join(graph), OUT, 1)
+    layer = FeaturelessRGATConv(hgraph.join_relations(graph), OUT, 1)
     layer(graph, None)
     graph.add_edges([1, 3], [0, 2])
     graph.remove_edges([0, 1])
@@ -207,7 +207,7 @@ def test_one_hot_rgat_on_another_graph():
 
 def test_state_dict_of_models_with_node_types_in_another_order():
     graph = typed_graph()
-    joined = hgraph.join(hgraph.add_inverse(graph, True))
+    joined = hgraph.join_relations(hgraph.add_inverse(graph, True))
     feat = {"film": torch.randn(11, IN), "user": torch.randn(13, IN)}
     model = _randomised(RGAT.for_graph(joined, feat, 4, "film"))
     other = RGAT.for_graph(joined, feat, 4, "film").eval()

@@ -161,7 +161,7 @@ def test_joined_graph_and_pair_of_dicts_are_accepted():
     graph = typed_graph()
     layer, feat = _layer(graph), _feat(graph)
     expected = layer(graph, feat)
-    for out in (layer(hgraph.join(graph), feat), layer(graph, (feat, feat))):
+    for out in (layer(hgraph.join_relations(graph), feat), layer(graph, (feat, feat))):
         for ntype in expected:
             assert torch.equal(out[ntype], expected[ntype])
 
@@ -194,7 +194,7 @@ def test_every_parameter_gets_a_gradient_and_inputs_too():
 @pytest.mark.parametrize(("softmax", "score"), FORMS)
 def test_featureless_layer_equals_one_hot_input(softmax, score):
     graph = hgraph.add_inverse(typed_graph().edge_type_subgraph(["likes", "follows"]), self_relation=True)
-    joined = hgraph.join(graph)
+    joined = hgraph.join_relations(graph)
     attn_feats = ATTN if score == "multiplicative" else 1
     options = {"softmax": softmax, "score": score, "attn_feats": attn_feats}
     layer = FeaturelessRGATConv(joined, OUT, HEADS, **options)

@@ -139,7 +139,7 @@ def test_wrong_devices(operator, name):
 @pytest.mark.parametrize("operator", CALLS)
 def test_wrong_graphs(operator):
     right = CALLS[operator]
-    for graph in (None, "graph", torch.zeros(3), hgraph.join(typed_graph())):
+    for graph in (None, "graph", torch.zeros(3), hgraph.join_relations(typed_graph())):
         _refused(operator, graph, right, GraphError, "graph: expected a DGLGraph, got")
     _refused(operator, typed_graph(), right, GraphError, "graph: expected one relation, got 4; take one")
     _refused(operator, build("multi_edges"), right)

@@ -9,7 +9,7 @@ from torch import nn
 
 import citations
 from hgat import ops
-from hgat.data import Task
+from hgat.data import NodeData
 from hgat.errors import GraphError, TrainingError
 from hgat.graph import relations
 from hgat.models import find
@@ -33,7 +33,7 @@ def a_task(multilabel=False, **changes):
     parts = {"train": order[:17], "val": order[17:30], "test": order[30:]}
     names = tuple("abc")
     fields = {"name": "t", "graph": graph, "feat": {"_N": feat}, "target": "_N", "label": label, **parts}
-    return Task(**{**fields, "num_classes": CLASSES, "class_names": names, "multilabel": multilabel, **changes})
+    return NodeData(**{**fields, "num_classes": CLASSES, "class_names": names, "multilabel": multilabel, **changes})
 
 
 def settings(**changes):

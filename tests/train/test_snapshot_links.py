@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import hgat.data
-from hgat.data import EventTask
+from hgat.data import EventData
 from hgat.errors import HgatError, RecipeError
 from hgat.graph import from_events
 from hgat.train import checkpoint, run, train
@@ -51,12 +51,12 @@ NODES, STEPS = 31, 7
 
 
 def events_task(events, nodes=None):
-    """An EventTask of (step, u, v) in this order."""
+    """An EventData of (step, u, v) in this order."""
     nodes = nodes or 1 + max(max(u, v) for _, u, v in events)
     step, src, dst = (np.array(column) for column in zip(*events, strict=True))
     graph = from_events((src, dst, np.arange(len(step))), num_nodes=nodes)
     graph.edata["step"] = torch.from_numpy(step)
-    return EventTask(name="t", graph=graph, feat={"_N": None}, ids={"_N": tuple(range(nodes))})
+    return EventData(name="t", graph=graph, feat={"_N": None}, ids={"_N": tuple(range(nodes))})
 
 
 def changing(seed=0, nodes=NODES, steps=STEPS, per_step=53):
@@ -601,7 +601,7 @@ def typed_task(steps=5):
     sizes = {"film": 11, "user": 19}
     graph = from_events(rated, sizes)
     ids = {ntype: tuple(range(count)) for ntype, count in sizes.items()}
-    return EventTask(name="t", graph=graph, feat={"film": None, "user": None}, ids=ids)
+    return EventData(name="t", graph=graph, feat={"film": None, "user": None}, ids=ids)
 
 
 @pytest.fixture

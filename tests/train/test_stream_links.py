@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import hgat.data
-from hgat.data import EventTask
+from hgat.data import EventData
 from hgat.errors import HgatError, RecipeError
 from hgat.graph import from_events
 from hgat.train import checkpoint
@@ -60,7 +60,7 @@ def stream(seed=0, nodes=NODES, events=EVENTS, first=0, apart=3):
 def stream_task(found, nodes=None):
     src, dst, time = (np.array(column) for column in zip(*found, strict=True))
     graph = from_events((src, dst, time), num_nodes=nodes or int(max(src.max(), dst.max())) + 1)
-    return EventTask(name="t", graph=graph, feat={"_N": None}, ids={"_N": tuple(range(graph.num_nodes()))})
+    return EventData(name="t", graph=graph, feat={"_N": None}, ids={"_N": tuple(range(graph.num_nodes()))})
 
 
 @pytest.fixture
@@ -457,7 +457,7 @@ def typed_task():
         rated["user", level, "film"] = random.integers(0, 19, 211), random.integers(0, 13, 211), times
     graph = from_events(rated, {"user": 19, "film": 13})
     ids = {"film": tuple(range(13)), "user": tuple(range(19))}
-    return EventTask(name="t", graph=graph, feat={"film": None, "user": None}, ids=ids)
+    return EventData(name="t", graph=graph, feat={"film": None, "user": None}, ids=ids)
 
 
 def test_events_of_several_types_are_one_stream(make):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from hgat.data import Task
+from hgat.data import NodeData
 from hgat.train import controls, metrics
 from hgat.train.loop import Fit, evaluate
 from hgat.train.metrics import score
@@ -18,9 +18,9 @@ PARTS = ("train", "val", "test")
 
 
 class Experiment(Base):
-    """A Task, the structure that the model wants, and the features of its nodes."""
+    """NodeData, the structure that the model wants, and the features of its nodes."""
 
-    kind = Task
+    kind = NodeData
     graph_kinds = ("homogeneous", "metapath", "relations")
     unit = "nodes"
     metrics = tuple(metrics.names())

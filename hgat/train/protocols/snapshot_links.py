@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from hgat import ops
-from hgat.data import EventTask
+from hgat.data import EventData
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import walks
 from hgat.train import state
@@ -59,7 +59,7 @@ class Experiment(Base):
     negative_weight: of the negatives' mean loss. batch: nodes in a step of the optimiser, None for all at once.
     """
 
-    kind = EventTask
+    kind = EventData
     graph_kinds = ("snapshots",)
     unit = "pairs"
     metrics = METRICS

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hgat import ops
-from hgat.data import EventTask
+from hgat.data import EventData
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import from_events
 from hgat.train import state
@@ -55,7 +55,7 @@ class Experiment(Base):
     drawn among those that occur behind it; drawn once, by new_nodes_seed. batch: events in a step of the optimiser.
     """
 
-    kind = EventTask
+    kind = EventData
     graph_kinds = ("recent",)
     unit = "events"
     metrics = ("average_precision", "auc")

@@ -1,0 +1,25 @@
+"""Old public names, which stay for one release and say the new one."""
+
+import warnings
+
+__all__ = ["old_names", "warn"]
+
+
+def warn(old, new, stacklevel=3):
+    """Warn that `old` is now called `new`."""
+    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel)
+
+
+def old_names(module, names):
+    """A module's __getattr__ that gives what {old name: new name} says, with a warning.
+
+    module: its globals(). Raises AttributeError for every other name, as Python does.
+    """
+
+    def __getattr__(name):
+        if name not in names:
+            raise AttributeError(f"module {module['__name__']!r} has no attribute {name!r}")
+        warn(f"{module['__name__']}.{name}", f"{module['__name__']}.{names[name]}")
+        return module[names[name]]
+
+    return __getattr__
