@@ -41,8 +41,9 @@ class RGATConv(NamedState):
 
     forward: graph, a typed DGLGraph, a block, or what hgat.graph.join_relations gives (built once per graph if not
     before); feat, {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node
-    type; edge_mask, {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation that is not named
-    keeps all its edges) -> {node type: [N_dst, H, D]} for every destination type, or one tensor likewise. With
+    type; edge_mask, {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation
+    that is not named keeps all its edges) -> {node type: [N_dst, H, D]} for every destination type, or one tensor
+    likewise. With
     get_attention also alpha, {relation: [E_r, H]}, before dropout. A node without in-edges gets zeros: give it a self
     relation (hgat.graph.add_inverse) or a residual.
     Raises GraphError for relations that the layer does not have, ShapeError for features unlike the graph and for a
