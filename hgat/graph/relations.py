@@ -15,7 +15,7 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.memory import within_memory
 
-__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join_relations", "join_types", "prepare"]
+__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "extended", "join_relations", "join_types", "prepare"]
 
 INVERSE = "^-1"
 SELF = "self"
@@ -309,13 +309,21 @@ def add_inverse(graph, self_relation=False):
     return dgl.heterograph(data, num_nodes_dict=sizes, idtype=graph.idtype)
 
 
-def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
-    """The structure that relational attention trains on: inverse and self relations added, then joined."""
+def extended(graph, *, inverse=True, self_relation=True):
+    """The graph that relational attention trains on: with inverse relations and, beside them, self relations.
+
+    Raises GraphError for a graph without edges, and for self relations without inverse ones.
+    """
     csr.check_graph(graph)
     if graph.num_edges() == 0:
         raise GraphError("graph: expected at least one edge, got none")
     if inverse:
-        graph = add_inverse(graph, self_relation)
-    elif self_relation:
+        return add_inverse(graph, self_relation)
+    if self_relation:
         raise GraphError("graph.self_relation: expected inverse = true beside it, got inverse = false")
-    return join_relations(graph)
+    return graph
+
+
+def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
+    """The structure that relational attention trains on: inverse and self relations added, then joined."""
+    return join_relations(extended(graph, inverse=inverse, self_relation=self_relation))

@@ -19,7 +19,7 @@ from hgat.graph.events import TIME, event_times
 from hgat.graph.memory import available, within_memory
 from hgat.graph.relations import INVERSE, SELF
 
-__all__ = ["Snapshots", "prepare", "snapshots"]
+__all__ = ["Snapshots", "prepare", "snapshots", "step_of_events"]
 
 LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core count
 BYTES_OF_A_LINK = 100  # while links are repeated, sorted and merged
@@ -222,6 +222,7 @@ def snapshots(
     width=None,
     events=None,
     column=None,
+    steps=None,
     cumulative=False,
     self_loops=True,
     both_ways=True,
@@ -232,8 +233,8 @@ def snapshots(
     Exactly one of five says where to cut. boundaries: T + 1 rising times; step t holds boundaries[t] <= time <
     boundaries[t + 1], the last one its upper end, too, and events outside are left out. windows: T windows of equal
     length from the first event to the last. width: windows of this length from the first event on. events: this many
-    events each, but events of one time are never parted. column: edata[column] has the step of every event, from 0.
-    A window without events is an empty snapshot.
+    events each, but events of one time are never parted. column: edata[column] has the step of every event, from 0;
+    steps: how many there are, where the last ones may have no event. A window without events is an empty snapshot.
 
     cumulative: step t holds all events up to it. self_loops: an edge from every node that has appeared to itself.
     both_ways: links have no direction. weight: "count", how many events a pair had in the step; "normalized", the same
@@ -254,9 +255,15 @@ def snapshots(
         raise GraphError("snapshots: expected at least one event, got none")
     num_nodes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
     total = sum(num_nodes.values())
+    if steps is not None and given != ["column"]:
+        raise GraphError(f"steps: expected with column alone, got {shown(steps)} with {given[0]}")
     if given == ["column"]:
         step, bounds = _given_steps(graph, column), None
         count = 1 + max(int(s.max()) for s in step.values() if len(s))
+        if steps is not None:
+            if not isinstance(steps, Integral) or steps < count:
+                raise GraphError(f"steps: expected a whole number from {count} on, got {shown(steps)}")
+            count = int(steps)
     else:
         step, bounds, count = _cut(times, total, **{given[0]: ways[given[0]]})
     _check_size(count, total)
@@ -272,6 +279,20 @@ def snapshots(
         sizes = num_nodes[etype[0]], num_nodes[etype[2]]
         links[etype] = _merged(at, src, dst, torch.ones_like(at), sizes)
     return Snapshots(links, num_nodes, first, bounds, 0, count, cumulative, self_loops, both_ways, weight)
+
+
+def step_of_events(graph, **way):
+    """({relation: [E] the step of every event, -1 outside of all}, how many steps there are).
+
+    way: one of boundaries, windows, width, events, column, as in `snapshots`, which raises what this raises.
+    """
+    given = {name: value for name, value in way.items() if value is not None}
+    if list(given) == ["column"]:
+        steps = _given_steps(graph, given["column"])
+        return steps, 1 + max((int(s.max()) for s in steps.values() if len(s)), default=-1)
+    times = {etype: event_times(graph, etype) for etype in graph.canonical_etypes}
+    steps, _, count = _cut(times, graph.num_nodes(), **given)
+    return steps, count
 
 
 def prepare(

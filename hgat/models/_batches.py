@@ -4,17 +4,58 @@ A model that can do both has `layers`, `start(feat, nodes=None)`, what the first
 h)`, one layer on a graph or block.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dgl
 import torch
+from torch import Tensor
 
 from hgat.errors import RecipeError, ShapeError, check_shape
 from hgat.graph.metapath import Views
 from hgat.graph.relations import JoinedRelations
+from hgat.models._system import System
 from hgat.nn.common import check_floats, check_graph
 
-__all__ = ["check_parts", "layerwise", "of_type", "one_type", "over_layers", "per_layer", "source_ids", "widths"]
+__all__ = [
+    "Layered",
+    "check_parts",
+    "layerwise",
+    "of_type",
+    "one_type",
+    "over_layers",
+    "per_layer",
+    "source_ids",
+    "widths",
+]
+
+
+class Layered(System):
+    """A system of `layers` with `start` and `step`, which runs on DGL's blocks and in `layerwise`.
+
+    Its inputs are a DGLGraph and {node type: features}.
+    """
+
+    target: str | None = None
+
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int]) -> tuple:
+        """((blocks, features of their sources), ()) whose answer has the rows of the nodes `ids`."""
+        graph, feat = inputs
+        if not isinstance(graph, dgl.DGLGraph):
+            raise RecipeError(f"task.batch: expected a system on a DGLGraph, got one on {type(graph).__name__}")
+        if len(fanout) != len(self.layers):
+            raise RecipeError(f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {len(fanout)}")
+        typed = len(graph.ntypes) > 1
+        sampler = dgl.dataloading.NeighborSampler(list(fanout))
+        nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)
+        device = next(self.parameters()).device
+        nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}
+        found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)].to(device) for t, i in nodes.items()}
+        return ([block.to(device) for block in blocks], found), ()
+
+    def whole(self, inputs: tuple, batch_size: int | None = None) -> Any:
+        """Logits of all nodes: in one forward, or, with batch_size, by `layerwise`."""
+        return self(*inputs) if batch_size is None else layerwise(self, *inputs, batch_size=batch_size)
 
 
 def one_type(feat):

@@ -9,11 +9,14 @@ from torch import nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, brief, check_shape, check_whole, is_whole
 from hgat.graph import csr
+from hgat.graph import snapshots as cut
 from hgat.graph.metapath import disjoint_union, metapaths, reachable
 from hgat.graph.relations import join_relations
 from hgat.graph.snapshots import Snapshots
 from hgat.models._batches import one_type, widths
-from hgat.models.gat import check_settings
+from hgat.models._shares import over_time
+from hgat.models._stack import check_settings
+from hgat.models._system import Ablation, Facts, System
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
 from hgat.nn.common import check_floats
 from hgat.nn.names import NamedState, order_of, reorder_children
@@ -21,7 +24,7 @@ from hgat.nn.names import NamedState, order_of, reorder_children
 __all__ = ["DySAT"]
 
 
-class DySAT(nn.Module):
+class DySAT(System):
     """Attention to neighbours inside every snapshot, then attention of every node to its own past.
 
     snapshots: what the model is built for; others of the same nodes and relations, with no more steps, serve, too.
@@ -38,13 +41,16 @@ class DySAT(nn.Module):
     event are hidden from its past; False keeps them, as the authors' code does.
     Nodes without features have one-hot rows (one type), or a learned row of width `embed` (typed).
 
-    embed, forward: snapshots, feat {node type: [N, F] or None} -> [N, T, F], nodes of all types stacked.
     extend: the embeddings of one more snapshot alone, from the state of those before it.
     Paper: Sankar et al. 2019, arXiv:1812.09430. Differs: mask_absent; "concat", "dot", the temporal residual and typed
     snapshots are not in it.
     """
 
-    graph_kind = "snapshots"
+    solves = ("snapshot_links",)
+    ablations = {
+        "no_temporal": Ablation("no temporal attention", {"temporal": False}),
+        "no_structural": Ablation("no structural attention", {"structural": "none"}),
+    }
 
     def __init__(
         self,
@@ -114,13 +120,27 @@ class DySAT(nn.Module):
                 )
             )
 
+    @staticmethod
+    def prepare(
+        shown: Facts,
+        *,
+        cumulative: bool = False,
+        self_loops: bool = True,
+        both_ways: bool = True,
+        weight: Literal["count", "normalized", "none"] = "count",
+    ) -> tuple:
+        """(snapshots, features) of the steps that are shown; see hgat.graph.snapshots."""
+        options = {"cumulative": cumulative, "self_loops": self_loops, "both_ways": both_ways, "weight": weight}
+        return cut(shown.graph, column="step", steps=shown.steps, **options), dict(shown.feat)
+
     @classmethod
-    def for_graph(cls, graph, feat, num_outputs=None, target=None, **settings):
-        """The model for snapshots and the features of their nodes."""
-        _check_snapshots(graph, "graph")
-        return cls(graph, widths(feat, graph.ntypes), **settings)
+    def build(cls, shown: Facts, inputs: tuple, **settings) -> "DySAT":
+        snapshots, feat = inputs
+        _check_snapshots(snapshots, "graph")
+        return cls(snapshots, widths(feat, snapshots.ntypes), **settings)
 
     def embed(self, snapshots, feat=None):
+        """What `forward` gives."""
         _check_snapshots(snapshots)
         h = self.structure(snapshots, feat).transpose(0, 1)  # [N, T, F]
         if not self.past:
@@ -132,6 +152,13 @@ class DySAT(nn.Module):
         return past if self.combine == "stack" else torch.cat([h, past], -1)
 
     def forward(self, snapshots, feat=None):
+        """Every node at every step.
+
+        snapshots: hgat.graph.snapshots, T steps; feat: {node type: [N, F] or None} -> [N, T, F], nodes of all types
+        stacked; column t knows the steps up to t.
+        Raises GraphError for something else than snapshots and for other node types, ShapeError for features that do
+        not fit.
+        """
         return self.embed(snapshots, feat)
 
     def extend(self, snapshot, feat=None, state=None):
@@ -166,6 +193,13 @@ class DySAT(nn.Module):
             past, beta = layer(past, *self._seen(snapshots, h.device), get_attention=True)
             found.append(beta)
         return found
+
+    def attended(self, snapshots, feat=None):
+        """How every temporal layer spreads over the steps; steps before a node has appeared count where it sees them."""
+        present = snapshots.present
+        seen = present if self.mask_absent else torch.ones_like(present)
+        layers = enumerate(self.attention(snapshots, feat), 1)
+        return [over_time(present, beta, seen, f"temporal attention, layer {depth}") for depth, beta in layers]
 
     def _seen(self, snapshots, device):
         """(present [T, N] or None, the number of every step [T] or None)."""

@@ -3,27 +3,26 @@
 from torch import nn
 
 from hgat.errors import RecipeError, check_whole
+from hgat.graph import metapath
 from hgat.graph.metapath import views as as_views
-from hgat.models._batches import of_type, per_layer
-from hgat.models.gat import check_settings, feature_width
+from hgat.models._batches import Layered, of_type, per_layer
+from hgat.models._shares import by_view
+from hgat.models._stack import check_settings, feature_width
+from hgat.models._system import Facts
 from hgat.nn import HANConv
 
 __all__ = ["HAN"]
 
 
-class HAN(nn.Module):
+class HAN(Layered):
     """HAN layers over the same meta-paths, then a linear classifier.
 
     in_feats: F of the node type that the meta-paths join. num_metapaths: P, or, as for_graph gives them, their names:
     see hgat.nn.HANConv on how views are matched. target: the node type's name, for features given as a dict. heads: one
     number per layer; hidden: width per head. semantic, semantic_feats, share_projection: see hgat.nn.HANConv.
-    forward: views (hgat.graph.metapaths), or a graph with one relation per meta-path, feat [N, F], or blocks of such a
-    graph, one per layer, feat [N_src, F] of the first -> logits [N, C] or [N_dst, C].
     Paper: Wang et al. 2019, arXiv:1903.07293, eq. 1-10. Differs: value_drop, dropout on the projected features, stands
     in the released code and not in the paper.
     """
-
-    graph_kind = "metapath"
 
     def __init__(
         self,
@@ -66,10 +65,17 @@ class HAN(nn.Module):
             in_feats = hidden * count
         self.classify = nn.Linear(in_feats, num_outputs)
 
+    @staticmethod
+    def prepare(shown: Facts, *, paths: dict, self_loops: bool = True, max_pairs: int | None = None) -> tuple:
+        """(views, features): one view per named meta-path, of at most max_pairs pairs each."""
+        views = metapath.prepare(shown.graph, paths=paths, self_loops=self_loops, max_pairs=max_pairs)
+        return views, dict(shown.feat)
+
     @classmethod
-    def for_graph(cls, graph, feat, num_outputs, target, **settings):
-        """The model for views and the features of the nodes that they join."""
-        return cls(feature_width(feat, target), num_outputs, as_views(graph).names, target, **settings)
+    def build(cls, shown: Facts, inputs: tuple, **settings) -> "HAN":
+        views, feat = inputs
+        width = feature_width(feat, shown.target)
+        return cls(width, shown.num_classes, as_views(views).names, shown.target, **settings)
 
     def embed(self, views, feat):
         """Z of the last layer, [N, H * D]."""
@@ -90,6 +96,13 @@ class HAN(nn.Module):
         return self.classify(h) if depth == len(self.layers) - 1 else h
 
     def forward(self, views, feat):
+        """Logits of the nodes that the meta-paths join.
+
+        views: hgat.graph.metapaths, or a graph with one relation per meta-path, feat [N, F] or {node type: [N, F]}; or
+        blocks of such a graph, one per layer, feat [N_src, F] of the first one's sources -> [N, C] or [N_dst, C].
+        Raises GraphError for other meta-paths, RecipeError for another number of blocks than layers, ShapeError for
+        features that do not fit.
+        """
         return self.classify(self.embed(views, feat))
 
     def attention(self, views, feat):
@@ -100,3 +113,8 @@ class HAN(nn.Module):
             z, attention = layer(graph, z, get_attention=True)
             found.append(attention)
         return found
+
+    def attended(self, views, feat):
+        """The semantic weights of every layer, averaged over nodes where they differ by node."""
+        found = self.attention(views, feat)
+        return [by_view(as_views(views), beta, depth) for depth, (_, beta) in enumerate(found, 1)]

@@ -6,9 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
+from hgat.graph import relations
 from hgat.graph.relations import join_relations
-from hgat.models._batches import per_layer, source_ids, widths
-from hgat.models.gat import check_settings
+from hgat.models._batches import Layered, per_layer, source_ids, widths
+from hgat.models._shares import by_relation
+from hgat.models._stack import check_settings
+from hgat.models._system import Facts
 from hgat.nn import FeaturelessRGATConv, RGATConv
 from hgat.nn.common import check_floats
 from hgat.nn.names import NamedState, order_of, reorder_children
@@ -16,7 +19,7 @@ from hgat.nn.names import NamedState, order_of, reorder_children
 __all__ = ["RGAT"]
 
 
-class RGAT(NamedState):
+class RGAT(Layered, NamedState):
     """A stack of RGAT layers over all relations of a typed graph.
 
     joined: the relations (hgat.graph.join_relations). in_feats: {node type: F, or None for a type without features}.
@@ -25,13 +28,9 @@ class RGAT(NamedState):
     brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
     layer; hidden: width per head. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see
     hgat.nn.RGATConv.
-    forward: graph or joined relations, {node type: [N, F] or None} -> logits [N_target, C]; or DGL's blocks, one per
-    layer, and features of the first one's sources -> logits of the last one's destinations. Not on blocks: one_hot.
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
-
-    graph_kind = "relations"
 
     def __init__(
         self,
@@ -104,12 +103,18 @@ class RGAT(NamedState):
                 self.skips.append(nn.Identity() if no_input else nn.Linear(width, out if last else out * count))
             width = out * count
 
+    @staticmethod
+    def prepare(shown: Facts, *, inverse: bool = True, self_relation: bool = True) -> tuple:
+        """(graph, features): inverse and self relations added, all relations joined."""
+        graph = relations.extended(shown.graph, inverse=inverse, self_relation=self_relation)
+        join_relations(graph)  # kept with the graph
+        return graph, dict(shown.feat)
+
     @classmethod
-    def for_graph(cls, graph, feat, num_outputs, target, **settings):
-        """The model for joined relations and the features of their nodes."""
-        joined = join_relations(graph)
+    def build(cls, shown: Facts, inputs: tuple, **settings) -> "RGAT":
+        joined, feat = join_relations(inputs[0]), inputs[1]
         ntypes = {**joined.num_src, **joined.num_dst}
-        return cls(joined, widths(feat, ntypes), num_outputs, target, **settings)
+        return cls(joined, widths(feat, ntypes), shown.num_classes, shown.target, **settings)
 
     def _names(self):
         return {"ntypes": self.ntypes}
@@ -170,6 +175,14 @@ class RGAT(NamedState):
         return states, h[self.target]
 
     def forward(self, graph, feat):
+        """Logits of the nodes of the target type.
+
+        graph: a DGLGraph or joined relations, feat {node type: [N, F] or None} -> [N_target, C]; or DGL's blocks, one
+        per layer, and features of the first one's sources -> [N_dst, C], of the last one's destinations. Not on blocks:
+        one_hot.
+        Raises GraphError for other relations, ShapeError for features that do not fit, RecipeError for another number
+        of blocks than layers.
+        """
         return self.hidden_states(graph, feat)[1]
 
     def attention(self, graph, feat):
@@ -179,3 +192,13 @@ class RGAT(NamedState):
         return [
             layer(part, h, get_attention=True)[1] for layer, part, h in zip(self.layers, parts, states, strict=True)
         ]
+
+    def attended(self, graph, feat):
+        """Attention by relation: of every layer and destination type, of the last layer the predicted type alone."""
+        joined, layers = join_relations(graph), self.attention(graph, feat)
+        found = []
+        for depth, alpha in enumerate(layers, 1):
+            # What other types than the target attend to in the last layer was never trained.
+            read = {self.target} if depth == len(layers) else set(joined.dsttypes)
+            found += by_relation(joined, alpha, f"layer {depth}", read)
+        return found

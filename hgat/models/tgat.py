@@ -6,14 +6,15 @@ import torch
 from torch import nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
-from hgat.graph.recent import RecentNeighbours
+from hgat.graph.recent import RecentNeighbours, recent_neighbours
+from hgat.models._system import Ablation, Facts, System
 from hgat.nn.common import check_floats
 from hgat.nn.tgat import TGATConv
 
 __all__ = ["TGAT"]
 
 
-class TGAT(nn.Module):
+class TGAT(System):
     """TGAT layers over sampled earlier events, then a perceptron on the two ends of a link.
 
     recent: the events by node (hgat.graph.recent.recent_neighbours). in_feats: F of the nodes, edge_feats: Fe of the
@@ -21,8 +22,7 @@ class TGAT(nn.Module):
     per node, or "feat". hidden: width of every layer. neighbours, sample: events seen by a node in each layer, see
     RecentNeighbours.before. time_unit: the elapsed time that counts as one. time_feats, time_encoding, norm, attn_drop,
     out_drop: see hgat.nn.TGATConv.
-    forward: recent, src [B], dst [B], times [B], feat [N, F] for "feat", edge_feat [E, Fe] in the order of
-    recent.edge's numbers -> logits [B] of the links. Only events before a link's own time are read, in every layer.
+    Only events before a link's own time are read, in every layer.
     Elapsed times are taken in the times' own type: whole numbers can be shifted without changing a bit.
     Raises RecipeError for node_input without what it reads, ShapeError and GraphError as RecentNeighbours.queries.
     Paper: Xu et al. 2020, arXiv:2002.07962. Layers, heads, neighbours, dropout and the perceptron on links as in the
@@ -30,7 +30,9 @@ class TGAT(nn.Module):
     computed once, with one sample and one dropout.
     """
 
-    graph_kind = "recent"
+    solves = ("stream_links",)
+    # Where an hour and a year are the same, only the order of events is left.
+    ablations = {"no_time": Ablation("order of events only", {"time_unit": 1e30})}
 
     def __init__(
         self,
@@ -78,12 +80,20 @@ class TGAT(nn.Module):
         for layer in (self.link[0], self.link[2]):
             nn.init.xavier_normal_(layer.weight)
 
+    @staticmethod
+    def prepare(shown: Facts, *, both_ways: bool = True) -> tuple:
+        """(the events by node,); both_ways: an event is met by its source and by its destination."""
+        recent = recent_neighbours(shown.graph, both_ways)
+        if not len(recent.edge):
+            raise GraphError("graph: expected at least one event, got none")
+        return (recent,)
+
     @classmethod
-    def for_graph(cls, graph, feat=None, num_outputs=None, target=None, *, edge_feat=None, **settings):
-        """The model for a prepared graph, the features of its nodes [N, F] and of its events [E, Fe]."""
-        _check_recent(graph, "graph")
+    def build(cls, shown: Facts, inputs: tuple, *, edge_feat=None, **settings) -> "TGAT":
+        recent, feat = inputs[0], inputs[1] if len(inputs) > 1 else None
+        _check_recent(recent, "graph")
         widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
-        return cls(graph.num_nodes, *widths, **settings)
+        return cls(recent.num_nodes, *widths, **settings)
 
     def embed(self, recent, nodes, times, feat=None, edge_feat=None):
         """h of each node at its time, [B, hidden]."""
@@ -94,6 +104,12 @@ class TGAT(nn.Module):
         return self.link(torch.cat([z_src, z_dst], -1)).squeeze(-1)
 
     def forward(self, recent, src, dst, times, feat=None, edge_feat=None):
+        """Whether two nodes meet at a time.
+
+        recent: hgat.graph.recent_neighbours; src, dst, times: [B] each; feat [N, F] where node_input is "feat";
+        edge_feat [E, Fe] in the order of recent.edge's numbers -> logits [B].
+        Raises GraphError for something else than recent, ShapeError for nodes, times or features that do not fit.
+        """
         recent, src, times, *given = self._checked(recent, src, times, feat, edge_feat)
         dst, _ = recent.queries(dst, times)
         z = self._at(len(self.layers), recent, torch.cat([src, dst]), times.repeat(2), *given)
