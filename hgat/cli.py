@@ -112,7 +112,7 @@ def _picture(result):
     from hgat.train.run import PICTURE
 
     try:
-        drawn = explain.draw(result.model, *result.inputs, result.out / PICTURE, result.recipe.title)
+        drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
         return []
@@ -120,8 +120,6 @@ def _picture(result):
 
 
 def _table(recipe, metrics):
-    from hgat.train.controls import TITLES
-
     unit, seeds = metrics["unit"], len(metrics["seeds"])
     sizes = metrics[unit]
     lines = [
@@ -135,24 +133,22 @@ def _table(recipe, metrics):
     if "knn" in metrics:
         share = f"{100 * recipe.train.knn_share:.0f} %"
         rows.append((f"hgat {metrics['system']}, 5-NN on {share} of the test nodes", _spread(metrics["knn"])))
-    rows += [(f"control: {TITLES[name]}", _spread(c["test"])) for name, c in metrics["controls"].items()]
+    rows += [(f"control: {recipe.title_of(name)}", _spread(c["test"])) for name, c in metrics["controls"].items()]
     width = max(len(name) for name, _ in rows)
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
     if "more" in metrics:
-        lines += ["", *_more(metrics)]
+        lines += ["", *_more(recipe, metrics)]
     if metrics["notes"]:
         lines.append("")
     lines += [f"  note: {note}" for note in metrics["notes"]]
     return "\n".join(lines)
 
 
-def _more(metrics):
+def _more(recipe, metrics):
     """Every measure in a row, with a column for the paper, hgat and every control."""
-    from hgat.train.controls import TITLES
-
     paper = metrics.get("paper_more", {})
     columns = {"paper": paper, f"hgat {metrics['system']}": metrics["more"]}
-    columns |= {TITLES[name]: control["more"] for name, control in metrics["controls"].items()}
+    columns |= {recipe.title_of(name): control["more"] for name, control in metrics["controls"].items()}
     table = [["", *columns]]
     for name in metrics["more"]:
         cells = [_numbers(paper[name]) if name in paper else "–"]
@@ -184,23 +180,22 @@ def _eval(arguments):
     from hgat import train
 
     recipe, experiment, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
-    print(f"{recipe.title}, seed {about['seed']}: {experiment.scored} in percent")
+    print(f"{recipe.title}, seed {about['seed']}: {experiment.task.scored(recipe.train.metric)} in percent")
     learned = ("train", "val") if recipe.train.refit else ("train",)
     for split, (value, count) in scores.items():
         seen = ", which it was trained on" if split in learned else ""
-        print(f"  {split:<5}  {value:5.1f}  on {count:,} {experiment.unit}{seen}")
+        print(f"  {split:<5}  {value:5.1f}  on {count:,} {experiment.task.unit}{seen}")
 
 
 def _list(arguments):
     from hgat import train
-    from hgat.train.controls import TITLES
 
     head = ("recipe", "system", "data", "metric", "paper", "ours", "controls")
     rows = [head]
     for name in train.available():
         recipe = train.read(name)
         expect = recipe.expect
-        found = ", ".join(f"{TITLES[c]} {_numbers(v).strip()}" for c, v in expect.controls.items())
+        found = ", ".join(f"{recipe.title_of(c)} {_numbers(v).strip()}" for c, v in expect.controls.items())
         rows.append(
             (
                 name,

@@ -1,15 +1,21 @@
 """Reads a trained model and shows what its attention learned; changes nothing."""
 
+from pathlib import Path
+
 from hgat.explain.attention import Past, Shares, past, shares
 from hgat.explain.plot import draw_past, draw_shares
+from hgat.models import System
 
 __all__ = ["Past", "Shares", "draw", "draw_past", "draw_shares", "past", "shares"]
 
 
-def draw(model, structure, feat, path, title=""):
-    """Draw what a trained model attends to into a PNG file at `path`; False where there is nothing to draw."""
+def draw(model: System, inputs: tuple, path: str | Path, title: str = "") -> bool:
+    """Draw what a trained model attends to into a PNG file at `path`; False where there is nothing to draw.
+
+    inputs: those of its forward.
+    """
     for read, paint in ((shares, draw_shares), (past, draw_past)):
-        found = read(model, structure, feat)
+        found = read(model, *inputs)
         if found:
             paint(found, path, title)
             return True

@@ -15,7 +15,16 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.memory import within_memory
 
-__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "extended", "join_relations", "join_types", "prepare"]
+__all__ = [
+    "JoinedRelations",
+    "JoinedTypes",
+    "Pairs",
+    "add_inverse",
+    "extended",
+    "join_relations",
+    "join_types",
+    "prepare",
+]
 
 INVERSE = "^-1"
 SELF = "self"

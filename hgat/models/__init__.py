@@ -6,19 +6,11 @@ class is `hgat.models.<Class>` too, where its file has its name in small letters
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hgat.errors import RecipeError
 from hgat.models._batches import layerwise
 from hgat.models._system import Ablation, Batch, Facts, Past, Shares, System
-
-if TYPE_CHECKING:
-    from hgat.models.dysat import DySAT
-    from hgat.models.gat import GAT
-    from hgat.models.gatv2 import GATv2
-    from hgat.models.han import HAN
-    from hgat.models.rgat import RGAT
-    from hgat.models.tgat import TGAT
 
 __all__ = ["Ablation", "Batch", "Facts", "Past", "Shares", "System", "available", "find", "layerwise"]
 

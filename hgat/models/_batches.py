@@ -44,7 +44,9 @@ class Layered(System):
         if not isinstance(graph, dgl.DGLGraph):
             raise RecipeError(f"task.batch: expected a system on a DGLGraph, got one on {type(graph).__name__}")
         if len(fanout) != len(self.layers):
-            raise RecipeError(f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {len(fanout)}")
+            raise RecipeError(
+                f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {len(fanout)}"
+            )
         typed = len(graph.ntypes) > 1
         sampler = dgl.dataloading.NeighborSampler(list(fanout))
         nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)

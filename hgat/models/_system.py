@@ -22,7 +22,8 @@ class Facts:
     """What a task shows before an answer is asked for: never a label, a link or an event that is held out.
 
     graph: as the data set states it, with the training links or events alone where links or events are asked for; its
-    edata["time"] are times, and edata["step"] numbers of snapshots, of which there are `steps`. feat: {node type: [N, F]
+    edata["time"] are times, and edata["step"] numbers of snapshots, of which there are `steps`. directed: links have a
+    direction. feat: {node type: [N, F]
     or None}. edge_feat: [E, F] or None. Where nodes are classified: target, their type; train, ids of the nodes whose
     labels may be learned from; label, [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel);
     num_classes: C.
@@ -37,6 +38,7 @@ class Facts:
     num_classes: int | None = None
     multilabel: bool = False
     steps: int | None = None
+    directed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ class System(nn.Module):
         return loss(self.answer(inputs, batch), batch)
 
     def groups(self) -> list[dict]:
-        """Parameters in groups as PyTorch's optimisers take them; what a group leaves out, the recipe's [train] says."""
+        """Parameters in groups as PyTorch's optimisers take them; what a group leaves out, [train] says."""
         return [{"params": list(self.parameters())}]
 
     def again(self, shown: Facts, inputs: tuple, stage: int) -> "tuple[System, tuple] | None":
@@ -135,7 +137,7 @@ class System(nn.Module):
         return None
 
     def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int]) -> tuple:
-        """(inputs, query) of forward whose rows are those of the nodes `ids`; fanout: neighbours of each layer, -1: all.
+        """(inputs, query) of forward whose rows are those of the nodes `ids`; fanout: neighbours per layer, -1 for all.
 
         Raises RecipeError for a system that needs the whole graph.
         """

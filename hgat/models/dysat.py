@@ -195,7 +195,7 @@ class DySAT(System):
         return found
 
     def attended(self, snapshots, feat=None):
-        """How every temporal layer spreads over the steps; steps before a node has appeared count where it sees them."""
+        """How every temporal layer spreads over the steps, those before a node's first where it sees them, too."""
         present = snapshots.present
         seen = present if self.mask_absent else torch.ones_like(present)
         layers = enumerate(self.attention(snapshots, feat), 1)

@@ -9,26 +9,24 @@ arXiv:2207.10128. Differs from TGAT's code: see hgat.graph.recent for its neighb
 batches, and its negatives are drawn anew at every evaluation.
 """
 
-import time
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hgat import ops
 from hgat.data import EventData
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import from_events
-from hgat.train import state
-from hgat.train.loop import Fit
-from hgat.train.protocols._experiment import Base
+from hgat.models import Batch, Facts
+from hgat.tasks._task import PARTS, Control, Task
 
-__all__ = ["Experiment"]
+__all__ = ["StreamLinks"]
 
-PARTS = ("train", "val", "test")
 KINDS = ("random", "historical", "inductive")
 AT_ONCE = 2_000  # links scored in one forward pass of an evaluation
 
@@ -48,24 +46,48 @@ class _Events:
         return _Events(self.src[which], self.dst[which], self.time[which])
 
 
-class Experiment(Base):
-    """Timed events in order, one model for all of them.
+class Counting(Control):
+    """How often the pair met before, ties by how often both ends met anyone: nothing is trained."""
+
+    title = "counting, untrained"
+    solutions = 0
+
+    @staticmethod
+    def prepare(shown):
+        """(how many events of a pair, of a source and of a destination lie before a time, what normalises ties)."""
+        events, total = _stacked(shown.graph), shown.graph.num_nodes()
+        pairs = _Earlier(events.src * total + events.dst, events.time)
+        ends = _Earlier(events.src, events.time), _Earlier(events.dst, events.time)
+        # The same for links and negatives, which are scored apart.
+        most = float(events.src.bincount().max() * events.dst.bincount().max()) + 1.0
+        return total, pairs, *ends, most
+
+    @classmethod
+    def build(cls, shown, inputs):
+        return cls()
+
+    def forward(self, total, pairs, sources, targets, most, src, dst, times):
+        met = pairs.count(src * total + dst, times)
+        return torch.from_numpy(met + sources.count(src, times) * targets.count(dst, times) / most)
+
+
+class StreamLinks(Task):
+    """Which pairs meet next: timed events in order, one model for all of them.
 
     val_share, test_share: of the events, the last ones. new_nodes: the share of all nodes that is hidden from training,
     drawn among those that occur behind it; drawn once, by new_nodes_seed. batch: events in a step of the optimiser.
+    The answer of a system: logits [B] that src [B] meets dst [B] at times [B], which come behind its inputs, from
+    strictly earlier events.
     """
 
     kind = EventData
-    graph_kinds = ("recent",)
     unit = "events"
     metrics = ("average_precision", "auc")
-    controls = ("counting", "no_time", "uniform")
+    controls = {"counting": Counting}
 
     def __init__(
         self,
-        recipe,
-        root,
-        device,
+        data: Any,
         *,
         val_share: float = 0.15,
         test_share: float = 0.15,
@@ -73,42 +95,69 @@ class Experiment(Base):
         new_nodes_seed: int = 0,
         batch: int = 200,
     ):
-        super().__init__(recipe, root, device)
-        if recipe.train.refit:
-            raise RecipeError("train.refit: expected false with events in order of time, got true")
+        super().__init__(data)
         if not (0 < val_share and 0 < test_share and val_share + test_share < 1 and 0 <= new_nodes < 1):
             raise RecipeError(
-                "protocol: expected shares above 0 that leave something to train on, got "
+                "task: expected shares above 0 that leave something to train on, got "
                 f"val_share = {val_share}, test_share = {test_share}, new_nodes = {new_nodes}"
             )
         if batch < 1:
-            raise RecipeError(f"protocol.batch: expected 1 or more, got {batch}")
+            raise RecipeError(f"task.batch: expected 1 or more, got {batch}")
         if not 0 <= new_nodes_seed < 2**32:
-            raise RecipeError(f"protocol.new_nodes_seed: expected a number from 0 to {2**32 - 1}, got {new_nodes_seed}")
+            raise RecipeError(f"task.new_nodes_seed: expected a number from 0 to {2**32 - 1}, got {new_nodes_seed}")
         self.batch = batch
-        self.graph = self.task.graph
-        self.events = _stacked(self.graph)
-        time_, events = self.events.time, self.events
+        self.events = _stacked(data.graph)
+        time, events = self.events.time, self.events
         # Moments of events, in the times' own type: whole numbers compared with a float are rounded to float32.
-        val, test = (time_[int(q * (len(time_) - 1))] for q in (1 - val_share - test_share, 1 - test_share))
-        late = time_ > val
+        val, test = (time[int(q * (len(time) - 1))] for q in (1 - val_share - test_share, 1 - test_share))
+        late = time > val
         self.is_new = self._hidden(late, new_nodes, new_nodes_seed)
         touches = self.is_new[events.src] | self.is_new[events.dst]
-        masks = {"train": ~late & ~touches, "val": late & (time_ <= test), "test": time_ > test}
+        masks = {"train": ~late & ~touches, "val": late & (time <= test), "test": time > test}
         self.masks, self.touches = masks, touches
         for part, mask in masks.items():
             known = int((mask & ~touches).sum())
             if known < 2:
                 raise RecipeError(
-                    "protocol: expected two events or more in every part among nodes that are not hidden, "
+                    "task: expected two events or more in every part among nodes that are not hidden, "
                     f"got {known} for {part}"
                 )
-        self.recent = recipe.prepare(self.graph).to(self.device)
-        self.known = recipe.prepare(_without(self.graph, masks["train"])).to(self.device)
-        self.inputs = (self.recent, None)
+        first = torch.tensor([0, *(data.graph.num_nodes(t) for t in data.graph.ntypes)]).cumsum(0)[:-1]
+        self.start = first  # of the nodes of every type in one line
+        self._facts = {
+            "shown": Facts(_without(data.graph, masks["train"]), data.feat, directed=True),
+            "val": Facts(_without(data.graph, time <= test), data.feat, directed=True),
+            "test": Facts(data.graph, data.feat, directed=True),
+        }
+
+    def shown(self):
+        """The training events."""
+        return self._facts["shown"]
+
+    def shown_at(self, part):
+        """All events up to the end of the part, those of hidden nodes, too: what is earlier may be read."""
+        return self._facts["test" if part == "test" else "val"]
+
+    @cached_property
+    def trained(self):
+        """(events, the nodes that negatives are drawn from) of training."""
+        events = self.events[self.masks["train"]]
+        return events, torch.unique(events.dst)
+
+    def batches(self, model, inputs):
+        events, targets = self.trained
+        for first in range(0, len(events), self.batch):
+            part = events[slice(first, first + self.batch)]
+            other = targets[torch.randint(0, len(targets), (len(part),))]
+            yield Batch(query=(part.src.repeat(2), torch.cat([part.dst, other]), part.time.repeat(2)))
+
+    def loss(self, answer, batch):
+        """softplus(-logit) of events plus softplus(logit) of as many that did not happen, means over the batch."""
+        met, not_met = answer.chunk(2)
+        return F.softplus(-met).mean() + F.softplus(not_met).mean()
 
     def _hidden(self, late, share, seed):
-        total = sum(self.graph.num_nodes(t) for t in self.graph.ntypes)
+        total = self.data.graph.num_nodes()
         nodes = torch.unique(torch.cat([self.events.src[late], self.events.dst[late]]))
         chosen = torch.from_numpy(np.random.RandomState(seed).permutation(len(nodes))[: int(share * total)])
         hidden = torch.zeros(total, dtype=torch.bool)
@@ -118,31 +167,6 @@ class Experiment(Base):
     def sizes(self):
         """Events of every part."""
         return {part: int(mask.sum()) for part, mask in self.masks.items()}
-
-    def model(self, **changes):
-        """The recipe's model with fresh weights."""
-        return self.build(self.recent, None, **changes)
-
-    def fit(self, variant, seed, refit_epochs=None):
-        """(the training, context in which it runs) of one variant."""
-        if variant == "counting":
-            return _Counting(self, seed), nullcontext()
-        torch.manual_seed(seed)
-        # Where an hour and a year are the same, only the order of events is left.
-        changes = {"time_unit": 1e30} if variant == "no_time" else {}
-        context = ops.uniform_attention() if variant == "uniform" else nullcontext()
-        return _StreamFit(self, self.model(**changes), seed), context
-
-    def scores(self, model, seed):
-        """{part: (score in percent, on how many events)} against random negatives, old and new nodes together."""
-        model.eval()
-        found, sizes = {}, self.sizes()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for part in PARTS:
-                label, logits = self.ranked(lambda e: _logits(model, self.recent, e), part, "random", seed)
-                found[part] = _measures(label, logits)[self.recipe.train.metric], sizes[part]
-        return found
 
     def ranked(self, score, part, kind, seed, new=None):
         """(labels, scores) of a part's events and their negatives. new: True or False for one half of the part."""
@@ -166,7 +190,7 @@ class Experiment(Base):
         key = every.src * total + every.dst
         trained = torch.unique(key[self.masks["train"]])
         if kind == "random":
-            start = torch.tensor(list(self.recent.start.values()))
+            start = self.start
             type_of = torch.searchsorted(start, events.dst, right=True) - 1
             pools = [
                 torch.unique(every.dst[(torch.searchsorted(start, every.dst, right=True) - 1) == k])
@@ -204,16 +228,42 @@ class Experiment(Base):
             src[rows], dst[rows] = draw(rows)
         return _Events(src, dst, events.time)
 
-    def results(self, score, seed):
+    def evaluate(self, model, inputs, part, metric):
+        """(metric in percent, loss) on the part's transductive events against random negatives."""
+        with _alike(self.seed):
+            label, logits = self.ranked(_scorer(model, inputs), part, "random", self.seed, new=False)
+        loss = float(F.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(label).double()))
+        return _measures(label, logits)[metric], loss
+
+    def results(self, model, inputs, metric, **_):
         """{"test": the metric on transductive events against random negatives, "more": every other one}."""
         more = {}
-        for new, half in ((False, "transductive"), (True, "inductive")):
-            for kind in KINDS:
-                found = self.ranked(score, "test", kind, seed, new)
-                if found is not None:
-                    for name, value in _measures(*found).items():
-                        more[f"{half}, {kind} negatives, {name}"] = value
-        return {"test": more[f"transductive, random negatives, {self.recipe.train.metric}"], "more": more}
+        with _alike(self.seed):
+            score = _scorer(model, inputs)
+            for new, half in ((False, "transductive"), (True, "inductive")):
+                for kind in KINDS:
+                    found = self.ranked(score, "test", kind, self.seed, new)
+                    if found is not None:
+                        for name, value in _measures(*found).items():
+                            more[f"{half}, {kind} negatives, {name}"] = value
+        return {"test": more[f"transductive, random negatives, {metric}"], "more": more}, {}
+
+    def scores(self, model, inputs, metric):
+        """Against random negatives, old and new nodes together."""
+        found, sizes = {}, self.sizes()
+        with _alike(self.seed):
+            for part in PARTS:
+                label, logits = self.ranked(_scorer(model, inputs[part]), part, "random", self.seed)
+                found[part] = _measures(label, logits)[metric], sizes[part]
+        return found
+
+
+@contextmanager
+def _alike(seed):
+    """Sampled neighbours would make an evaluation a matter of luck, and of how many there were before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _stacked(graph):
@@ -253,96 +303,22 @@ def _measures(label, scores):
     }
 
 
-@torch.no_grad()
-def _logits(model, recent, events):
-    found = []
-    for first in range(0, len(events), AT_ONCE):
-        part = events[slice(first, first + AT_ONCE)]
-        found.append(model(recent, part.src, part.dst, part.time).cpu())
-    logits = torch.cat(found).double().numpy()
-    if not np.isfinite(logits).all():
-        raise TrainingError("training: expected finite scores, got others; a smaller train.lr may help")
-    return logits
+def _scorer(model, inputs):
+    """f(events) -> logits of events, in evaluation mode, as NumPy."""
+    model.eval()
 
+    @torch.no_grad()
+    def score(events):
+        found = []
+        for first in range(0, len(events), AT_ONCE):
+            part = events[slice(first, first + AT_ONCE)]
+            found.append(model(*inputs, part.src, part.dst, part.time).cpu())
+        logits = torch.cat(found).double().numpy()
+        if not np.isfinite(logits).all():
+            raise TrainingError("training: expected finite scores, got others; a smaller train.lr may help")
+        return logits
 
-class _StreamFit(Fit):
-    """Training on the events in order of time."""
-
-    def __init__(self, experiment, model, seed):
-        super().__init__(model, experiment.inputs, experiment.task, experiment.recipe.train)
-        self.experiment, self.seed = experiment, seed
-        self.events = experiment.events[experiment.masks["train"]]
-        self.targets = torch.unique(self.events.dst)
-
-    def losses(self):
-        for first in range(0, len(self.events), self.experiment.batch):
-            part = self.events[slice(first, first + self.experiment.batch)]
-            other = self.targets[torch.randint(0, len(self.targets), (len(part),))]
-            src, dst, times = part.src.repeat(2), torch.cat([part.dst, other]), part.time.repeat(2)
-            met, not_met = self.model(self.experiment.known, src, dst, times).chunk(2)
-            yield F.softplus(-met).mean() + F.softplus(not_met).mean()
-
-    def _score(self, events):
-        return _logits(self.model, self.experiment.recent, events)
-
-    def evaluate(self, part):
-        """(metric in percent, loss) on the part's transductive events against random negatives."""
-        self.model.eval()
-        # Sampled neighbours would make an evaluation a matter of luck, and of how many there were before it.
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            label, logits = self.experiment.ranked(self._score, part, "random", self.seed, new=False)
-        loss = float(F.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(label).double()))
-        return _measures(label, logits)[self.train.metric], loss
-
-    def results(self):
-        self.model.eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return self.experiment.results(self._score, self.seed)
-
-
-class _Counting:
-    """The control without training: how often the pair met before, ties by how often both ends met anyone."""
-
-    model, loss, epoch = None, 0.0, 0
-
-    def __init__(self, experiment, seed):
-        self.experiment, self.seed = experiment, seed
-        self.train, self.val_metric = experiment.recipe.train, float("nan")
-        events, total = experiment.events, len(experiment.is_new)
-        self.pairs = _Earlier(events.src * total + events.dst, events.time)
-        self.sources, self.targets = _Earlier(events.src, events.time), _Earlier(events.dst, events.time)
-        self.total = total
-        # The same for links and negatives, which are scored apart.
-        self.most = float(events.src.bincount().max() * events.dst.bincount().max()) + 1.0
-
-    def score(self, events):
-        met = self.pairs.count(events.src * self.total + events.dst, events.time)
-        degree = self.sources.count(events.src, events.time) * self.targets.count(events.dst, events.time)
-        return met + degree / self.most
-
-    def step(self):
-        self.started = time.perf_counter()
-        found = self.experiment.ranked(self.score, "val", "random", self.seed, new=False)
-        self.val_metric = _measures(*found)[self.train.metric]
-        return False
-
-    def finish(self):
-        results = self.experiment.results(self.score, self.seed)
-        seconds = time.perf_counter() - self.started
-        more = {"val": self.val_metric, "val_loss": float("nan"), "best_epoch": 0, "epochs": 0}
-        return {**results, **more, "seconds": seconds}
-
-    more = False
-
-    def state(self):
-        return {}, {}
-
-    def restore(self, tensors, numbers):
-        state.check_tensors("", tensors, {})
-        state.record("fit", numbers, ())
-        self.step()  # a state is only saved behind it
+    return score
 
 
 class _Earlier:

@@ -1,4 +1,4 @@
-"""Training: recipes, the loop, metrics, checkpoints. The only place where data and models meet."""
+"""Training: recipes, the loop, results, checkpoints. The only place where data and models meet."""
 
 from hgat.train.processes import Processes
 from hgat.train.recipe import available, read

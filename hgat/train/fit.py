@@ -1,123 +1,110 @@
-"""The only training loop: epochs, selection on validation, a state to save after every epoch.
-
-`Fit` itself classifies nodes on a full graph; what else is learned overrides its `losses`, `evaluate` and `results`.
-"""
+"""The only training loop: epochs, selection on validation, stages and rounds, a state to save after every epoch."""
 
 import copy
-import math
+import dataclasses
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import dgl
+import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from hgat.errors import GraphError, TrainingError
+from hgat.errors import GraphError, RecipeError
+from hgat.models import System
+from hgat.tasks import Task
+from hgat.tasks._task import check_finite
 from hgat.train import checkpoint, state
-from hgat.train.metrics import knn_micro_f1, score
+from hgat.train.recipe import Train
 
-__all__ = ["Fit", "evaluate"]
+__all__ = ["Fit", "Training"]
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-
-
-def loss_of(logits, label, multilabel):
-    """Cross-entropy of one class per node, or the mean binary cross-entropy of several."""
-    if multilabel:
-        return F.binary_cross_entropy_with_logits(logits, label)
-    return F.cross_entropy(logits, label)
-
-
-def _run(model, inputs):
-    try:
-        return model(*inputs)
-    except dgl.DGLError as error:
-        raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
-
-
-@torch.no_grad()
-def evaluate(model, inputs, task, metric, part):
-    """(metric in percent, loss) of a model on the task's train, val or test nodes, in evaluation mode.
-
-    Raises TrainingError where the loss is not finite: the metric would be one of chance.
-    """
-    model.eval()
-    logits = _run(model, inputs)
-    ids = getattr(task, part).to(logits.device)
-    logits, label = logits[ids], task.label.to(logits.device)[ids]
-    loss = finite(float(loss_of(logits, label, task.multilabel)), f"on the {part} nodes", task)
-    return score(metric, logits, label, task.multilabel), loss
-
-
-def finite(loss, where, task):
-    """The loss, or a TrainingError with the likeliest cause: features that are not finite, else the step."""
-    if math.isfinite(loss):
-        return loss
-    cause = "; a smaller train.lr may help"
-    for ntype, feat in task.feat.items():
-        rows = [] if feat is None else (~torch.isfinite(feat).all(1)).nonzero().flatten()
-        if len(rows):
-            cause = f": the features of {len(rows)} {ntype!r} nodes are not finite, first node {int(rows[0])}"
-            break
-    raise TrainingError(f"training: expected a finite loss, got {loss} {where}{cause}")
+# What a finished fit says of itself; a mean or a sum over several.
+MEANS, SUMS = ("val", "val_loss", "best_epoch"), ("epochs", "seconds")
 
 
 class Fit:
     """Trains one model on one task by a recipe's [train], an epoch at a time.
 
-    `step()` runs one epoch and says whether another follows. `state()` and `restore()` carry everything that
-    the next epoch depends on, the random generator included, so that a run that was killed ends as if it had
-    not been.
+    inputs: {"train": inputs of forward in training, "val": ..., "test": ...}. epochs: all of them, where the number was
+    chosen before.
+    `step()` runs one epoch and says whether another follows. `state()` and `restore()` carry everything that the next
+    epoch depends on, the random generator included, so that a run that was killed ends as if it had not been.
     """
 
-    def __init__(self, model, inputs, task, train):
-        self.model, self.inputs, self.task, self.train = model, inputs, task, train
-        self.device = next(model.parameters()).device
-        self.optimizer = _OPTIMIZERS[train.optimizer](model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+    def __init__(self, model: System, task: Task, inputs: Mapping[str, tuple], train: Train, epochs: int | None = None):
+        self.model, self.task, self.inputs = model, task, inputs
+        self.solutions = getattr(model, "solutions", None)
+        if epochs is not None:
+            train = _changed(train, epochs=epochs, stop="last")
+        elif self.solutions:  # each is tried, and validation chooses
+            train = _changed(train, epochs=self.solutions, patience=self.solutions, stop="metric")
+        if self.solutions == 0:
+            train = _changed(train, epochs=1)
+        self.train = train
+        groups = [group for group in model.groups() if group["params"]]
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.optimizer = (
+            _OPTIMIZERS[train.optimizer](groups, lr=train.lr, weight_decay=train.weight_decay) if groups else None
+        )
         self.epoch, self.waited, self.seconds = 0, 0, 0.0
         self.best_metric, self.best_loss, self.best_epoch = -float("inf"), float("inf"), 0
-        self.kept = None
+        self.val_losses: list[float] = []  # of the last epochs, for the rule that compares with their mean
+        self.kept: dict[str, Tensor] | None = None
         self.loss = self.val_metric = self.val_loss = float("nan")
 
-    def step(self):
+    def step(self) -> bool:
         """One epoch. Returns False when the recipe's rule says that it was the last one."""
         started = time.perf_counter()
+        if self.solutions == 0:
+            self.val_metric, _ = self.evaluate("val")
+            self.loss, self.kept = 0.0, {}
+        else:
+            self.loss = self._solve() if self.solutions else self._descend()
+            self.epoch += 1
+            self.val_metric, self.val_loss = self.evaluate("val")
+            self._select()
+        self.seconds += time.perf_counter() - started
+        return self.more
+
+    @property
+    def more(self) -> bool:
+        """Whether the recipe's rule asks for another epoch."""
+        if self.solutions is not None:
+            return self.epoch < self.train.epochs and self.solutions > 0
+        waits = self.waited < self.train.patience or self.epoch < self.train.least
+        return self.epoch < self.train.epochs and waits
+
+    def _descend(self):
+        """The mean loss of the epoch's steps."""
         self.model.train()
         found = []
-        for loss in self.losses():
-            found.append(finite(loss.item(), f"at epoch {self.epoch + 1}", self.task))
+        for batch in self.task.batches(self.model, self.inputs["train"]):
+            try:
+                loss = self.model.objective(self.task.loss, self.inputs["train"], batch)
+            except dgl.DGLError as error:
+                raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
+            found.append(check_finite(loss.item(), f"at epoch {self.epoch + 1}", self.task.shown().feat))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.train.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip)
             self.optimizer.step()
-        self.loss = sum(found) / len(found)
-        self.epoch += 1
-        self.val_metric, self.val_loss = self.evaluate("val")
-        self._select()
-        self.seconds += time.perf_counter() - started
-        return self.more
+        return sum(found) / len(found)
 
-    @property
-    def more(self):
-        """Whether the recipe's rule asks for another epoch."""
-        return self.epoch < self.train.epochs and self.waited < self.train.patience
+    def _solve(self):
+        """The loss of the next solution."""
+        self.model.solve(self.task.shown(), self.inputs["train"], self.epoch)
+        with torch.no_grad():
+            batches = self.task.batches(self.model, self.inputs["train"])
+            found = [float(self.model.objective(self.task.loss, self.inputs["train"], batch)) for batch in batches]
+        return sum(found) / len(found)
 
-    def losses(self):
-        """The loss of every step of one epoch; each is stepped on before the next is asked for."""
-        ids = self.task.train.to(self.device)
-        label = self.task.label.to(self.device)[ids]
-        yield loss_of(_run(self.model, self.inputs)[ids], label, self.task.multilabel)
-
-    def evaluate(self, part):
+    def evaluate(self, part: str) -> tuple[float, float]:
         """(metric in percent, loss) of the model as it is, in evaluation mode."""
-        return evaluate(self.model, self.inputs, self.task, self.train.metric, part)
-
-    def results(self):
-        """{"test": metric in percent} of the kept weights, and whatever else is to be reported."""
-        more = {}
-        if self.train.knn_share is not None and hasattr(self.model, "embed"):
-            more["knn"] = self._knn()
-        return {**more, "test": self.evaluate("test")[0]}
+        return self.task.evaluate(self.model, self.inputs[part], part, self.train.metric)
 
     def _select(self):
         rule = self.train.stop
@@ -130,6 +117,11 @@ class Fit:
         elif rule == "either":
             at_top, at_bottom = self.val_metric >= self.best_metric, self.val_loss <= self.best_loss
             better, keep = at_top or at_bottom, at_top and at_bottom
+        elif rule == "mean":
+            # Never "no better" before there are enough losses to take the mean of.
+            before = self.val_losses[-self.train.patience :]
+            falls = len(before) < self.train.patience or self.val_loss <= sum(before) / len(before)
+            better = keep = lower
         else:
             better = keep = True
         if rule == "either":
@@ -137,33 +129,30 @@ class Fit:
             self.best_loss = min(self.best_loss, self.val_loss)
         elif better:
             self.best_metric, self.best_loss = self.val_metric, self.val_loss
-        self.waited = 0 if better else self.waited + 1
+        if rule == "mean":
+            self.val_losses = [*before, self.val_loss][-self.train.patience :]
+            self.waited = 0 if falls else self.train.patience
+        else:
+            self.waited = 0 if better else self.waited + 1
         if keep:
             self.best_epoch = self.epoch
             self.kept = copy.deepcopy(self.model.state_dict())
 
-    def finish(self):
-        """Put the kept epoch's weights back and give the result: test and validation scores, epochs."""
+    def finish(self) -> tuple[dict, dict[str, Tensor]]:
+        """Put the kept epoch's weights back; (validation scores and epochs, with what the task says; its tensors)."""
         self.model.load_state_dict(self.kept)
         val, val_loss = self.evaluate("val")
-        return {
-            **self.results(),
-            "val": val,
-            "val_loss": val_loss,
-            "best_epoch": self.best_epoch,
-            "epochs": self.epoch,
-            "seconds": self.seconds,
-        }
+        if self.solutions == 0:
+            val_loss = float("nan")
+        numbers, tensors = self.task.results(
+            self.model, self.inputs["test"], self.train.metric, knn_share=self.train.knn_share
+        )
+        own = {"val": val, "val_loss": val_loss, "best_epoch": self.best_epoch}
+        return {**numbers, **own, "epochs": self.epoch, "seconds": self.seconds}, tensors
 
-    @torch.no_grad()
-    def _knn(self):
-        ids = self.task.test
-        embedding = self.model.embed(*self.inputs).cpu()[ids].numpy()
-        return knn_micro_f1(embedding, self.task.label[ids].numpy(), self.train.knn_share)
-
-    def state(self):
+    def state(self) -> tuple[dict[str, Tensor], dict]:
         """({name: tensor}, numbers): everything that the next epoch depends on."""
-        moments, counts = checkpoint.pack_optimizer(self.optimizer)
+        moments, counts = checkpoint.pack_optimizer(self.optimizer) if self.optimizer else ({}, {})
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"kept.{k}": v for k, v in (self.kept or {}).items()}
         tensors |= {f"optimizer.{k}": v for k, v in moments.items()}
@@ -177,40 +166,55 @@ class Fit:
             "best_metric": self.best_metric,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
+            "val_losses": self.val_losses,
             "optimizer": counts,
         }
         return tensors, numbers
 
-    def restore(self, tensors, numbers):
+    def restore(self, tensors: Mapping[str, Tensor], numbers: dict) -> None:
         """Continue where `state()` was taken. Raises state.Unfit, and changes nothing, where it cannot have been."""
         self._check(tensors, numbers)
         self.model.load_state_dict(state.part(tensors, "model."))
         self.kept = {k: v.to(self.device) for k, v in state.part(tensors, "kept.").items()} or None
-        checkpoint.unpack_optimizer(self.optimizer, state.part(tensors, "optimizer."), numbers["optimizer"])
+        if self.optimizer:
+            checkpoint.unpack_optimizer(self.optimizer, state.part(tensors, "optimizer."), numbers["optimizer"])
         torch.set_rng_state(tensors["generator"])
         if "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
         self.epoch, self.waited, self.seconds = numbers["epoch"], numbers["waited"], numbers["seconds"]
         self.best_metric, self.best_loss = numbers["best_metric"], numbers["best_loss"]
-        self.best_epoch = numbers["best_epoch"]
+        self.best_epoch, self.val_losses = numbers["best_epoch"], list(numbers["val_losses"])
+        if self.solutions == 0:
+            self.step()  # a state is only saved behind it
 
     def _check(self, tensors, numbers):
-        keys = ("epoch", "waited", "seconds", "best_metric", "best_loss", "best_epoch", "optimizer")
+        keys = ("epoch", "waited", "seconds", "best_metric", "best_loss", "best_epoch", "val_losses", "optimizer")
         state.record("fit", numbers, keys)
         state.whole("epoch", numbers["epoch"], 0, self.train.epochs)
-        for key in ("waited", "best_epoch"):
-            state.whole(key, numbers[key], 0, numbers["epoch"])
+        by_mean = self.train.stop == "mean"
+        state.whole("best_epoch", numbers["best_epoch"], 0, numbers["epoch"])
+        state.whole("waited", numbers["waited"], 0, self.train.patience if by_mean else numbers["epoch"])
         state.number("seconds", numbers["seconds"], 0)
         nothing = numbers["best_epoch"] == 0
-        state.number("best_metric", numbers["best_metric"], 0, 100, also=("-inf",) if nothing else ())
+        state.number("best_metric", numbers["best_metric"], *self.task.bounds, also=("-inf",) if nothing else ())
         state.number("best_loss", numbers["best_loss"], 0, also=("inf",) if nothing else ())
-        since = numbers["epoch"] - numbers["best_epoch"]  # with "either" what is kept may be older than what is better
-        state.whole("waited", numbers["waited"], 0 if self.train.stop == "either" else since, since)
+        if not by_mean:
+            # With "either" what is kept may be older than what is better.
+            since = numbers["epoch"] - numbers["best_epoch"]
+            state.whole("waited", numbers["waited"], 0 if self.train.stop == "either" else since, since)
+        due = min(numbers["epoch"], self.train.patience) if by_mean else 0
+        if type(numbers["val_losses"]) is not list or len(numbers["val_losses"]) != due:
+            raise state.Unfit("val_losses", f"a list of {due}", numbers["val_losses"])
+        for value in numbers["val_losses"]:
+            state.number("val_losses", value, 0)
         weights, kept = self.model.state_dict(), state.part(tensors, "kept.")
         state.check_tensors("model.", state.part(tensors, "model."), weights)
         state.check_tensors("kept.", kept, weights if numbers["best_epoch"] else {})
         moments = state.part(tensors, "optimizer.")
-        state.check_optimizer(self.optimizer, moments, numbers["optimizer"])
+        if self.optimizer:
+            state.check_optimizer(self.optimizer, moments, numbers["optimizer"])
+        elif moments or numbers["optimizer"] != {}:
+            raise state.Unfit("optimizer", "none", numbers["optimizer"])
         steps = max((int(value) for name, value in moments.items() if name.endswith(".step")), default=0)
         if steps % max(numbers["epoch"], 1) or (steps and not numbers["epoch"]):  # every epoch has as many
             raise state.Unfit("optimizer", f"steps of {numbers['epoch']} epochs", steps)
@@ -224,3 +228,170 @@ class Fit:
             if name != "generator.cuda" or self.device.type != "cuda":
                 raise state.Unfit(name, "no such tensor", tensors[name])
             state.check_generator(name, tensors[name], cuda=True)
+
+
+class Training:
+    """All that one variant and seed are trained for: the rounds of its task, and the stages of its system in each.
+
+    prepared(round): {part: inputs} of a round of the task. build(round, inputs): a model with fresh weights. moved:
+    puts inputs on the device. epochs: of every stage, where the number was chosen before.
+    In the manner of one Fit: `step()` until it is False, then `finish()`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        train: Train,
+        prepared: Callable[[Task], Mapping[str, tuple]],
+        build: Callable[[Task, Mapping[str, tuple]], System],
+        moved: Callable[[Any], Any] = lambda inputs: inputs,
+        epochs: int | None = None,
+    ):
+        self.task, self.settings, self.prepared, self.build, self.moved = task, train, prepared, build, moved
+        self.epochs = epochs
+        self.rounds = task.rounds()
+        self.done: list[dict] = []  # the numbers of every finished round
+        self.found: list[dict[str, Tensor]] = []  # and its tensors
+        self._start()
+        # A bar counts the epochs of all rounds.
+        self.train = _changed(self.fit.train, epochs=self.fit.train.epochs * len(self.rounds))
+
+    def _start(self):
+        """The first stage of the round that is due; of all done, the last one's."""
+        task = self.rounds[min(len(self.done), len(self.rounds) - 1)]
+        inputs = self.prepared(task)
+        torch.manual_seed(task.first_state)
+        self.stages: list[dict] = []  # the chosen weights of every finished stage but the last, and its numbers
+        self.fit = Fit(self.build(task, inputs), task, inputs, self.settings, self.epochs)
+
+    def _again(self) -> bool:
+        """Begin the stage behind the finished one, whose weights are chosen; False where there is none."""
+        task, number = self.fit.task, len(self.stages) + 1
+        torch.manual_seed(task.first_state + 1_000_003 * 7_919 * number)
+        following = self.fit.model.again(task.shown(), self.fit.inputs["train"], number)
+        if following is None:
+            return False
+        model, inputs = following
+        if not isinstance(model, System) or not isinstance(inputs, tuple):
+            got = f"{type(model).__name__}, {type(inputs).__name__}"
+            raise RecipeError(f"again: expected a System and a tuple of inputs, or None, got {got}")
+        found = self.moved(inputs)
+        self.stages.append({"kept": self.fit.kept, "epochs": self.fit.epoch, "seconds": self.fit.seconds})
+        self.fit = Fit(
+            model.to(self.fit.device), task, dict.fromkeys(self.fit.inputs, found), self.settings, self.epochs
+        )
+        return True
+
+    model = property(lambda self: self.fit.model)
+    inputs = property(lambda self: self.fit.inputs)
+    loss = property(lambda self: self.fit.loss)
+    val_metric = property(lambda self: self.fit.val_metric)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs so far, those that finished rounds did not need among them."""
+        ended = min(len(self.done), len(self.rounds) - 1) * self.fit.train.epochs
+        return ended + sum(stage["epochs"] for stage in self.stages) + self.fit.epoch
+
+    @property
+    def more(self) -> bool:
+        """Whether a round is left."""
+        return len(self.done) < len(self.rounds)
+
+    def step(self) -> bool:
+        if self.fit.step():
+            return True
+        if self.fit.kept:
+            self.fit.model.load_state_dict(self.fit.kept)
+        if self._again():
+            return True
+        numbers, tensors = self.fit.finish()
+        for stage in self.stages:
+            numbers = {**numbers, **{key: numbers[key] + stage[key] for key in SUMS}}
+        self.done.append(numbers)
+        self.found.append(tensors)
+        if not self.more:
+            return False
+        self._start()
+        return True
+
+    def finish(self) -> dict:
+        """The results of all rounds as one: means of what validation says, the task's own of the test scores."""
+        found = self.task.combine(list(zip(self.done, self.found, strict=True)), self.settings.metric)
+        if len(self.done) == 1:
+            return {**found, **{key: self.done[0][key] for key in (*MEANS, *SUMS)}}
+        mean = {key: float(np.mean([row[key] for row in self.done])) for key in MEANS}
+        total = {key: sum(row[key] for row in self.done) for key in SUMS}
+        if self.fit.solutions == 0:
+            mean["best_epoch"] = 0
+        return {**found, **mean, **total}
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors, numbers = self.fit.state()
+        tensors = {f"fit.{k}": v for k, v in tensors.items()}
+        stages = []
+        for place, stage in enumerate(self.stages):
+            tensors |= {f"stage.{place}.{k}": v for k, v in stage["kept"].items()}
+            stages.append({key: stage[key] for key in SUMS})
+        for place, found in enumerate(self.found):
+            tensors |= {f"round.{place}.{k}": v for k, v in found.items()}
+        return tensors, {"fit": numbers, "done": self.done, "stages": stages}
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: dict) -> None:
+        state.record("fit", numbers, ("fit", "done", "stages"))
+        done, stages = numbers["done"], numbers["stages"]
+        if type(done) is not list or len(done) > len(self.rounds):
+            raise state.Unfit("done", f"a list of at most {len(self.rounds)}", done)
+        if type(stages) is not list:
+            raise state.Unfit("stages", "a list", stages)
+        for row in done:
+            self._check_row(row)
+        prefixes = ("fit.", *(f"stage.{k}." for k in range(len(stages))), *(f"round.{k}." for k in range(len(done))))
+        for name in tensors:
+            if not name.startswith(prefixes):
+                raise state.Unfit(name, "no such tensor", tensors[name])
+        found = [state.part(tensors, f"round.{place}.") for place in range(len(done))]
+        for task, kept in zip(self.rounds, found, strict=False):
+            _check_results(kept, task.expected())
+        self.done, self.found = done, found
+        self._start()
+        for place, stage in enumerate(stages):
+            # A stage is begun again from the weights that were chosen in the one before it.
+            state.record(f"stages[{place}]", stage, SUMS)
+            state.whole("epochs", stage["epochs"], 1, self.fit.train.epochs)
+            state.number("seconds", stage["seconds"], 0)
+            kept = state.part(tensors, f"stage.{place}.")
+            state.check_tensors(f"stage.{place}.", kept, self.fit.model.state_dict())
+            self.fit.model.load_state_dict(kept)
+            self.fit.kept, self.fit.epoch, self.fit.seconds = kept, stage["epochs"], stage["seconds"]
+            if not self._again():
+                raise state.Unfit("stages", f"at most {place}", len(stages))
+        self.fit.restore(state.part(tensors, "fit."), numbers["fit"])
+
+    def _check_row(self, row):
+        if type(row) is not dict:
+            raise state.Unfit("done", "an object with keys", row)
+        state.record("done", row, (*MEANS, *SUMS), tuple(row))
+        low, high = self.task.bounds
+        for key in ("val", "test", "knn"):
+            if key in row:
+                state.number(f"done.{key}", row[key], low, high)
+        untrained = ("nan",) if self.fit.solutions == 0 else ()
+        state.number("done.val_loss", row["val_loss"], also=untrained)
+        state.number("done.seconds", row["seconds"], 0)
+        state.whole("done.epochs", row["epochs"], 0)
+        state.whole("done.best_epoch", row["best_epoch"], 0, self.fit.train.epochs)
+
+
+def _check_results(kept, expected):
+    """Raise state.Unfit unless the tensors of a round may be what its task gave."""
+    state.check_tensors("round.", kept, expected)
+    for name, tensor in kept.items():
+        if name.endswith(".label") and not torch.equal(tensor, expected[name]):
+            raise state.Unfit(f"round.{name}", "the labels of this seed's examples", "others")
+        if name.endswith(".rank") and not ((tensor > 0) & (tensor <= 1)).all():
+            raise state.Unfit(f"round.{name}", "reciprocal ranks", "others")
+
+
+def _changed(train, **changes):
+    return dataclasses.replace(train, **changes)
