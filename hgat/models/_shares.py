@@ -58,7 +58,7 @@ def by_view(views, beta, depth):
 
 
 def over_time(present, beta, seen, title):
-    """Past of one temporal layer; present: [T, N] bool, beta: [N, H, T, T], seen: [T, N], the steps that may be seen."""
+    """Past of one temporal layer; present: [T, N], beta: [N, H, T, T], seen: [T, N], the steps that may be seen."""
     beta = beta.mean(1).cpu()
     visible = (seen.t().unsqueeze(1) & present.t().unsqueeze(2)).tril()  # [N, T, T]
     beta = torch.where(visible, beta * visible.sum(2, keepdim=True), 0.0)
