@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
-from hgat.data.task import EventData, NodeData
+from hgat.data.sets import EventData, NodeData
 from hgat.errors import DataError
 from hgat.renamed import old_names
 from hgat.settings import check_settings

@@ -22,8 +22,8 @@ import torch
 
 from hgat.data import labels
 from hgat.data.files import find
+from hgat.data.sets import NodeData
 from hgat.data.split import per_class
-from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 RELATIONS = ("PAP", "PLP")

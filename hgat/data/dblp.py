@@ -28,8 +28,8 @@ import torch
 
 from hgat.data import tables
 from hgat.data.files import find_all
+from hgat.data.sets import NodeData
 from hgat.data.split import per_class
-from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 ENCODING = "latin-1"

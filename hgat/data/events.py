@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from hgat.data import files
+from hgat.data.sets import EventData
 from hgat.data.tables import lines, refuse
-from hgat.data.task import EventData
 from hgat.errors import DataError, GraphError
 from hgat.graph.events import from_frame
 

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from hgat.data import files
+from hgat.data.sets import EventData, NodeData
 from hgat.data.split import shuffled
-from hgat.data.task import EventData, NodeData
 from hgat.errors import DataError
 from hgat.graph.events import from_events
 

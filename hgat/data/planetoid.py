@@ -25,7 +25,7 @@ import torch
 
 from hgat.data import labels, pickles, tables
 from hgat.data.files import find_all
-from hgat.data.task import NodeData
+from hgat.data.sets import NodeData
 from hgat.errors import DataError
 
 LARGEST = 1 << 33  # elements of the features; Pubmed has 10 million

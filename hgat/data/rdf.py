@@ -28,8 +28,8 @@ import torch
 
 from hgat.data import tables
 from hgat.data.files import find_all
+from hgat.data.sets import NodeData
 from hgat.data.split import shuffled
-from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 _IRI = r'<[^<>"\s]*>'

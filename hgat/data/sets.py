@@ -1,6 +1,7 @@
-"""The frozen descriptions of a task, classified nodes or timed events: what every loader gives and training takes."""
+"""The frozen descriptions of a data set, of nodes or of timed events: what loaders give and training takes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import dgl
 import torch
@@ -9,19 +10,25 @@ from torch import Tensor
 from hgat.errors import DataError
 from hgat.graph.events import event_times
 
-__all__ = ["EventData", "NodeData"]
+__all__ = ["PARTS", "EventData", "NodeData"]
+
+PARTS = ("train", "val", "test")
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class NodeData:
-    """A graph, its features and labels, and one split; checked once, when it is made.
+    """A graph, its features and labels, and its splits; checked once, when it is made.
 
     `graph` is the graph as the files state it: no self-loops and no inverse relations are added, and no
     features are stored in it (a time may be, as edge data). A homogeneous graph has DGL's node type `_N`.
     `feat` maps every node type to [N, F] float32, or to None where the nodes have no features.
     `label` is [N_target] int64 with -1 for an unlabelled node, or [N_target, C] float32 of zeros and ones
-    where `multilabel`. `train`, `val` and `test` are int64 ids of nodes of type `target`.
-    `notes` are sentences that belong under every table of results on this task.
+    where `multilabel`. `train`, `val` and `test` are int64 ids of nodes of type `target`: the split in force.
+    `splits` are all splits that the files have, each {"train", "val", "test"}: ids, and empty where there is one
+    alone; where they are given, the first is in force unless train, val and test say another. `class_names` are the
+    numbers of the classes where none are given. `edge_feat` is [E, F] float32, of a graph with one relation, or None.
+    `notes` are sentences that belong under every table of results on this data.
 
     Features that are not finite are accepted: they may come from a user's own file, and it is training
     that can say at which step they spoil the loss. Everything else that does not fit raises DataError.
@@ -32,13 +39,27 @@ class NodeData:
     feat: dict[str, Tensor | None]
     target: str
     label: Tensor
-    train: Tensor
-    val: Tensor
-    test: Tensor
-    num_classes: int
-    class_names: tuple[str, ...]
+    train: Tensor = _NONE
+    val: Tensor = _NONE
+    test: Tensor = _NONE
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
     multilabel: bool = False
     notes: tuple[str, ...] = field(default=())
+    edge_feat: Tensor | None = None
+    splits: tuple[Mapping[str, Tensor], ...] = ()
+
+    @property
+    def split(self) -> Mapping[str, Tensor]:
+        """The split in force, {"train", "val", "test"}: int64 ids of nodes of type `target`."""
+        return {part: getattr(self, part) for part in PARTS}
+
+    def with_split(self, number: int) -> "NodeData":
+        """A copy in which split `number`, counted on from the first behind the last, is in force.
+
+        Without further splits it is the data set itself, so that every seed may ask for its own.
+        """
+        return replace(self, **self.splits[number % len(self.splits)]) if self.splits else self
 
     def counts(self):
         """What a card may count: nodes, edges, relations, features, classes and the parts of the split."""
@@ -54,11 +75,15 @@ class NodeData:
     def __post_init__(self):
         if self.target not in self.graph.ntypes:
             self._refuse("target", f"one of {_listed(self.graph.ntypes)}", repr(self.target))
+        if self.num_classes < 1:
+            self._refuse("num_classes", "1 or more", self.num_classes)
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
         if len(self.class_names) != self.num_classes:
             self._refuse("class_names", f"{self.num_classes} names", len(self.class_names))
         self._check_features()
         self._check_labels()
-        self._check_split()
+        self._check_splits()
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
@@ -74,6 +99,13 @@ class NodeData:
                 self._refuse(f"features of {ntype}", f"[N, F] with N = {nodes}", list(feat.shape))
             if feat.dtype != torch.float32:
                 self._refuse(f"features of {ntype}", "torch.float32", feat.dtype)
+        if self.edge_feat is None:
+            return
+        if len(self.graph.canonical_etypes) != 1:
+            self._refuse("edge_feat", "a graph of one relation", f"one of {len(self.graph.canonical_etypes)}")
+        edges, feat = self.graph.num_edges(), self.edge_feat
+        if feat.dim() != 2 or len(feat) != edges or feat.dtype != torch.float32:
+            self._refuse("edge_feat", f"[E, F] float32 with E = {edges}", f"{feat.dtype} {list(feat.shape)}")
 
     def _check_labels(self):
         nodes, classes = self.graph.num_nodes(self.target), self.num_classes
@@ -91,10 +123,21 @@ class NodeData:
         if len(odd):
             self._refuse("label", allowed, odd[0].item())
 
-    def _check_split(self):
-        owner = torch.full((self.graph.num_nodes(self.target),), -1)
-        parts = {"train": self.train, "val": self.val, "test": self.test}
-        for number, (part, ids) in enumerate(parts.items()):
+    def _check_splits(self):
+        for number, split in enumerate(self.splits):
+            if set(split) != set(PARTS):
+                self._refuse(f"splits[{number}]", f"the parts {_listed(PARTS)}", _listed(split) or "none")
+            self._check_split(split, f"splits[{number}].")
+        if self.splits and not any(len(ids) for ids in self.split.values()):
+            for part, ids in self.splits[0].items():
+                object.__setattr__(self, part, ids)
+        elif not any(all(self.split[part] is split[part] for part in PARTS) for split in self.splits):
+            self._check_split(self.split)
+
+    def _check_split(self, split, where=""):
+        owner = torch.full((self.graph.num_nodes(self.target),), -1, dtype=torch.int8)
+        for number, part in enumerate(PARTS):
+            ids, part = split[part], f"{where}{part}"
             if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
                 self._refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
             outside = ids[(ids < 0) | (ids >= len(owner))]
@@ -104,7 +147,7 @@ class NodeData:
                 self._refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
             taken = ids[owner[ids] >= 0]
             if len(taken):
-                other = list(parts)[owner[taken[0]]]
+                other = PARTS[owner[taken[0]]]
                 self._refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
             owner[ids] = number
             if not self.multilabel and (self.label[ids] < 0).any():
