@@ -34,18 +34,18 @@ import torch
 
 from hgat.data import labels, tables
 from hgat.data.files import find_all
-from hgat.data.task import NodeData
+from hgat.data.sets import PARTS, NodeData
 from hgat.errors import DataError
 
-PARTS = ("train", "val", "test")
 LARGEST = 1 << 30  # elements of the features; Actor has 7 million
 
 
 def load(card, folder, *, verify: bool = True, split: int = 0, normalize: Literal["row", "none"] = "row"):
-    """Load a graph of Geom-GCN's with all its splits.
+    """Load a graph in Geom-GCN's form: NodeData with features [N, F] and all splits of the files.
 
     `split`: the one whose parts are train, val and test, from 0. `normalize`: "row" divides each node's features by
     their sum, as Geom-GCN, FAGCN and ACM do; "none" leaves zeros and ones.
+    Raises DataError for a split that is not there and for files that are missing, damaged or at odds.
     """
     roles = [file.role for file in card.files if file.role.startswith("split")]
     if not 0 <= split < len(roles):
@@ -170,15 +170,6 @@ def _split(path, nodes):
         raise
     except Exception as error:  # neither zipfile nor NumPy's header promises a list of what damaged files raise
         raise DataError(f"{path}: expected an archive of NumPy arrays, got a damaged one ({_cut(error)})") from None
-    taken = np.zeros(nodes, dtype=np.int8)
-    for part, mask in zip(PARTS, masks, strict=True):
-        if not mask.any():
-            raise DataError(f"{path}: {part}_mask: expected at least one node, got none")
-        if (both := taken.astype(bool) & mask).any():
-            node = int(both.argmax())
-            other = PARTS[taken[node] - 1]
-            raise DataError(f"{path}: {part}_mask: expected no node of {other}_mask, got node {node} in both")
-        taken[mask] = PARTS.index(part) + 1
     return {part: torch.from_numpy(np.flatnonzero(mask)) for part, mask in zip(PARTS, masks, strict=True)}
 
 
@@ -202,8 +193,9 @@ def _mask(archive, name, path, nodes):
         got = f"{len(content)}" if len(content) < size else "more"
         raise DataError(f"{path}: {name}: expected {size} bytes as its header says, got {got}")
     values = np.frombuffer(content, dtype=np.uint8 if dtype.kind == "b" else dtype)  # a byte of bool may be 2
-    if not np.isin(values, (0, 1)).all():
-        raise DataError(f"{path}: {name}: expected only 0 and 1, got {values[~np.isin(values, (0, 1))][0]}")
+    odd = values[~np.isin(values, (0, 1))]
+    if len(odd):
+        raise DataError(f"{path}: {name}: expected only 0 and 1, got {odd[0]}")
     return values == 1
 
 
