@@ -373,6 +373,7 @@ def test_actor_is_what_the_card_says(real):
     last = feat[:, 931] == 1
     assert int(last.sum()) == 172 and feat[last].sum() == 172
     assert abs(same_label(task) - 0.22) < 0.01
+    assert torch.bincount(task.label[task.train]).tolist() == [415, 660, 804, 861, 908]  # ids, not lines
 
 
 @pytest.mark.parametrize("name", ["texas", "actor", "cornell", "wisconsin", "chameleon", "squirrel"])
