@@ -23,7 +23,7 @@ def test_every_card_can_be_read_and_is_complete():
 
 
 def test_an_unknown_name_says_which_exist():
-    with pytest.raises(DataError, match=r"expected one of acm3025, .*pubmed, got 'coraa'"):
+    with pytest.raises(DataError, match=r"expected one of acm3025, .*pubmed, .*got 'coraa'"):
         hgat.data.load("coraa")
 
 
