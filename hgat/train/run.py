@@ -47,11 +47,14 @@ class Result:
 
 
 class Experiment:
-    """A recipe on its data: the task, and for every variant and seed what it is trained on and with."""
+    """A recipe on its data: the task, and for every variant and seed what it is trained on and with.
 
-    def __init__(self, recipe: Recipe, root: str | Path | None = None, device: str = "cpu"):
+    given: data of the kind that the task takes, in the place of those that the recipe names.
+    """
+
+    def __init__(self, recipe: Recipe, root: str | Path | None = None, device: str = "cpu", given: Any = None):
         self.recipe, self.device = recipe, _device(device)
-        self.data = data.load(recipe.data["name"], root, **recipe.settings("data"))
+        self.data = data.load(recipe.data["name"], root, **recipe.settings("data")) if given is None else given
         self.task = recipe.task_class(self.data, **recipe.settings("task"))
         if recipe.train.refit:
             self.task.refitted()
