@@ -5,7 +5,7 @@ from torch import nn
 
 from hgat.errors import ShapeError, check_shape
 from hgat.nn.common import check_floats, check_sizes, weight_of
-from hgat.ops import dispatch
+from hgat.ops.alignment import is_uniform
 
 __all__ = ["SemanticAttention"]
 
@@ -34,7 +34,7 @@ class SemanticAttention(nn.Module):
 
     def weights(self, z):
         """beta of `z` [N, P, F]: [P], or [N, P] per node."""
-        if dispatch.is_uniform() or (self.form == "global" and not len(z)):  # the mean of no node is no number
+        if is_uniform() or (self.form == "global" and not len(z)):  # the mean of no node is no number
             shape = z.shape[1:2] if self.form == "global" else z.shape[:2]
             return z.new_full(shape, 1.0 / z.shape[1])
         score = self.project(z).squeeze(-1)
