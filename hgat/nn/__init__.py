@@ -11,7 +11,7 @@ from hgat.nn.agnn import AGNNConv
 from hgat.nn.dotgat import DotGatConv
 from hgat.nn.edgegat import EdgeGATConv
 from hgat.nn.egat import EGATConv
-from hgat.nn.fusion import SemanticAttention
+from hgat.nn.fusion import Fusion, SemanticAttention
 from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
 from hgat.nn.han import HANConv
@@ -28,6 +28,7 @@ __all__ = [
     "EGATConv",
     "EdgeGATConv",
     "FeaturelessRGATConv",
+    "Fusion",
     "GATConv",
     "GATv2Conv",
     "HANConv",

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hgat import ops
 from hgat.errors import ShapeError, check_shape, is_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
-from hgat.ops import dispatch
 
 __all__ = ["TemporalAttention"]
 
@@ -105,7 +105,7 @@ class TemporalAttention(WideParameters):
         out = self._finish(x, self._attend(query, key, value, mask, steps), present)
         if not get_attention:
             return out
-        beta = self._weights(query, key, mask, steps).clone()  # softmax keeps its own for backward
+        beta = self._weights(query, key, mask, steps)
         return out, beta if present is None else beta * present[:, None, :, None]
 
     def extend(self, x, cache=None, present=None, time=None):
@@ -156,17 +156,13 @@ class TemporalAttention(WideParameters):
         return (query.shape[-1] if self.scale == "sqrt_d" else steps) ** -0.5
 
     def _attend(self, query, key, value, mask, steps):
-        if dispatch.is_uniform():
-            query = torch.zeros_like(query)
         drop = self.attn_drop.p if self.attn_drop.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, mask, drop, scale=self._factor(query, steps))
+        out = ops.scaled_dot_product_attention(query, key, value, mask, drop, scale=self._factor(query, steps))
         return out.transpose(1, 2).flatten(2)
 
     def _weights(self, query, key, mask, steps):
-        if dispatch.is_uniform():
-            query = torch.zeros_like(query)
         logits = query @ key.transpose(-1, -2) * self._factor(query, steps)
-        return logits.masked_fill(~mask, -torch.inf).softmax(-1)
+        return ops.alignment(logits, dim=-1, mask=mask)
 
     def _finish(self, x, z, present):
         z = z + x if self.residual else z

@@ -1,12 +1,11 @@
 """TGAT: attention of a node at a time over its earlier neighbours, and the code of elapsed time."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape, check_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
-from hgat.ops import dispatch
 
 __all__ = ["TGATConv", "TimeEncoding"]
 
@@ -159,15 +158,13 @@ class TGATConv(nn.Module):
         # are H queries to the same keys. K * width^2 per node becomes width^2.
         query = self.fc_q(own).unflatten(-1, (heads, width))
         query = torch.einsum("bhd,hdx->bhx", query, self.fc_k.weight.unflatten(0, (heads, width)))
-        if dispatch.is_uniform():
-            query = torch.zeros_like(query)
         # A node without events attends to its padding, which is zero.
         seen = (mask | ~mask.any(1, keepdim=True)).unsqueeze(1)
         scale = width**-0.5
         rate = self.attn_drop.p if self.attn_drop.training else 0.0
         # Four axes: with three, PyTorch has no fused kernel.
         fused = (x.unsqueeze(1) for x in (query, event, event, seen))
-        summed = F.scaled_dot_product_attention(*fused, rate, scale=scale).squeeze(1)
+        summed = ops.scaled_dot_product_attention(*fused, rate, scale=scale).squeeze(1)
         out = torch.einsum("bhx,hdx->bhd", summed, self.fc_v.weight.unflatten(0, (heads, width))).flatten(1)
         out = self.out_drop(self.fc_out(out))
         if self.norm is not None:
@@ -176,5 +173,4 @@ class TGATConv(nn.Module):
         if not get_attention:
             return out
         logits = torch.einsum("bhx,bkx->bhk", query, event) * scale
-        alpha = torch.softmax(logits.masked_fill(~seen, float("-inf")), -1)
-        return out, alpha.masked_fill(~mask.unsqueeze(1), 0)
+        return out, ops.alignment(logits, dim=-1, mask=mask.unsqueeze(1))

@@ -18,7 +18,9 @@ from hgat.ops.dropout import dropout_numbers
 
 __all__ = [
     "additive_attention",
+    "additive_logits",
     "additive_weights",
+    "copy_u",
     "copy_v",
     "dot_product_attention",
     "dot_product_logits",
@@ -211,6 +213,24 @@ def _additive_logits_kernel(structure, score_src, score_dst, score_edge, num_edg
     return logits
 
 
+class _AdditiveLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, score_src, score_dst, score_edge, num_edges):
+        ctx.save_for_backward(structure)
+        ctx.rows = score_src.shape[0], score_dst.shape[0]
+        return _below_autograd(additive_logits_op, structure, score_src, score_dst, score_edge, num_edges)
+
+    @staticmethod
+    def backward(ctx, d):
+        (structure,) = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:4]
+        d_ends = [
+            edge_sum_op(structure, d, by_source, rows) if wanted else None
+            for by_source, rows, wanted in zip((True, False), ctx.rows, needs, strict=False)
+        ]
+        return None, *d_ends, d if needs[2] else None, None
+
+
 class _AdditiveAlpha(torch.autograd.Function):
     @staticmethod
     def forward(ctx, structure, score_src, score_dst, score_edge, edge_mask, slope, num_edges):
@@ -372,17 +392,29 @@ class _WeightedSum(torch.autograd.Function):
         return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None
 
 
-class _CopyV(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, structure, target, rows):
-        ctx.save_for_backward(structure)
-        ctx.num_rows = rows.shape[0]
-        return _below_autograd(copy_v_op, structure, target, rows)
+def _copy(name, by_source):
+    """Define hgat::`name`, which gives every edge the row of one of its ends; backward adds the edges of a row up."""
 
-    @staticmethod
-    def backward(ctx, d_out):
-        (structure,) = ctx.saved_tensors
-        return None, None, edge_sum_op(structure, d_out, False, ctx.num_rows)
+    class Copy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, structure, end, rows):
+            ctx.save_for_backward(structure)
+            ctx.num_rows = rows.shape[0]
+            return _below_autograd(operator, structure, end, rows)
+
+        @staticmethod
+        def backward(ctx, d_out):
+            (structure,) = ctx.saved_tensors
+            return None, None, edge_sum_op(structure, d_out, by_source, ctx.num_rows)
+
+    Copy.__name__ = Copy.__qualname__ = name
+    operator = _forward(
+        f"{name}(Tensor structure, Tensor end, Tensor rows) -> Tensor",
+        lambda structure, end, rows: rows.index_select(0, end),
+        lambda structure, end, rows: rows.new_empty((end.shape[0], rows.shape[1])),
+        Copy,
+    )
+    return operator
 
 
 _GATV2 = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn"
@@ -401,12 +433,6 @@ sum_rows_op = _backward(
     "sum_rows(Tensor structure, Tensor value, Tensor weight, float factor, bool by_source, int num_rows) -> Tensor",
     _sum_rows_kernel,
     _sum_rows_shapes,
-)
-additive_logits_op = _backward(
-    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) "
-    "-> Tensor",
-    _additive_logits_kernel,
-    lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
 )
 gatv2_logits_backward_op = _backward(
     f"gatv2_logits_backward({_GATV2}, float slope, Tensor d_logits, bool[] needs) -> Tensor[]",
@@ -447,6 +473,13 @@ additive_alpha_op = _forward(
     lambda structure, src, dst, edge, mask, slope, num_edges: src.new_empty((num_edges, src.shape[1])),
     _AdditiveAlpha,
 )
+additive_logits_op = _forward(
+    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) "
+    "-> Tensor",
+    _additive_logits_kernel,
+    lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
+    _AdditiveLogits,
+)
 gatv2_alpha_op = _forward(
     f"gatv2_alpha({_GATV2}, Tensor? edge_mask, float slope, int num_edges) -> Tensor",
     _gatv2_alpha_kernel,
@@ -462,12 +495,8 @@ dot_edges_op = _forward(
     ),
     _DotEdges,
 )
-copy_v_op = _forward(
-    "copy_v(Tensor structure, Tensor target, Tensor rows) -> Tensor",
-    lambda structure, target, rows: rows.index_select(0, target),
-    lambda structure, target, rows: rows.new_empty((target.shape[0], rows.shape[1])),
-    _CopyV,
-)
+copy_u_op = _copy("copy_u", True)
+copy_v_op = _copy("copy_v", False)
 softmax_op = _forward(
     "edge_softmax(Tensor structure, Tensor logits) -> Tensor",
     _softmax_kernel,
@@ -536,6 +565,16 @@ def dot_product_weights(graph, query, key, bias, edge_mask, scale):
 def dot_product_logits(graph, query, key, bias, scale):
     rows, (bias,) = _types([query, key], [bias])
     return dot_edges_op(csr.structure(graph), *rows, bias, None, scale, False, graph.num_edges())
+
+
+def additive_logits(graph, score_src, score_dst, score_edge):
+    _, numbers = _types([score_src], [score_src, score_dst, score_edge])
+    return additive_logits_op(csr.structure(graph), *numbers, graph.num_edges())
+
+
+def copy_u(graph, score_src):
+    rows = score_src.to(_sum_type(score_src.dtype))
+    return copy_u_op(csr.structure(graph), csr.edges(graph)[0], rows).to(score_src.dtype)
 
 
 def copy_v(graph, score_dst):

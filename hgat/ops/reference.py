@@ -18,6 +18,7 @@ from hgat.ops.dropout import dropout_scale
 __all__ = [
     "additive_logits",
     "attend",
+    "copy_u",
     "copy_v",
     "dot_product_logits",
     "edge_softmax",
@@ -75,12 +76,16 @@ class _EdgeSoftmax(torch.autograd.Function):
         return None, product - dgl.ops.e_mul_v(ctx.graph, alpha, total)
 
 
-def additive_logits(graph, score_src, score_dst, score_edge, negative_slope):
-    """leaky_relu(score_src_u + score_dst_v + score_edge_uv), [E, H]."""
+def additive_logits(graph, score_src, score_dst, score_edge):
+    """score_src_u + score_dst_v + score_edge_uv, [E, H]."""
     score_src, score_dst, score_edge = _wide(score_src, score_dst, score_edge)
     logits = _add_ends(graph, score_src, score_dst)
-    if score_edge is not None:
-        logits = logits + score_edge
+    return logits if score_edge is None else logits + score_edge
+
+
+def _leaky_logits(graph, score_src, score_dst, score_edge, negative_slope):
+    """leaky_relu of the sums, [E, H]."""
+    logits = additive_logits(graph, score_src, score_dst, score_edge)
     out = F.leaky_relu(logits, negative_slope)
     # Minus infinity leaves an edge out, whatever the slope.
     return out if negative_slope > 0 else torch.where(logits == -torch.inf, logits, out)
@@ -105,6 +110,16 @@ def dot_product_logits(graph, query, key, bias, scale):
         logits = (key[src] * query[dst]).sum(-1)
     logits = logits * scale
     return logits if bias is None else logits + bias
+
+
+def copy_u(graph, score_src):
+    """score_src_u for every edge, [E, H]."""
+    (wide,) = _wide(score_src)
+    if _dgl_runs(graph, wide):
+        out = dgl.ops.copy_u(csr.numbered(graph), wide)
+    else:
+        out = wide.index_select(0, csr.edges(graph, wide.device)[0])
+    return out.to(score_src.dtype)
 
 
 def copy_v(graph, score_dst):
@@ -179,7 +194,7 @@ def attend(graph, value, logits, edge_weight, edge_mask, dropout, seed):
 def additive_attention(
     graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed
 ):
-    logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
+    logits = _leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
     return attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
 
 
@@ -194,7 +209,7 @@ def dot_product_attention(graph, query, key, value, bias, edge_weight, edge_mask
 
 
 def additive_weights(graph, score_src, score_dst, score_edge, edge_mask, negative_slope):
-    logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
+    logits = _leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
     return edge_softmax(graph, masked(logits, edge_mask))
 
 
