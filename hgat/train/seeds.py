@@ -1,13 +1,11 @@
 """Several seeds of a training script of one's own, with OGB's summary, and a state from which a killed run goes on."""
 
-import argparse
 import copy
 import os
 import random
 import statistics
-import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dgl
@@ -15,149 +13,34 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from hgat import ops
+from hgat.data.sets import PARTS
 from hgat.errors import RecipeError
+from hgat.renamed import OldKeys, warn
 from hgat.train import checkpoint, state
 
-__all__ = ["Runs", "attention", "load_ogb", "options"]
+__all__ = ["Seeds"]
 
 PROGRESS, MODEL = "progress.safetensors", "model.safetensors"
-CONTROLS = ("none", "uniform", "mlp")
-COUNTS = ("runs", "epochs", "hidden", "heads", "layers", "batch", "negatives", "bases")
 SAVE_EVERY = 2.0  # seconds of work that a run loses at most when it is killed
+TITLES = {"val": "Highest Valid", "train": "Final Train", "test": "Final Test"}  # OGB's
 
 
-class _Options(argparse.ArgumentParser):
-    """Options of which --sample changes the defaults, and from which the folder follows."""
-
-    on_sample = {}
-    out = "runs/ogb"
-
-    def parse_args(self, args=None, namespace=None):
-        found = super().parse_args(args, namespace)
-        if found.sample:
-            self.set_defaults(**self.on_sample)
-            found = super().parse_args(args, namespace)
-        if found.hidden % found.heads:
-            self.error(f"argument --hidden: expected a multiple of --heads {found.heads}, got {found.hidden}")
-        if not hasattr(found, "out"):
-            # What trains another model must not write over this one's.
-            chosen = {key: getattr(found, key, None) for key in ("conv", "control")}
-            other = [value for key, value in chosen.items() if value != self.get_default(key)]
-            found.out = "-".join([self.out, *other, *(["sample"] if found.sample else [])])
-        return found
-
-
-def _number(name, kind):
-    """What argparse reads an option's value with: names that count start at 1, rates are rates."""
-
-    def read(text):
-        value = kind(text)
-        if name == "fanout" and (value == 0 or value < -1):  # DGL's samplers read -1 as all
-            raise argparse.ArgumentTypeError(f"expected 1 or more, or -1 for all neighbours, got {text}")
-        if name in COUNTS and value < 1:
-            raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-        if name == "lr" and not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-        if name == "dropout" and not 0 <= value < 1:
-            raise argparse.ArgumentTypeError(f"expected a rate from 0 up to, but not including, 1, got {text}")
-        return value
-
-    read.__name__ = kind.__name__  # argparse names it where the text is no number at all
-    return read
-
-
-def _device(text):
-    try:
-        return str(torch.device(text))
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda, cuda:1, ..., got {text!r}") from None
-
-
-def options(description, *, on_sample=None, **defaults):
-    """An argument parser with OGB's usual options; `defaults` change theirs, and further names become options.
-
-    root, mapped, sample, device, runs, epochs, lr, hidden, heads, layers, dropout, control, out, resume: as their help
-    says. A default that is a tuple lists what may be chosen, the default first, as in conv=("GATConv", "GATv2Conv").
-    out: by default runs/ogb/ and the data set that begins the description. Where --conv or --control are not the
-    default, and with --sample, they are added to it, as in runs/ogb/ogbn-arxiv-GATConv, so that no run overwrites the
-    checkpoint of another model; a folder given as --out is taken as it is.
-    on_sample: the defaults that --sample changes, on top of one run of 50 epochs.
-    """
-    title = description.strip().split("\n")[0]
-    parser = _Options(description=title, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.on_sample = {"runs": 1, "epochs": 50, **(on_sample or {})}
-    name, colon, _ = title.partition(":")
-    parser.out = defaults.pop("out", f"runs/ogb/{name}" if colon and " " not in name else "runs/ogb")
-    known = {
-        "device": ("cpu", "cpu, cuda, cuda:1, ..."),
-        "runs": (10, "seeds, counted from 0"),
-        "epochs": (500, "epochs of each run"),
-        "lr": (0.01, "learning rate"),
-        "hidden": (256, "width of the hidden layers, all heads together"),
-        "heads": (4, "heads of the hidden layers"),
-        "layers": (3, "layers"),
-        "dropout": (0.5, "dropout between layers"),
-    }
-    for name, default in defaults.items():
-        known[name] = (default, known[name][1] if name in known else name.replace("_", " "))
-    for name, (default, text) in known.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(default, (tuple, list)):
-            parser.add_argument(option, choices=default, default=default[0], help=text)
-        else:
-            kind = _device if name == "device" else _number(name, type(default))
-            parser.add_argument(option, type=kind, default=default, help=text)
-    text = f"folder of the checkpoint (default: {parser.out}, with what is not the default behind it)"
-    parser.add_argument("--out", default=argparse.SUPPRESS, help=text)
-    parser.add_argument("--control", choices=CONTROLS, default="none", help="what attention is replaced by")
-    parser.add_argument("--root", help="folder of OGB's data sets (default: HGAT_DATA, or ~/.cache/hgat)")
-    parser.add_argument("--mapped", action="store_true", help="keep features in memory-mapped files")
-    parser.add_argument("--sample", action="store_true", help="run on small data of the same form, written on the spot")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    return parser
-
-
-def load_ogb(name, arguments):
-    """hgat.data.ogb.load(name), from --root, or, with --sample, of a small data set that is written first.
-
-    In a process group process 0 reads first, since OGB's first reading of a data set writes a copy of its own.
-    """
-    from hgat.data import ogb  # needs the package ogb, which takes seconds to import
-
-    if not arguments.sample:
-        if _rank() > 0:
-            _wait()
-        data = ogb.load(name, arguments.root, mapped=arguments.mapped)
-        if _rank() == 0:
-            _wait()
-        return data
-    with tempfile.TemporaryDirectory() as folder:
-        ogb.write_sample(name, folder)
-        return ogb.load(name, folder)
-
-
-def attention(arguments):
-    """The context of --control: uniform attention, or nothing."""
-    return ops.uniform_attention() if arguments.control == "uniform" else nullcontext()
-
-
-class Runs:
+class Seeds:
     """The seeds 0 to count - 1, one after the other.
 
-        runs = Runs("runs/mine", 10)
-        for run in runs:
+        seeds = Seeds("runs/mine", 10)
+        for run in seeds:
             model, optimizer = ...
             for epoch in run.epochs(500, model, optimizer):
                 loss = ...
-                run.record(loss, train=..., valid=..., test=...)
-        runs.summary()
+                run.record(loss, train=..., val=..., test=...)  # in percent
+        seeds.summary()
 
-    The epoch with the highest `valid` counts, ties to the earlier one. With resume, finished seeds are left out and an
-    unfinished one goes on behind its last saved epoch, as if it had not been stopped: PyTorch's, NumPy's, Python's and
-    DGL's generators are set anew before every epoch. (A DGL DataLoader that is made anew in every epoch shuffles alike;
-    its samplers draw in several threads, so that what they draw repeats on one thread alone.)
-    settings: what a resumed run must share.
+    The epoch with the highest `val` counts (better=min: the lowest), ties to the earlier one. With resume, finished
+    seeds are left out and an unfinished one goes on behind its last saved epoch, as if it had not been stopped:
+    PyTorch's, NumPy's, Python's and DGL's generators are set anew before every epoch. (A DGL DataLoader that is made
+    anew in every epoch shuffles alike; its samplers draw in several threads, so that what they draw repeats on one
+    thread alone.) settings: what a resumed run must share.
 
     In a process group (hgat.train.Processes) every process goes through the same loops and records the same scores.
     Each draws numbers of its own, process 0 alone writes and prints, and all resume from what it wrote.
@@ -166,12 +49,20 @@ class Runs:
     number of processes, and for several processes without a group.
     """
 
-    def __init__(self, out, count, *, resume=False, settings=None, better=max):
+    def __init__(
+        self,
+        out: str | Path,
+        count: int,
+        *,
+        resume: bool = False,
+        settings: Mapping[str, object] | None = None,
+        better: Callable[[float, float], float] = max,
+    ):
         if count < 1:
-            raise RecipeError(f"runs: expected 1 or more, got {count}")
+            raise RecipeError(f"seeds: expected 1 or more, got {count}")
         if not _grouped() and os.environ.get("WORLD_SIZE", "1") != "1":
             got = f"{os.environ['WORLD_SIZE']} that do not know of one another"
-            raise RecipeError(f"runs: expected one process, or hgat.train.Processes around the script, got {got}")
+            raise RecipeError(f"seeds: expected one process, or hgat.train.Processes around the script, got {got}")
         self.count, self.better = count, better
         self.rank = _rank()
         self.out = checkpoint.make_folder(out) if self.rank == 0 else Path(out)
@@ -205,10 +96,10 @@ class Runs:
 
     def _finish(self, run):
         if not run.best:
-            raise RecipeError("runs: expected at least one recorded epoch in every run, got none")
+            raise RecipeError("seeds: expected at least one recorded epoch of every seed, got none")
         self.about["done"].append(run.best)
         self.about["running"], self.tensors = None, {}
-        if all(run.best["valid"] == self.better(run.best["valid"], other["valid"]) for other in self.about["done"]):
+        if all(run.best["val"] == self.better(run.best["val"], other["val"]) for other in self.about["done"]):
             self._write(MODEL, run.kept, {"seed": run.seed, **run.best})
         self._write(PROGRESS, {}, self.about)
 
@@ -218,31 +109,30 @@ class Runs:
             save(self.out / name, tensors, about)
         self.saved = time.monotonic()
 
-    def summary(self):
-        """Print OGB's lines, and give {"train", "valid", "test"}: (mean, std) in percent, at the best `valid`.
+    def summary(self) -> dict[str, tuple[float, float | None]]:
+        """Print OGB's lines, and give {"train", "val", "test"}: (mean, std) in percent, at the best `val`.
 
         The standard deviation is the sample's, None of one run.
         """
         found = {}
-        for part in ("train", "valid", "test"):
-            values = [100.0 * run[part] for run in self.about["done"] if part in run]
+        for part in PARTS:
+            values = [run[part] for run in self.about["done"] if part in run]
             if values:
                 found[part] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
         if self.rank == 0:
             print(f"All runs: {len(self.about['done'])}")
-            titles = {"valid": "Highest Valid", "train": "Final Train", "test": "Final Test"}
-            for part, title in titles.items():
+            for part, title in TITLES.items():
                 if part in found:
                     mean, std = found[part]
                     print(f"{title:>13}: {mean:.2f}" + ("" if std is None else f" ± {std:.2f}"))
-        return found
+        return OldKeys(found, "summary", {"valid": "val"})
 
 
 class _Run:
     """One seed."""
 
-    def __init__(self, runs, seed):
-        self.runs, self.seed = runs, seed
+    def __init__(self, seeds, seed):
+        self.seeds, self.seed = seeds, seed
         self.best, self.kept = {}, {}
 
     def epochs(self, count, model, optimizer):
@@ -250,11 +140,11 @@ class _Run:
         self.model = model
         first = self._restore(optimizer, count)
         for epoch in range(first + 1, count + 1):
-            _seed(self.seed, epoch, self.runs.rank)
+            _seed(self.seed, epoch, self.seeds.rank)
             self._began = time.monotonic()
             yield epoch
             last = epoch == count
-            if last or time.monotonic() - self.runs.saved >= SAVE_EVERY:
+            if last or time.monotonic() - self.seeds.saved >= SAVE_EVERY:
                 self._save(optimizer, epoch)
 
     @property
@@ -262,27 +152,32 @@ class _Run:
         """Since this epoch began."""
         return time.monotonic() - self._began
 
-    def record(self, loss, *, valid, **scores):
-        """Scores of an epoch, from 0 to 1; those of the best `valid` count."""
-        if not self.best or (valid != self.best["valid"] and self.runs.better(valid, self.best["valid"]) == valid):
-            self.best = {"valid": float(valid), **{name: float(value) for name, value in scores.items()}}
-            if self.runs.rank == 0:
+    def record(self, loss: float, *, val: float | None = None, **scores: float) -> None:
+        """Scores of an epoch, in percent; those of the best `val` count. Raises RecipeError without `val`."""
+        if "valid" in scores:
+            warn("record(valid=...)", "record(val=...), in percent")
+            val = scores.pop("valid")
+        if val is None:
+            raise RecipeError("record: expected a score val=..., got none")
+        if not self.best or (val != self.best["val"] and self.seeds.better(val, self.best["val"]) == val):
+            self.best = {"val": float(val), **{name: float(value) for name, value in scores.items()}}
+            if self.seeds.rank == 0:
                 self.kept = copy.deepcopy(_plain(self.model).state_dict())
 
     def _save(self, optimizer, epoch):
-        if self.runs.rank > 0:
+        if self.seeds.rank > 0:
             return
         moments, counts = checkpoint.pack_optimizer(optimizer)
         tensors = {f"model.{k}": v for k, v in _plain(self.model).state_dict().items()}
         tensors |= {f"kept.{k}": v for k, v in self.kept.items()} | {f"optimizer.{k}": v for k, v in moments.items()}
         numbers = {"seed": self.seed, "epoch": epoch, "best": self.best, "optimizer": counts}
-        self.runs._write(PROGRESS, tensors, {**self.runs.about, "running": numbers})
+        self.seeds._write(PROGRESS, tensors, {**self.seeds.about, "running": numbers})
 
     def _restore(self, optimizer, count):
-        running = self.runs.about["running"]
+        running = self.seeds.about["running"]
         if not running:
             return 0
-        tensors = self.runs.tensors
+        tensors = self.seeds.tensors
         kept, moments = state.part(tensors, "kept."), state.part(tensors, "optimizer.")
         try:
             state.whole("running.epoch", running["epoch"], 1, count)
@@ -294,12 +189,12 @@ class _Run:
                 if not name.startswith(("model.", "kept.", "optimizer.")):
                     raise state.Unfit(name, "no such tensor", tensors[name])
         except state.Unfit as error:
-            path = self.runs.out / PROGRESS
+            path = self.seeds.out / PROGRESS
             raise state.unfit(path, "--resume: expected the state of this model", error) from None
         _plain(self.model).load_state_dict(state.part(tensors, "model."))
         checkpoint.unpack_optimizer(optimizer, moments, running["optimizer"])
         self.kept, self.best = kept, running["best"]
-        self.runs.about["running"], self.runs.tensors = None, {}
+        self.seeds.about["running"], self.seeds.tensors = None, {}
         return running["epoch"]
 
 
@@ -322,7 +217,7 @@ def _check(about, tensors):
 
 
 def _check_scores(where, best):
-    state.record(where, best, ("valid",), tuple(best) if type(best) is dict else ())
+    state.record(where, best, ("val",), tuple(best) if type(best) is dict else ())
     for name, value in best.items():
         state.number(f"{where}.{name}", value)
 
@@ -334,12 +229,6 @@ def _grouped():
 def _rank():
     """This process's number in the process group, 0 without one."""
     return dist.get_rank() if _grouped() else 0
-
-
-def _wait():
-    """Wait for all processes of the group, if there is one."""
-    if _grouped():
-        dist.barrier()
 
 
 def _from_first(content):
