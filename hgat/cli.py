@@ -215,12 +215,16 @@ def _list(arguments):
 def _partition(arguments):
     import psutil  # DGL needs it, too
 
-    from hgat import data, train
+    from hgat import data
     from hgat.data.partition import check, partition
 
     check(arguments.parts, arguments.out, arguments.method, arguments.hops)  # before minutes of reading
-    ogb = arguments.sample or arguments.name.startswith("ogb")
-    task = train.load_ogb(arguments.name, arguments) if ogb else data.load(arguments.name, arguments.root)
+    if arguments.sample or arguments.name.startswith("ogb"):
+        from hgat.data import ogb  # the package ogb takes seconds to import
+
+        task = ogb.load(arguments.name, arguments.root, mapped=arguments.mapped, sample=arguments.sample)
+    else:
+        task = data.load(arguments.name, arguments.root)
     held, start = psutil.Process().memory_info().rss / 2**30, time.monotonic()
     settings = ("method", "hops", "inverse", "balance_train", "balance_edges")
     cut = partition(task, arguments.parts, arguments.out, **{name: getattr(arguments, name) for name in settings})

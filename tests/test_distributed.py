@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from hgat.cli import main
-from hgat.data import NodeData, ogb
+from hgat.data import NodeData, ogb, ogb_samples
 from hgat.data.partition import about, partition
 from hgat.errors import DataError, OutputError
 from hgat.graph import add_inverse
@@ -38,7 +38,7 @@ MARK = "HGAT_TEST_MARK"  # in the environment of everything that a test starts
 @pytest.fixture(scope="module")
 def mag(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mag")
-    ogb.write_sample("ogbn-mag", folder, 1200)
+    ogb_samples.write_sample("ogbn-mag", folder, 1200)
     return ogb.load("ogbn-mag", folder)
 
 
@@ -90,8 +90,8 @@ def test_parts_hold_the_whole_typed_graph(mag, tmp_path):
         ("year", mag.graph.ndata["year"]["paper"]),
     ):
         assert torch.equal(read(cut.config, "paper", column), expected), column
-    for name, part in (("train", "train"), ("val", "valid"), ("test", "test")):
-        mask = read(cut.config, "paper", f"{name}_mask")
+    for part in ("train", "val", "test"):
+        mask = read(cut.config, "paper", f"{part}_mask")
         assert torch.equal(mask.nonzero().flatten(), mag.split[part].sort().values)
     graph = add_inverse(mag.graph, self_relation=True)
     joining = 0

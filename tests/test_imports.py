@@ -45,7 +45,7 @@ MAY_USE = {
 # Package -> the places that may import it.
 AT_HOME = {
     "triton": ("kernels/triton/",),
-    "ogb": ("data/ogb.py",),
+    "ogb": ("data/ogb.py", "data/ogb_samples.py"),
     "matplotlib": ("explain/",),
 }
 NO_DGL = ("kernels/", "errors.py", "settings.py", "files.py", "unpickle.py")

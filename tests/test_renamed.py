@@ -9,6 +9,10 @@ OLD = [
     ("hgat.graph", "union", "disjoint_union"),
     ("hgat.data", "Task", "NodeData"),
     ("hgat.data", "EventTask", "EventData"),
+    ("hgat.data.ogb", "Node", "OGBNodeData"),
+    ("hgat.data.ogb", "Link", "LinkData"),
+    ("hgat.data.ogb", "Graphs", "GraphsData"),
+    ("hgat.train", "Runs", "Seeds"),
     ("hgat.train.machines", "join", "enter"),
 ]
 

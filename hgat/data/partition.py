@@ -15,6 +15,7 @@ from pathlib import Path
 import dgl
 import torch
 
+from hgat.data.sets import NodeData
 from hgat.errors import DataError, OutputError
 from hgat.files import reason
 from hgat.graph import add_inverse, homogeneous
@@ -49,14 +50,14 @@ def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balanc
     out = check(parts, out, method, hops)
     graph = _graph(task, parts, inverse)
     label, masks = task.label, _masks(task)
-    noted = {"data": task.name, "target": task.target, "outputs": _outputs(task), "notes": list(task.notes)}
+    noted = {"data": task.name, "target": task.target, "outputs": task.num_classes, "notes": list(task.notes)}
     for ntype in graph.ntypes:
         columns = graph.nodes[ntype].data
         columns.update(task.graph.nodes[ntype].data)  # add_inverse and DGL's to_bidirected leave them out
         columns["orig_id"] = torch.arange(graph.num_nodes(ntype))
         if task.feat[ntype] is not None:
             columns["feat"] = task.feat[ntype]
-    if getattr(task, "edge_feat", None) is not None:
+    if task.edge_feat is not None:
         if inverse:
             raise DataError(f"{task.name}: --inverse: expected edges without features, got edge features")
         graph.edata["feat"] = task.edge_feat
@@ -118,7 +119,7 @@ def check(parts, out, method="metis", hops=1):
 
 def _graph(task, parts, inverse):
     """A copy of the task's graph as it is cut."""
-    if not hasattr(task, "target"):
+    if not isinstance(task, NodeData):
         raise DataError(f"{task.name}: expected a data set of nodes with labels, got {type(task).__name__}")
     graph = rebuilt(task.graph).long()
     if inverse and graph.is_homogeneous:
@@ -138,17 +139,12 @@ def _graph(task, parts, inverse):
 
 def _masks(task):
     """Where the split has the node: {"train_mask", "val_mask", "test_mask"}, [N_target] bool each."""
-    split = getattr(task, "split", None) or {"train": task.train, "valid": task.val, "test": task.test}
     masks = {}
-    for part, ids in split.items():
+    for part, ids in task.split.items():
         mask = torch.zeros(len(task.label), dtype=torch.bool)
         mask[ids] = True
-        masks[f"{'val' if part == 'valid' else part}_mask"] = mask
+        masks[f"{part}_mask"] = mask
     return masks
-
-
-def _outputs(task):
-    return task.num_outputs if hasattr(task, "num_outputs") else task.num_classes
 
 
 def _cut(graph, order, sizes):

@@ -1,19 +1,19 @@
 """Training: recipes, the loop, results, checkpoints. The only place where data and models meet."""
 
+from hgat.renamed import old_names
 from hgat.train.processes import Processes
 from hgat.train.recipe import available, read
 from hgat.train.run import Result, evaluate_folder, train
-from hgat.train.runs import Runs, attention, load_ogb, options
+from hgat.train.seeds import Seeds
 
 __all__ = [
     "Processes",
     "Result",
-    "Runs",
-    "attention",
+    "Seeds",
     "available",
     "evaluate_folder",
-    "load_ogb",
-    "options",
     "read",
     "train",
 ]
+
+__getattr__ = old_names(globals(), {"Runs": "Seeds"})

@@ -1,6 +1,7 @@
 """One training script on one process or on several: what torchrun started, and what the processes share."""
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 
 import numpy as np
@@ -110,6 +111,15 @@ class Processes:
             raise TrainingError(f"process {self.rank} of {self.size} failed: {cause}") from error
 
         fail()
+
+    @contextmanager
+    def first(self):
+        """What process 0 does before the others, as the first reading of a data set that leaves a cache behind."""
+        if self.rank > 0:
+            self.wait()
+        yield
+        if self.rank == 0:
+            self.wait()
 
     def wrap(self, model, **options):
         """The model in DistributedDataParallel, or where there is one process without torchrun the model itself.

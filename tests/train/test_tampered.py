@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import citations
 from hgat.errors import DataError, HgatError, RecipeError
-from hgat.train import Runs, checkpoint, evaluate_folder, run, runs, train
+from hgat.train import Seeds, checkpoint, evaluate_folder, run, seeds, train
 
 SETTINGS = ("train.epochs=4", "train.patience=4", "train.refit=true", "train.controls=['no_graph', 'uniform']")
 PROGRESS = "progress.safetensors"
@@ -303,7 +303,7 @@ def test_tampered_weights(saved, place, tmp_path):
 
 
 def script(out, kill=None, resume=True, kind=torch.optim.Adam):
-    found, end = Runs(out, 2, resume=resume, settings={"lr": 0.1}), []
+    found, end = Seeds(out, 2, resume=resume, settings={"lr": 0.1}), []
     for one in found:
         model = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Dropout(0.5))
         optimizer = kind(model.parameters(), lr=0.1)
@@ -314,14 +314,14 @@ def script(out, kill=None, resume=True, kind=torch.optim.Adam):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            one.record(loss.item(), valid=float(torch.rand(())), test=loss.item())
+            one.record(loss.item(), val=float(torch.rand(())), test=loss.item())
         end.append({name: value.tolist() for name, value in model.state_dict().items()})
     return found.summary(), end[-1]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD])
 def test_a_tampered_state_of_a_script(kind, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(seeds, "SAVE_EVERY", -1.0)
     expected = script(tmp_path / "whole", kind=kind)
     with pytest.raises(Killed):
         script(tmp_path / "out", kill=(1, 3), kind=kind)
