@@ -40,15 +40,16 @@ from hgat.errors import DataError
 LARGEST = 1 << 30  # elements of the features; Actor has 7 million
 
 
-def load(card, folder, *, verify: bool = True, split: int = 0, normalize: Literal["row", "none"] = "row"):
+def load(card, folder, *, verify: bool = True, split: int | None = None, normalize: Literal["row", "none"] = "row"):
     """Load a graph in Geom-GCN's form: NodeData with features [N, F] and all splits of the files.
 
-    `split`: the one whose parts are train, val and test, from 0. `normalize`: "row" divides each node's features by
+    `split`: None for all ten, of which seed k takes number k in turn, the first at first; or a number, that one alone.
+    `normalize`: "row" divides each node's features by
     their sum, as Geom-GCN, FAGCN and ACM do; "none" leaves zeros and ones.
     Raises DataError for a split that is not there and for files that are missing, damaged or at odds.
     """
     roles = [file.role for file in card.files if file.role.startswith("split")]
-    if not 0 <= split < len(roles):
+    if split is not None and not 0 <= split < len(roles):
         raise DataError(f"{card.name}.split: expected 0 to {len(roles) - 1}, got {split}")
     path = find_all(card, folder, verify)
     feat, label = _nodes(path["nodes"], card.layout)
@@ -63,11 +64,11 @@ def load(card, folder, *, verify: bool = True, split: int = 0, normalize: Litera
         feat={"_N": feat},
         target="_N",
         label=label,
-        **splits[split],
+        **splits[split or 0],
         num_classes=classes,
         class_names=labels.class_names(card, classes),
         notes=card.notes,
-        splits=splits,
+        splits=splits if split is None else (),
     )
 
 

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from hgat.data.dgl_file import check_graphs
 from hgat.data.memmap import mapped as on_disk
-from hgat.data.sets import PARTS, NodeData
+from hgat.data.sets import PARTS, STAND_IN, NodeData
 from hgat.errors import DataError, check_shape
 from hgat.renamed import OldKeys, old_names, warn
 
@@ -46,7 +46,6 @@ PACKAGES = {"ogbn": nodeproppred, "ogbl": linkproppred, "ogbg": graphproppred}
 OGB_PARTS = ("train", "valid", "test")
 METRICS = {"acc": "accuracy", "rocauc": "auc", "ap": "average_precision", "F1": "f1"}  # others keep OGB's name
 OGB_METRICS = {ours: theirs for theirs, ours in METRICS.items()}
-STAND_IN = "Stand-in for"  # how the release note of a sample begins
 CACHE = "dgl_data_processed"  # what OGB keeps in `processed/`
 ADVICE = "remove its folder processed if an earlier read was interrupted, else write the data set anew"
 

@@ -13,6 +13,7 @@ from hgat.graph.events import event_times
 __all__ = ["PARTS", "EventData", "NodeData"]
 
 PARTS = ("train", "val", "test")
+STAND_IN = "Stand-in for"  # how the note of one begins
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
@@ -53,6 +54,11 @@ class NodeData:
     def split(self) -> Mapping[str, Tensor]:
         """The split in force, {"train", "val", "test"}: int64 ids of nodes of type `target`."""
         return {part: getattr(self, part) for part in PARTS}
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether this is a stand-in for the data set whose name it has, which its notes say."""
+        return any(note.startswith(STAND_IN) for note in self.notes)
 
     def with_split(self, number: int) -> "NodeData":
         """A copy in which split `number`, counted on from the first behind the last, is in force.

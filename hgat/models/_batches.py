@@ -38,15 +38,14 @@ class Layered(System):
 
     target: str | None = None
 
-    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int]) -> tuple:
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
         """((blocks, features of their sources), ()) whose answer has the rows of the nodes `ids`."""
         graph, feat = inputs
         if not isinstance(graph, dgl.DGLGraph):
             raise RecipeError(f"task.batch: expected a system on a DGLGraph, got one on {type(graph).__name__}")
-        if len(fanout) != len(self.layers):
-            raise RecipeError(
-                f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {len(fanout)}"
-            )
+        if fanout is None or len(fanout) != len(self.layers):
+            got = "none" if fanout is None else len(fanout)
+            raise RecipeError(f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {got}")
         typed = len(graph.ntypes) > 1
         sampler = dgl.dataloading.NeighborSampler(list(fanout))
         nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)

@@ -136,7 +136,7 @@ class System(nn.Module):
         """
         return None
 
-    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int]) -> tuple:
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
         """(inputs, query) of forward whose rows are those of the nodes `ids`; fanout: neighbours per layer, -1 for all.
 
         Raises RecipeError for a system that needs the whole graph.

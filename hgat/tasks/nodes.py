@@ -142,9 +142,9 @@ class Neighbours(Control):
 class Nodes(Task):
     """Which class, or which classes, a node has: cross-entropy over the training nodes.
 
-    batch: nodes in a step of the optimiser, on sampled neighbourhoods; None, one step on the whole graph. fanout:
-    neighbours that are sampled in each layer, one number for each, -1 for all. Scores of a task in batches are exact:
-    no neighbour is left out.
+    batch: nodes in a step of the optimiser; None, one step on the whole graph. fanout: neighbours that are sampled in
+    each layer, one number for each, -1 for all, of a system that samples neighbourhoods. Scores of a task in batches
+    are exact: no neighbour is left out.
     The answer of a system: logits [N, C] of the nodes of the target type, or of a batch's own.
     """
 
@@ -155,8 +155,8 @@ class Nodes(Task):
 
     def __init__(self, data: Any, *, batch: int | None = None, fanout: list[int] | None = None):
         super().__init__(data)
-        if (batch is None) != (fanout is None):
-            raise RecipeError(f"task.fanout: expected it with batch and not without, got batch = {batch}, {fanout}")
+        if batch is None and fanout is not None:
+            raise RecipeError(f"task.fanout: expected it beside batch, got {fanout} without")
         if batch is not None and batch < 1:
             raise RecipeError(f"task.batch: expected 1 or more, got {batch}")
         if fanout is not None and (not fanout or any(count < 1 and count != -1 for count in fanout)):

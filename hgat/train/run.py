@@ -405,9 +405,11 @@ def _summary(recipe, experiment, ledger, seeds):
 
     # The paper's numbers say nothing of another file in the data set's place.
     expect, notes, task = recipe.expect, list(experiment.data.notes), experiment.task
-    if experiment.data.name != recipe.data["name"] and expect.paper:
+    stands_in = getattr(experiment.data, "stands_in", False)
+    if expect.paper and (stands_in or experiment.data.name != recipe.data["name"]):
         expect = Expect()
-        notes.append(f"run on {experiment.data.name} and not on the recipe's data: the paper's numbers are left out")
+        found = "a stand-in for" if stands_in else f"{experiment.data.name} and not on"
+        notes.append(f"run on {found} the recipe's data: the paper's numbers are left out")
     return {
         "recipe": recipe.name,
         "system": recipe.system,

@@ -104,16 +104,23 @@ def test_edges_keep_their_direction_and_loops_and_lose_their_repeats(load):
 
 
 def test_all_splits_are_there_and_one_is_in_force(load):
+    task = load()
+    assert len(task.splits) == 10
+    for number, parts in enumerate(task.splits):
+        assert list(parts) == ["train", "val", "test"]
+        for ids, mask in zip(parts.values(), masks(number).values(), strict=True):
+            assert ids.dtype == torch.int64 and ids.tolist() == np.flatnonzero(mask).tolist()
+    for part, ids in task.split.items():
+        assert torch.equal(ids, task.splits[0][part])
+
+
+def test_one_split_can_be_asked_for_alone(load):
     for split in (0, 3, 9):
         task = load(split=split)
         assert (task.train.tolist(), task.val.tolist(), task.test.tolist()) == tuple(
             np.flatnonzero(mask).tolist() for mask in masks(split).values()
         )
-        assert len(task.splits) == 10
-        for number, parts in enumerate(task.splits):
-            assert list(parts) == ["train", "val", "test"]
-            for ids, mask in zip(parts.values(), masks(number).values(), strict=True):
-                assert ids.dtype == torch.int64 and ids.tolist() == np.flatnonzero(mask).tolist()
+        assert task.splits == () and task.with_split(4) is task
 
 
 @pytest.mark.parametrize("split", [-1, 10])
@@ -273,10 +280,9 @@ SPLITS = {
 @pytest.mark.parametrize("what", SPLITS)
 def test_splits_that_are_none_are_refused_be_they_in_force_or_not(load, what):
     content, sentence = SPLITS[what]
-    for split in (0, 7):
-        with pytest.raises(DataError, match=rf"(split_7.npz: .*|texas: splits\[7\].){sentence}") as error:
-            load({"split_7.npz": content}, split=split)
-        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    with pytest.raises(DataError, match=rf"(split_7.npz: .*|texas: splits\[7\].){sentence}") as error:
+        load({"split_7.npz": content})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -358,7 +364,7 @@ def test_texas_is_what_the_card_says(real):
 
 
 def test_actor_is_what_the_card_says(real):
-    task = hgat.data.load("actor", real("actor"), split=9)
+    task = hgat.data.load("actor", real("actor")).with_split(9)
     assert (task.graph.num_nodes(), task.graph.num_edges(), task.num_classes) == (7600, 30019, 5)
     assert torch.bincount(task.label).tolist() == [853, 1337, 1630, 1815, 1965]
     source, target = task.graph.edges()
