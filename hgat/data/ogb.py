@@ -79,7 +79,7 @@ class OGBNodeData(_Outputs, NodeData):
         """The split in force, {"train", "val", "test"}: int64 ids of nodes of type `target`."""
         return _split(super().split)
 
-    def evaluate(self, part: str, prediction) -> float:
+    def evaluate(self, part: str, prediction: Tensor) -> float:
         """OGB's score of a part, in percent; prediction: [its nodes, C], in the order of its ids.
 
         Raises DataError for NaN and for another part than "train", "val" and "test", ShapeError for another shape.
@@ -105,7 +105,7 @@ class LinkData:
     metric: str
     notes: tuple[str, ...] = ()
 
-    def evaluate(self, positive, negative) -> dict[str, float]:
+    def evaluate(self, positive: Tensor, negative: Tensor) -> dict[str, float]:
         """OGB's scores by name, in percent; positive: [B], negative: [any], or [B, any] where the metric is "mrr".
 
         "mrr" comes with "hits@1", "hits@3" and "hits@10". Raises DataError for NaN and for fewer than K negatives of
@@ -152,7 +152,7 @@ class GraphsData(_Outputs):
         """{"train", "val", "test"}: int64 numbers of graphs."""
         return _split({part: getattr(self, part) for part in PARTS})
 
-    def evaluate(self, part: str, prediction) -> float:
+    def evaluate(self, part: str, prediction: Tensor | list) -> float:
         """OGB's score of a part, in percent, of "rmse" as it is; prediction: [its graphs, C], of "f1" lists of words.
 
         Raises DataError for NaN and for another part than "train", "val" and "test", ShapeError for another shape.
@@ -173,12 +173,14 @@ def _split(parts):
     return OldKeys(parts, "split", {"valid": "val"})
 
 
-def names():
+def names() -> list[str]:
     """The names of all data sets that OGB knows, sorted."""
     return sorted(itertools.chain.from_iterable(_master(package) for package in PACKAGES.values()))
 
 
-def load(name, root=None, download=False, mapped=False, sample=False):
+def load(
+    name: str, root: str | Path | None = None, download: bool = False, mapped: bool = False, sample: bool = False
+) -> OGBNodeData | LinkData | GraphsData:
     """Read one of OGB's data sets from `root/ogbn_arxiv` and the like: OGBNodeData, LinkData or GraphsData.
 
     root: else the environment variable HGAT_DATA, else `~/.cache/hgat`. download: fetch it from OGB's address if its
@@ -344,7 +346,7 @@ def facts_of(name):
     return _master(PACKAGES[name[:4]])[name].to_dict()
 
 
-def folder_of(name, root):
+def folder_of(name: str, root: str | Path) -> Path:
     """Where OGB's loader will look, which prefers the folder of its earlier releases."""
     folder = Path(root) / name.replace("-", "_")
     older = folder.with_name(f"{folder.name}_dgl")

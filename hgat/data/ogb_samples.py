@@ -29,7 +29,9 @@ GROUPS = 4  # of a circle: one group shows the true class and is trusted, each o
 YEARS = {"train": (2005, 2018), "valid": (2018, 2019), "test": (2019, 2021)}
 
 
-def write_sample(name, folder, nodes=None, seed=0, share=None):
+def write_sample(
+    name: str, folder: str | Path, nodes: int | None = None, seed: int = 0, share: float | None = None
+) -> Path:
     """Write a small data set with the schema of `name` into `folder/ogbn_arxiv` and the like; that path.
 
     nodes: of the labelled type, of all types, or for ogbg graphs; 120 or more. share: instead of nodes, the part of
@@ -472,7 +474,7 @@ SAMPLES = {
 }
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; gives its exit status: 0, or 2 after one sentence that says what to mend."""
     parser = argparse.ArgumentParser(prog="python -m hgat.data.ogb", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

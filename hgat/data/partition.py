@@ -15,7 +15,6 @@ from pathlib import Path
 import dgl
 import torch
 
-from hgat.data.sets import NodeData
 from hgat.errors import DataError, OutputError
 from hgat.files import reason
 from hgat.graph import add_inverse, homogeneous
@@ -119,7 +118,7 @@ def check(parts, out, method="metis", hops=1):
 
 def _graph(task, parts, inverse):
     """A copy of the task's graph as it is cut."""
-    if not isinstance(task, NodeData):
+    if not hasattr(task, "target"):
         raise DataError(f"{task.name}: expected a data set of nodes with labels, got {type(task).__name__}")
     graph = rebuilt(task.graph).long()
     if inverse and graph.is_homogeneous:
