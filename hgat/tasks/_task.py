@@ -26,6 +26,10 @@ class Control(System):
     title: ClassVar[str] = ""
     solutions: ClassVar[int | None] = None
 
+    def sampled(self, inputs, ids, fanout):
+        """None: the rows of a batch are taken from the whole answer."""
+        return None
+
     def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
         """Take the weights of solution `number`, counted from 0."""
         raise NotImplementedError(f"{type(self).__name__}.solve")

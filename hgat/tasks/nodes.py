@@ -217,8 +217,11 @@ class Nodes(Task):
         # DGL's samplers have a generator of their own, in several threads: what they draw repeats on one.
         dgl.seed(int(torch.randint(2**31, ())))
         for part in order.split(self.batch):
-            sampled, query = model.sampled(inputs, part, self.fanout)
-            yield Batch(query=query, inputs=sampled, label=label[part])
+            found = model.sampled(inputs, part, self.fanout)
+            if found is None:
+                yield Batch(rows=part, label=label[part])
+            else:
+                yield Batch(inputs=found[0], query=found[1], label=label[part])
 
     def loss(self, answer, batch):
         """Cross-entropy of one class per node, or the mean binary cross-entropy of several."""
