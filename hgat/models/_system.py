@@ -139,7 +139,8 @@ class System(nn.Module):
     def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple | None:
         """(inputs, query) of forward whose rows are those of the nodes `ids`; fanout: neighbours per layer, -1 for all.
 
-        None for a system whose whole answer costs so little that its rows are taken from it. Raises RecipeError for a system that needs the whole graph.
+        None for a system whose whole answer costs so little that its rows are taken from it. Raises RecipeError for a
+        system that needs the whole graph.
         """
         raise RecipeError(f"task.batch: expected none for {type(self).__name__}, which trains on the whole graph")
 
