@@ -1,14 +1,19 @@
 """Self-attention of every node over its own past."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError, check_shape, is_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
 
 __all__ = ["TemporalAttention"]
+
+# Keys, values and presence of the steps before the next one: [N, H, T, D] twice, [N, T].
+Cache = tuple[Tensor, Tensor, Tensor]
 
 
 class TemporalAttention(WideParameters):
@@ -39,16 +44,16 @@ class TemporalAttention(WideParameters):
 
     def __init__(
         self,
-        feats,
-        num_heads,
-        num_steps=None,
-        attn_drop=0.0,
+        feats: int,
+        num_heads: int,
+        num_steps: int | None = None,
+        attn_drop: float = 0.0,
         *,
-        position="learned",
-        scale="sqrt_d",
-        feed_forward=True,
-        residual=False,
-    ):
+        position: str = "learned",
+        scale: str = "sqrt_d",
+        feed_forward: bool = True,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         check_sizes(feats=feats)
         check_rates(attn_drop=attn_drop)
@@ -72,7 +77,7 @@ class TemporalAttention(WideParameters):
         self.attn_drop = nn.Dropout(attn_drop)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-uniform for every projection and for positions; frequencies from 1 down to 1e-9, as in TGAT."""
         for weight in self.qkv.weight.view(3, self._feats, self._feats):
             nn.init.xavier_uniform_(weight.data)
@@ -85,7 +90,9 @@ class TemporalAttention(WideParameters):
             nn.init.xavier_uniform_(self.feed_forward.weight)
             nn.init.zeros_(self.feed_forward.bias)
 
-    def forward(self, x, present=None, time=None, get_attention=False):
+    def forward(
+        self, x: Tensor, present: Tensor | None = None, time: Tensor | None = None, get_attention: bool = False
+    ) -> Any:
         check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None), ("T", None), ("F", self._feats))
         nodes, steps, _ = x.shape
@@ -108,7 +115,9 @@ class TemporalAttention(WideParameters):
         beta = self._weights(query, key, mask, steps)
         return out, beta if present is None else beta * present[:, None, :, None]
 
-    def extend(self, x, cache=None, present=None, time=None):
+    def extend(
+        self, x: Tensor, cache: Cache | None = None, present: Tensor | None = None, time: float | Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
         """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
         check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None if cache is None else cache[0].shape[0]), ("F", self._feats))
@@ -127,7 +136,7 @@ class TemporalAttention(WideParameters):
         out = self._attend(query, key, value, mask[:, None, None], key.shape[2])
         return self._finish(x, out, seen[:, -1:]).squeeze(1), (key, value, seen)
 
-    def _placed(self, x, first, time):
+    def _placed(self, x: Tensor, first: int, time: Any) -> Tensor:
         """X [N, T, F] of steps from number `first` on."""
         steps = x.shape[1]
         if self.position == "learned":
@@ -147,24 +156,24 @@ class TemporalAttention(WideParameters):
             return x + torch.cos(angle).to(x.dtype)
         return x
 
-    def _project(self, x):
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V [N, H, T, D]."""
         heads = self.qkv(x).unflatten(-1, (3, self._num_heads, self._feats // self._num_heads))
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
-    def _factor(self, query, steps):
+    def _factor(self, query: Tensor, steps: int) -> float:
         return (query.shape[-1] if self.scale == "sqrt_d" else steps) ** -0.5
 
-    def _attend(self, query, key, value, mask, steps):
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, steps: int) -> Tensor:
         drop = self.attn_drop.p if self.attn_drop.training else 0.0
         out = ops.scaled_dot_product_attention(query, key, value, mask, drop, scale=self._factor(query, steps))
         return out.transpose(1, 2).flatten(2)
 
-    def _weights(self, query, key, mask, steps):
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor, steps: int) -> Tensor:
         logits = query @ key.transpose(-1, -2) * self._factor(query, steps)
         return ops.alignment(logits, dim=-1, mask=mask)
 
-    def _finish(self, x, z, present):
+    def _finish(self, x: Tensor, z: Tensor, present: Tensor | None) -> Tensor:
         z = z + x if self.residual else z
         if self.feed_forward is not None:
             z = F.relu(self.feed_forward(z)) + z
@@ -174,7 +183,7 @@ class TemporalAttention(WideParameters):
         return z if self.residual or self.feed_forward is not None else z.clone()
 
 
-def _check_present(present, *shape):
+def _check_present(present: Any, *shape: tuple[str, int]) -> None:
     check_shape("present", present, *shape)
     if not isinstance(present, torch.Tensor) or present.dtype != torch.bool:
         raise ShapeError(f"present: expected a tensor of torch.bool, got {getattr(present, 'dtype', type(present))}")

@@ -1,7 +1,9 @@
 """TGAT: attention of a node at a time over its earlier neighbours, and the code of elapsed time."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape, check_whole
@@ -26,7 +28,7 @@ class TimeEncoding(WideParameters):
 
     _wide = ("frequency", "phase")
 
-    def __init__(self, width, form="cos"):
+    def __init__(self, width: int, form: str = "cos") -> None:
         super().__init__()
         check_sizes(width=width)
         if form not in ("cos", "sincos"):
@@ -40,13 +42,13 @@ class TimeEncoding(WideParameters):
         self.register_buffer("_like", torch.empty(0), persistent=False)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         with torch.no_grad():
             self.frequency.copy_(torch.logspace(0, -9, len(self.frequency), dtype=torch.float64))
             if self.phase is not None:
                 self.phase.zero_()
 
-    def forward(self, elapsed):
+    def forward(self, elapsed: Tensor) -> Tensor:
         if not isinstance(elapsed, torch.Tensor) or elapsed.is_complex():
             got = getattr(elapsed, "dtype", type(elapsed).__name__)
             raise ShapeError(f"elapsed: expected a tensor of real numbers, got {got}")
@@ -82,17 +84,17 @@ class TGATConv(nn.Module):
 
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        time_feats,
-        edge_feats=0,
-        attn_drop=0.0,
-        time_encoding="cos",
+        in_feats: int,
+        out_feats: int,
+        num_heads: int,
+        time_feats: int,
+        edge_feats: int = 0,
+        attn_drop: float = 0.0,
+        time_encoding: str = "cos",
         *,
-        out_drop=0.0,
-        norm=True,
-    ):
+        out_drop: float = 0.0,
+        norm: bool = True,
+    ) -> None:
         super().__init__()
         in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
         (time_feats,) = check_sizes(time_feats=time_feats)
@@ -112,7 +114,7 @@ class TGATConv(nn.Module):
         self.out_drop = nn.Dropout(out_drop)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """As the authors: normal with the variance of Glorot for one head, or for the whole matrix after the heads."""
         self.time.reset_parameters()
         for layer in (self.fc_q, self.fc_k, self.fc_v):
@@ -123,7 +125,7 @@ class TGATConv(nn.Module):
         if self.norm is not None:
             self.norm.reset_parameters()
 
-    def _check(self, feat, neighbour_feat, elapsed, mask, edge_feat):
+    def _check(self, feat: Any, neighbour_feat: Any, elapsed: Any, mask: Any, edge_feat: Any) -> None:
         for name, tensor in (("feat", feat), ("neighbour_feat", neighbour_feat), ("edge_feat", edge_feat)):
             if tensor is not None or name != "edge_feat":
                 check_floats(name, tensor, self.fc_out.weight)
@@ -144,7 +146,15 @@ class TGATConv(nn.Module):
         if edge_feat is not None:
             check_shape("edge_feat", edge_feat, rows, events, ("Fe", self._edge_feats))
 
-    def forward(self, feat, neighbour_feat, elapsed, mask, edge_feat=None, get_attention=False):
+    def forward(
+        self,
+        feat: Tensor,
+        neighbour_feat: Tensor,
+        elapsed: Tensor,
+        mask: Tensor,
+        edge_feat: Tensor | None = None,
+        get_attention: bool = False,
+    ) -> Any:
         self._check(feat, neighbour_feat, elapsed, mask, edge_feat)
         heads, width = self._num_heads, self._head_feats
         # NaN times zero is NaN, forward and backward: padding is cleared before anything is computed from it.

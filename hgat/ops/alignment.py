@@ -197,7 +197,7 @@ def edge_softmax(
 ) -> dict[Any, Tensor]: ...
 
 
-def edge_softmax(graph, logits, eids=None, norm_by="dst", *, edge_mask=None):
+def edge_softmax(graph: DGLGraph, logits: Any, eids: Any = None, norm_by: str = "dst", *, edge_mask: Any = None) -> Any:
     """Softmax over the in-edges of each node, called as dgl.nn.functional.edge_softmax is.
 
         alpha_uv = exp(logit_uv) / sum_w exp(logit_wv)          over the edges w -> v
