@@ -28,11 +28,7 @@ class TemporalAttention(WideParameters):
     residual: X is added to Z. In half types the angle w time + phi is computed in float32, and w and phi stay float32.
     Inside hgat.ops.uniform_attention() beta is the mean over the steps up to i.
 
-    forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives
-    zeros; time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
-    extend: x [N, F], the next step alone, and the cache of the steps before it -> ([N, F], cache): row T of forward, in
-    O(T) and with nothing of the past computed again.
-    Raises ShapeError for tensors unlike one another, and more steps than there are learned positions.
+    Shapes: x [N, T, F] -> [N, T, F], in `forward` for all steps and in `extend` one after the other.
 
     Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 2. Differs: its mask is printed with i and j exchanged,
     which would let a step see the future and not the past; text and code mean the form above. The feed-forward layer's
@@ -69,7 +65,7 @@ class TemporalAttention(WideParameters):
         self.position, self.scale, self.residual = position, scale, residual
         self.qkv = nn.Linear(feats, 3 * feats, bias=False)
         if position == "learned":
-            self.place = nn.Parameter(torch.empty(num_steps, feats))
+            self.place = nn.Parameter(torch.empty(num_steps or 0, feats))
         elif position == "time":
             self.frequency = nn.Parameter(torch.empty(feats))
             self.phase = nn.Parameter(torch.empty(feats))
@@ -93,6 +89,12 @@ class TemporalAttention(WideParameters):
     def forward(
         self, x: Tensor, present: Tensor | None = None, time: Tensor | None = None, get_attention: bool = False
     ) -> Any:
+        """Every step of every node after it has looked at itself and at the steps before it.
+
+        x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives zeros;
+        time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
+        Raises ShapeError for tensors unlike one another, and for more steps than there are learned positions.
+        """
         check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None), ("T", None), ("F", self._feats))
         nodes, steps, _ = x.shape
@@ -118,7 +120,12 @@ class TemporalAttention(WideParameters):
     def extend(
         self, x: Tensor, cache: Cache | None = None, present: Tensor | None = None, time: float | Tensor | None = None
     ) -> tuple[Tensor, Cache]:
-        """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
+        """The next step alone: row T of `forward`, in O(T) and with nothing of the past computed again.
+
+        x [N, F]; cache: of the steps before it, what the last call gave, or None for the first; present [N] bool, or
+        None where all are; time: a number, for position "time" -> ([N, F], cache).
+        Raises ShapeError as `forward` does.
+        """
         check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None if cache is None else cache[0].shape[0]), ("F", self._feats))
         if present is not None:

@@ -46,6 +46,7 @@ class ViewGATConv(NamedState):
 
     # What a setting of this layer calls its views: the argument, the entry of the state dict, and in errors.
     _argument, _entry, _called = "num_views", "views", "views"
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -217,7 +218,10 @@ class ViewGATConv(NamedState):
         if not views.destinations_first:
             raise GraphError("views: expected blocks or graphs from a node type to itself, got a bipartite graph")
         check_in_degrees(views.graph, self._allow_zero_in_degree)
-        fc, attn_l, attn_r, bias = self.fc, self.attn_l, self.attn_r, self.bias
+        fc: Tensor = self.fc
+        attn_l: Tensor = self.attn_l
+        attn_r: Tensor = self.attn_r
+        bias: Tensor | None = self.bias
         if order is not None:
             fc = fc if len(fc) == 1 else fc[order]
             attn_l, attn_r, bias = attn_l[order], attn_r[order], None if bias is None else bias[order]

@@ -19,7 +19,7 @@ _LOW = 0xFFFFFFFF
 
 
 def check_probability(dropout: Any) -> None:
-    if not isinstance(dropout, Real) or not 0.0 <= dropout <= 1.0:
+    if not isinstance(dropout, Real) or not 0.0 <= float(dropout) <= 1.0:
         raise ShapeError(f"dropout: expected a probability from 0 to 1, got {dropout!r}")
 
 

@@ -32,7 +32,7 @@ def typed_projection(
     one batched product over rows padded to the largest relation.
     """
     several = isinstance(weight, list | tuple)
-    weights = list(weight) if several else [weight]
+    weights: list[Any] = list(weight) if several else [weight]
     relations = _check(rows, weights, count, index)
     dtype = weights[0].dtype
     for tensor in (rows, *weights):
