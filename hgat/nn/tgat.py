@@ -187,8 +187,8 @@ class TGATConv(nn.Module):
         scale = width**-0.5
         rate = self.attn_drop.p if self.attn_drop.training else 0.0
         # Four axes: with three, PyTorch has no fused kernel.
-        query_, event_, seen_ = (x.unsqueeze(1) for x in (query, event, seen))
-        summed = ops.scaled_dot_product_attention(query_, event_, event_, seen_, rate, scale=scale).squeeze(1)
+        at, keys, values, mask_ = (x.unsqueeze(1) for x in (query, event, event, seen))
+        summed = ops.scaled_dot_product_attention(at, keys, values, mask_, rate, scale=scale).squeeze(1)
         out = torch.einsum("bhx,hdx->bhd", summed, self.fc_v.weight.unflatten(0, (heads, width))).flatten(1)
         out = self.out_drop(self.fc_out(out))
         if self.norm is not None:
