@@ -20,6 +20,7 @@ from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 from hgat.nn.snapshotgat import SnapshotGATConv
 from hgat.nn.temporal import TemporalAttention
 from hgat.nn.tgat import TGATConv, TimeEncoding
+from hgat.nn.viewgat import ViewGATConv
 from hgat.ops import edge_softmax  # noqa: F401  (in the place of DGL's; no layer)
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TGATConv",
     "TemporalAttention",
     "TimeEncoding",
+    "ViewGATConv",
 ]
 
 

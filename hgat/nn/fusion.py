@@ -36,6 +36,8 @@ class Fusion(nn.Module):
     arXiv:2007.02265. The terms are those of Brauwers and Frasincar 2023, arXiv:2203.14263.
     """
 
+    mix: nn.Parameter | None
+
     def __init__(
         self,
         in_feats: int,
@@ -66,7 +68,7 @@ class Fusion(nn.Module):
                 expected = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}"
                 raise ShapeError(f"{name}: expected {expected}, got {value!r}")
         if num_views is not None or mix or not shared:
-            (num_views,) = check_sizes(num_views=num_views)
+            check_sizes(num_views=num_views)
         check_activation(activation)
         check_rates(attn_drop=attn_drop)
         check_number(temperature=temperature)
@@ -81,11 +83,10 @@ class Fusion(nn.Module):
                 return nn.Linear(width, 1, bias=score_bias)
             return nn.Sequential(nn.Linear(width, hidden_feats), nn.Tanh(), nn.Linear(hidden_feats, 1, bias=False))
 
-        self.project = scorer() if shared else nn.ModuleList(scorer() for _ in range(num_views or 0))
-        self.register_parameter("mix", None)
-        if mix:
-            self.mix = nn.Parameter(torch.empty(num_views, num_views))
-            self._reset_mix()
+        count = num_views or 0
+        self.project = scorer() if shared else nn.ModuleList(scorer() for _ in range(count))
+        self.register_parameter("mix", nn.Parameter(torch.empty(count, count)) if mix else None)
+        self._reset_mix()
         self.attn_drop = nn.Dropout(attn_drop)
 
     def reset_parameters(self) -> None:
@@ -93,12 +94,12 @@ class Fusion(nn.Module):
         for layer in self.project.modules():
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
-        if self.mix is not None:
-            self._reset_mix()
+        self._reset_mix()
 
     def _reset_mix(self) -> None:
-        bound = len(self.mix) ** -0.5
-        nn.init.uniform_(self.mix, -bound, bound)
+        if self.mix is not None:
+            bound = len(self.mix) ** -0.5
+            nn.init.uniform_(self.mix, -bound, bound)
 
     def scores(self, z: Tensor | Sequence[Tensor], reference: Tensor | Sequence[Tensor] | None = None) -> Tensor:
         """s of every view, before temperature, mix and gate: [N, P], or [P] of form "global".
@@ -187,7 +188,7 @@ class Fusion(nn.Module):
         name: str, z: Any, rows: int | None, views: int | None, width: int | None = None, like: Tensor | None = None
     ) -> tuple[int | None, int | None]:
         """(rows, views) of views as one tensor [N, P, F] or as a list of P tensors [N, F]."""
-        if isinstance(z, Tensor) or isinstance(z, str) or not isinstance(z, Sequence):
+        if not isinstance(z, (list, tuple)):
             check_floats(name, z, like)
             check_shape(name, z, ("N", rows), ("P", views), ("F", width))
             return z.shape[0], z.shape[1]

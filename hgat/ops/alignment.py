@@ -91,7 +91,7 @@ def alignment(
     return weights.masked_fill(left_out, 0.0)
 
 
-def _axis_softmax(logits: Tensor, dim: int | None, left_out: Tensor) -> Tensor:
+def _axis_softmax(logits: Tensor, dim: Any, left_out: Tensor) -> Tensor:
     """Softmax along an axis without the entries that are left out; zeros where all of them are."""
     if is_uniform():
         logits = torch.zeros_like(logits.detach())
@@ -197,7 +197,7 @@ def edge_softmax(
 ) -> dict[Any, Tensor]: ...
 
 
-def edge_softmax(graph, logits, eids=None, norm_by="dst", *, edge_mask=None):
+def edge_softmax(graph: DGLGraph, logits: Any, eids: Any = None, norm_by: str = "dst", *, edge_mask: Any = None) -> Any:
     """Softmax over the in-edges of each node, called as dgl.nn.functional.edge_softmax is.
 
         alpha_uv = exp(logit_uv) / sum_w exp(logit_wv)          over the edges w -> v
@@ -300,10 +300,10 @@ def _joint_softmax(graph: Any, logits: dict, eids: Any, norm_by: str, edge_mask:
     joined = join_relations(graph)
     names = {}
     for key in logits:
-        found = [etype for etype in joined.etypes if key in (etype, etype[1])]
-        if len(found) != 1:
+        named = [etype for etype in joined.etypes if key in (etype, etype[1])]
+        if len(named) != 1:
             raise GraphError(f"logits: expected relations of the graph, {list(joined.etypes)}, got {key!r}")
-        names[found[0]] = key
+        names[named[0]] = key
     if eids is not None and len(joined.etypes) > 1:
         raise ShapeError("eids: expected logits of one relation beside them, got a dict of several")
     if set(names) != set(joined.etypes):

@@ -81,7 +81,7 @@ def edge_weight_column(graph: DGLGraph, edge_weight: Tensor | None, heads: int, 
         raise ShapeError(f"edge_weight: expected device {like.device} like the other tensors, got {edge_weight.device}")
     if edge_weight.dtype not in FLOATS:
         edge_weight = edge_weight.to(torch.promote_types(like.dtype, torch.float32))
-    check_width_of = (("E", graph.num_edges()),)
+    check_width_of: tuple[tuple[str, int], ...] = (("E", graph.num_edges()),)
     if edge_weight.dim() == 2:
         check_width_of += (("H", heads),)
     check_shape("edge_weight", edge_weight, *check_width_of)

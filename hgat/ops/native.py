@@ -9,6 +9,8 @@ of the sums: float64 for float64, else float32.
 """
 
 import torch
+from dgl import DGLGraph
+from torch import Tensor
 
 from hgat import transforms
 from hgat.errors import BackendError
@@ -35,7 +37,7 @@ __all__ = [
 STORED = (torch.float32, torch.float64, torch.bfloat16)
 
 
-def why_not(operator, tensors):
+def why_not(operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | None:
     """None if the kernels serve these tensors, else one sentence that says why they do not."""
     reason = cpu.why_missing()
     if reason is not None:
@@ -528,64 +530,112 @@ def _types(rows, numbers):
 
 
 def additive_attention(
-    graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed
-):
+    graph: DGLGraph,
+    value: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
     out, _, _ = additive_op(csr.structure(graph), rows, *numbers, edge_mask, negative_slope, dropout, seed)
     return out.to(value.dtype)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge, edge_mask, negative_slope):
+def additive_weights(
+    graph: DGLGraph,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
     _, numbers = _types([score_src], [score_src, score_dst, score_edge])
     return additive_alpha_op(csr.structure(graph), *numbers, edge_mask, negative_slope, graph.num_edges())
 
 
-def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed):
+def gatv2_attention(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     rows, (attn, edge_weight) = _types([feat_src, feat_dst, feat_edge], [attn, edge_weight])
     out, _, _ = gatv2_op(csr.structure(graph), *rows, attn, edge_weight, edge_mask, negative_slope, dropout, seed)
     return out.to(feat_src.dtype)
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope):
+def gatv2_weights(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
     rows, (attn,) = _types([feat_src, feat_dst, feat_edge], [attn])
     return gatv2_alpha_op(csr.structure(graph), *rows, attn, edge_mask, negative_slope, graph.num_edges())
 
 
-def dot_product_attention(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed):
+def dot_product_attention(
+    graph: DGLGraph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     rows, numbers = _types([query, key, value], [bias, edge_weight])
     out, _, _ = dot_op(csr.structure(graph), *rows, *numbers, edge_mask, scale, dropout, seed)
     return out.to(value.dtype)
 
 
-def dot_product_weights(graph, query, key, bias, edge_mask, scale):
+def dot_product_weights(
+    graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, edge_mask: Tensor | None, scale: float
+) -> Tensor:
     rows, (bias,) = _types([query, key], [bias])
     return dot_edges_op(csr.structure(graph), *rows, bias, edge_mask, scale, True, graph.num_edges())
 
 
-def dot_product_logits(graph, query, key, bias, scale):
+def dot_product_logits(graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     rows, (bias,) = _types([query, key], [bias])
     return dot_edges_op(csr.structure(graph), *rows, bias, None, scale, False, graph.num_edges())
 
 
-def additive_logits(graph, score_src, score_dst, score_edge):
+def additive_logits(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None) -> Tensor:
     _, numbers = _types([score_src], [score_src, score_dst, score_edge])
     return additive_logits_op(csr.structure(graph), *numbers, graph.num_edges())
 
 
-def copy_u(graph, score_src):
+def copy_u(graph: DGLGraph, score_src: Tensor) -> Tensor:
     rows = score_src.to(_sum_type(score_src.dtype))
     return copy_u_op(csr.structure(graph), csr.edges(graph)[0], rows).to(score_src.dtype)
 
 
-def copy_v(graph, score_dst):
+def copy_v(graph: DGLGraph, score_dst: Tensor) -> Tensor:
     rows = score_dst.to(_sum_type(score_dst.dtype))
     return copy_v_op(csr.structure(graph), csr.edges(graph)[1], rows).to(score_dst.dtype)
 
 
-def edge_softmax(graph, logits):
+def edge_softmax(graph: DGLGraph, logits: Tensor) -> Tensor:
     return softmax_op(csr.structure(graph), logits.to(_sum_type(logits.dtype)))
 
 
-def weighted_sum(graph, value, weight):
+def weighted_sum(graph: DGLGraph, value: Tensor, weight: Tensor) -> Tensor:
     (rows,), (weight,) = _types([value], [weight])
     return weighted_sum_op(csr.structure(graph), rows, weight, graph.num_dst_nodes()).to(value.dtype)

@@ -38,12 +38,14 @@ def propagate(
     single_relation(graph)
     count = graph.num_dst_nodes()
     if graph.is_block or graph.num_src_nodes() != count:
-        got = "a block" if graph.is_block else f"{graph.num_src_nodes()} sources and {count} destinations"
-        raise GraphError(f"graph: expected one whose destinations are its sources, got {got}")
+        ends = "a block" if graph.is_block else f"{graph.num_src_nodes()} sources and {count} destinations"
+        raise GraphError(f"graph: expected one whose destinations are its sources, got {ends}")
     check_whole(0, steps=steps)
     check_range(0, 1, restart=check_number("restart", restart))
     if not isinstance(x, Tensor) or x.dtype not in FLOATS or x.dim() not in (2, 3):
-        got = (x.dtype if x.dtype not in FLOATS else list(x.shape)) if isinstance(x, Tensor) else type(x).__name__
+        got: object = type(x).__name__
+        if isinstance(x, Tensor):
+            got = x.dtype if x.dtype not in FLOATS else list(x.shape)
         raise ShapeError(f"x: expected a floating-point tensor [N, F] or [N, H, D], got {got}")
     check_shape("x", x, ("N", count), *((("F", None),) if x.dim() == 2 else (("H", None), ("D", None))))
     weight = _columns(graph, x, weight)
