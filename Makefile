@@ -8,7 +8,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
 BENCH  := $(VENV)/.bench
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
+SOURCES := pyproject.toml constraints.txt hgat/__init__.py CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
 
 .PHONY: run test bench lint clean
 
