@@ -1,5 +1,6 @@
 # make run    train a relational attention network on real data and show what it learned
 # make test   run every test
+# make lint   check style, format and types
 # make bench  compare with DGL and PyTorch Geometric in two minutes
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
 # 3.12, make and a C++17 compiler.
@@ -25,6 +26,7 @@ bench: $(BENCH)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m mypy
 
 $(READY): $(SOURCES)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -19,6 +19,12 @@ This file imports only built-in modules at its top and nothing of hgat, because 
 import _thread
 import sys
 
+TYPE_CHECKING = False  # a type checker takes it for True; typing itself is no built-in module
+if TYPE_CHECKING:
+    from types import ModuleType
+else:
+    ModuleType = type(sys)
+
 __all__ = ["install", "unavailable", "OGB_LOADERS"]
 
 # What `dgl.graphbolt` imports and DGL does not declare, or newer releases of a declared package dropped.
@@ -149,7 +155,7 @@ class _WrappingLoader:
 # ---- DGL ----
 
 
-class _Stub(type(sys)):
+class _Stub(ModuleType):
     """A module without contents: any ordinary name raises AttributeError with the reason.
 
     Double-underscore names raise Python's usual message: inspect, pickle, doctest and warnings ask for them.

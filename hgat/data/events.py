@@ -47,20 +47,20 @@ def load(
     recipe, for no such column.
     """
     if path is None:
-        path, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
+        file, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
     else:
-        path = Path(path).expanduser()
-        name, notes = f"events of {path.name}", ()  # no card's name, whose counts are not this file's
-        if not path.is_file():
-            raise DataError(f"data.path: expected a CSV file, got {path}, which is none")
+        file = Path(path).expanduser()
+        name, notes = f"events of {file.name}", ()  # no card's name, whose counts are not this file's
+        if not file.is_file():
+            raise DataError(f"data.path: expected a CSV file, got {file}, which is none")
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(f"data.delimiter: expected one character, got {delimiter!r}")
     own = name != card.name
-    columns = _read(path, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
+    columns = _read(file, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
     try:
         graph, ids = from_frame(columns, "src", "dst", "time")
     except GraphError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{file}: {error}") from None
     if "step" in columns:
         # from_frame has sorted the events by time, and kept the order of those at one time.
         order = np.argsort(columns["time"], kind="stable")

@@ -2,12 +2,14 @@
 
 from contextlib import contextmanager
 from functools import wraps
+from types import ModuleType
 
 import dgl
 import psutil
 
 from hgat.errors import GraphError, HgatError
 
+resource: ModuleType | None
 try:
     import resource
 except ImportError:  # not on Windows

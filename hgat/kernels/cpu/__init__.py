@@ -7,9 +7,11 @@ memory that its caller has made. `structure` is what `build_structure` gives.
 import importlib
 import os
 import warnings
+from typing import Any
 
 import torch
 
+_core: Any  # the compiled module, or None
 try:
     _core = importlib.import_module("hgat.kernels.cpu._core")
 except ImportError as error:
