@@ -52,7 +52,7 @@ _REASON = "__hgat_reason__"
 _lock = _thread.allocate_lock()
 
 
-def install():
+def install() -> None:
     """Make `import dgl` and `import ogb` work, also after they failed; a second call changes nothing."""
     with _lock:
         if any(type(finder) is _Finder for finder in sys.meta_path):
@@ -71,7 +71,7 @@ def install():
                 _read_safely(sys.modules[name])
 
 
-def unavailable(part):
+def unavailable(part: str) -> str | None:
     """One sentence that says why DGL's own "graphbolt" or "sparse" cannot be used, or None if it can.
 
     Call it after `import dgl`.

@@ -18,6 +18,8 @@ import struct
 import sys
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,11 +33,13 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 class Instance:
     """What a pickle says of an object of some class: its attributes, as a dict in `state`."""
 
-    def __init__(self):
+    state: Any
+
+    def __init__(self) -> None:
         self.state = None
 
 
-def load(stream, size, classes=()):
+def load(stream: IO[bytes], size: int, classes: Mapping[tuple[str, str], type[Instance]] | tuple[()] = ()) -> Any:
     """The value in a pickle of at most `size` bytes; of any protocol, text of Python 2 read as Latin-1.
 
     classes: {(module, name): subclass of Instance}, of which the pickle may hold objects.
@@ -423,7 +427,7 @@ _STORAGES = {
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the archives before torch 1.6, pickles one after the other
 
 
-def load_archive(file):
+def load_archive(file: str | os.PathLike[str] | IO[bytes]) -> Any:
     """What `torch.save` wrote to a path or a binary file: plain values, containers, arrays, and tensors on the CPU.
 
     Raises pickle.UnpicklingError for everything else, as torch.load(weights_only=True) does; FileNotFoundError and its

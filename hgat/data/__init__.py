@@ -3,6 +3,7 @@
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
@@ -14,12 +15,12 @@ from hgat.settings import check_settings
 __all__ = ["EventData", "NodeData", "available", "load", "mapped"]
 
 
-def available():
+def available() -> list[str]:
     """The names of all data sets that `load` knows, sorted."""
     return _card.names()
 
 
-def load(name, root=None, **options):
+def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> NodeData | EventData:
     """Load a data set by name.
 
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
@@ -31,8 +32,8 @@ def load(name, root=None, **options):
     card = _card.read(name)
     loader = importlib.import_module(f"hgat.data.{card.format}").load
     check_settings(name, loader, options, DataError)
-    root = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
-    task = loader(card, root / card.folder, **options)
+    home = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
+    task = loader(card, home / card.folder, **options)
     if options.get("verify", True) and task.name == card.name:
         card.check(task, {key: value for key, value in options.items() if key != "verify"})
     return task

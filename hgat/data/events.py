@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from hgat.data import files
+from hgat.data.card import Card
 from hgat.data.tables import lines, refuse
 from hgat.data.task import EventData
 from hgat.errors import DataError, GraphError
@@ -29,8 +30,8 @@ SNAPSHOT = "snapshot"  # the column of steps in Enron's file
 
 
 def load(
-    card,
-    folder,
+    card: Card,
+    folder: Path,
     *,
     verify: bool = True,
     path: str | None = None,
@@ -39,7 +40,7 @@ def load(
     time: str = "unix_time",
     step: str | None = SNAPSHOT,
     delimiter: str = ",",
-):
+) -> EventData:
     """Load events of one node type; `path` reads another file than the card's, of the same form, unchecked.
 
     src, dst, time: the columns of an event's ends and time. step: the column of its snapshot, whole numbers from 0,

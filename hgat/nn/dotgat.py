@@ -47,7 +47,8 @@ class DotGatConv(nn.Module):
     """
 
     # What a layer has that was built by DGL's constructor and became this class.
-    _key_feats, edge_drop = None, 0.0
+    _key_feats: int | None = None
+    edge_drop = 0.0
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """HGT: dot-product attention whose projections depend on node type and edge type."""
 
 import math
+from typing import Any
 
 import dgl
 import torch
@@ -102,7 +103,7 @@ class HGTConv(nn.Module):
         check_graph(g)
         check_width("x", x, "N", "F")
         check_floats("x", x, self.skip)
-        num_types = self.linear_k.num_types, self.relation_att[0].num_types
+        num_types: tuple[Any, Any] = self.linear_k.num_types, self.relation_att[0].num_types
         joined = join_types(g, ntype, etype, *num_types, x.device)
         check_shape("x", x, ("N", g.num_src_nodes()), ("F", self.in_size))
         x_dst = x[: g.num_dst_nodes()]
