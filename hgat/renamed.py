@@ -2,16 +2,18 @@
 
 import importlib
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 __all__ = ["OldKeys", "old_names", "warn"]
 
 
-def warn(old, new, stacklevel=3):
+def warn(old: str, new: str, stacklevel: int = 3) -> None:
     """Warn that `old` is now called `new`."""
     warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel)
 
 
-def old_names(module, names):
+def old_names(module: dict[str, Any], names: Mapping[str, str]) -> Callable[[str], Any]:
     """A module's __getattr__ that gives what {old name: new name} says, with a warning.
 
     module: its globals(). A new name with dots is another module's, which is imported when it is asked for.

@@ -98,6 +98,7 @@ LIGHTER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", train.available())
 def test_every_recipe_on_its_real_data(name, shell):
     recipe = train.read(name)
@@ -159,6 +160,7 @@ def test_the_table_has_means_and_deviations(small, place):
     assert re.search(r"(?m)^  paper +50.0 ± 1.0$", done.out) and "3 seeds" in done.out
 
 
+@pytest.mark.slow
 def test_without_out_results_go_to_runs(shell, place, tmp_path):
     done = shell("train", place / "r.toml", "--root", place, cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
@@ -166,6 +168,7 @@ def test_without_out_results_go_to_runs(shell, place, tmp_path):
     assert sorted(os.listdir(tmp_path / "runs" / "r")) == files
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_data(place):
     """The command itself, as installed, with nothing imported before."""
     done = installed("eval", place / "run", HGAT_DATA=place)
@@ -190,12 +193,14 @@ def installed(*arguments, **environment):
     return subprocess.run([command, *arguments], capture_output=True, text=True, env=environment, timeout=100)
 
 
+@pytest.mark.slow
 def test_the_installed_command_says_what_is_wrong():
     done = installed("train", "gat-coraa")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("hgat: recipe: expected one of ")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early():
     """As in `hgat list | head -1`."""
     code = "import sys; from hgat.cli import main; sys.exit(main(['list']))"
@@ -413,6 +418,7 @@ def test_a_pickle_that_would_run_code(small, tmp_path):
     assert "ran" not in os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_tampered_with(shell, real_data, tmp_path):
     (tmp_path / "cora").mkdir()
     for path in (real_data("cora") / "cora").iterdir():
@@ -428,6 +434,7 @@ def test_data_without_an_address_that_are_missing(shell, tmp_path):
     refused(done, "acm3025: expected the file ACM3025.mat in .*, got none there, and its card has no address")
 
 
+@pytest.mark.slow
 def test_a_system_that_needs_features_on_nodes_without(shell, real_data, tmp_path):
     root = real_data("aifb")
     arguments = ["--set", "data.name=aifb", "--set", "graph.paths={X=['name']}", "--out", tmp_path / "out"]
@@ -435,6 +442,7 @@ def test_a_system_that_needs_features_on_nodes_without(shell, real_data, tmp_pat
     refused(done, "feat: expected features of 'entity' nodes, got none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [400, 2000])
 def test_a_disk_that_is_full(limit, small, tmp_path):
     done = small("--out", tmp_path, limit=limit, save_every=0.0)
@@ -445,6 +453,7 @@ def test_a_disk_that_is_full(limit, small, tmp_path):
     assert (done.status, done.err) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"])
 def test_a_folder_in_the_place_of_a_result(name, small, tmp_path):
     (tmp_path / name).mkdir()
@@ -490,6 +499,7 @@ def test_eval_of_weights_that_are_not_finite(shell, place, tmp_path):
     refused(shell("eval", tmp_path, "--root", "."), "expected a finite loss, got nan on the train nodes")
 
 
+@pytest.mark.slow
 def test_ctrl_c(shell, place, tmp_path):
     shell.start("train", "r.toml", "--root", ".", "--out", tmp_path, "--set", "train.epochs=100000",
                 "--set", "train.patience=100000", save_every=0.05)  # fmt: skip
@@ -501,6 +511,7 @@ def test_ctrl_c(shell, place, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["progress.safetensors", "recipe.toml"]
 
 
+@pytest.mark.slow
 def test_a_picture_where_there_is_something_to_draw(shell, place, tmp_path, monkeypatch, capsys):
     recipe = citations.RECIPE.replace('"gat"', '"han"').replace("heads = [2, 1]", "heads = [2]")
     paths = "[graph]\npaths = { one = ['_E'], two = ['_E', '_E'] }\n[model]"
@@ -554,6 +565,7 @@ def dysat(here, mails):
     return run
 
 
+@pytest.mark.slow
 def test_links_of_the_next_step(dysat, here, tmp_path):
     done = dysat("--out", tmp_path / "run")
     assert (done.status, done.err) == (0, "")
@@ -598,6 +610,7 @@ def test_links_of_the_next_step(dysat, here, tmp_path):
     assert here("eval", tmp_path / "run", "--root", tmp_path).out == evaluated.out
 
 
+@pytest.mark.slow
 def test_events_in_order_of_time(here, mails, tmp_path):
     (tmp_path / "stream.toml").write_text(
         '[paper]\ntitle = "none"\nauthors = "none"\nyear = 2024\nlink = ""\n'
@@ -648,6 +661,7 @@ lr = 0.01
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["", 'step = ""\n'])
 def test_events_of_ones_own_without_steps(here, mails, tmp_path, step):
     lines = [line.split(",", 1)[1] for line in mails.read_text().splitlines()]

@@ -45,6 +45,7 @@ def test_every_script_is_tested():
     assert {name.split()[0] for name in PLANTED} == {path.stem for path in SCRIPTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_attention_finds_what_was_planted_and_its_controls_do_not(name, tmp_path, capsys):
     options, least, distance = PLANTED[name]
@@ -94,6 +95,7 @@ def test_no_script_overwrites_anothers_checkpoint(monkeypatch):
     assert len(found) == len(set(found)) == (9 + 2 + 2 + 1) * 3 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, conv",
     [("arxiv", "GATConv"), ("arxiv", "DotGatConv"), ("products", "GATv2Conv"), ("products", "DotGatConv")],
@@ -118,6 +120,7 @@ def test_without_data_it_is_one_sentence(tmp_path):
         main("arxiv", "--root", tmp_path, "--out", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_mapped_features_give_the_same_training(tmp_path):
     ogb_samples.write_sample("ogbn-arxiv", tmp_path, nodes=240)
     options = ["--root", tmp_path, "--runs", "1", "--epochs", "2", "--hidden", "16", "--heads", "2"]
@@ -128,6 +131,7 @@ def test_mapped_features_give_the_same_training(tmp_path):
     assert file.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["biokg", "collab", "ddi", "mag_han", "molhiv", "products"])
 def test_a_script_goes_on_where_it_was_killed(name, tmp_path, monkeypatch, request):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from hgat.data import files
+from hgat.data.card import Card
 from hgat.data.sets import EventData
 from hgat.data.tables import lines, refuse
 from hgat.errors import DataError, GraphError
@@ -29,8 +30,8 @@ SNAPSHOT = "snapshot"  # the column of steps in Enron's file
 
 
 def load(
-    card,
-    folder,
+    card: Card,
+    folder: Path,
     *,
     verify: bool = True,
     path: str | None = None,
@@ -39,7 +40,7 @@ def load(
     time: str = "unix_time",
     step: str | None = SNAPSHOT,
     delimiter: str = ",",
-):
+) -> EventData:
     """Load events of one node type; `path` reads another file than the card's, of the same form, unchecked.
 
     src, dst, time: the columns of an event's ends and time. step: the column of its snapshot, whole numbers from 0,
@@ -47,20 +48,20 @@ def load(
     recipe, for no such column.
     """
     if path is None:
-        path, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
+        file, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
     else:
-        path = Path(path).expanduser()
-        name, notes = f"events of {path.name}", ()  # no card's name, whose counts are not this file's
-        if not path.is_file():
-            raise DataError(f"data.path: expected a CSV file, got {path}, which is none")
+        file = Path(path).expanduser()
+        name, notes = f"events of {file.name}", ()  # no card's name, whose counts are not this file's
+        if not file.is_file():
+            raise DataError(f"data.path: expected a CSV file, got {file}, which is none")
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(f"data.delimiter: expected one character, got {delimiter!r}")
     own = name != card.name
-    columns = _read(path, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
+    columns = _read(file, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
     try:
         graph, ids = from_frame(columns, "src", "dst", "time")
     except GraphError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{file}: {error}") from None
     if "step" in columns:
         # from_frame has sorted the events by time, and kept the order of those at one time.
         order = np.argsort(columns["time"], kind="stable")

@@ -11,6 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import dgl
 import torch
@@ -36,7 +37,17 @@ class Parts:
     cut: int
 
 
-def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balance_train=False, balance_edges=False):
+def partition(
+    task: Any,
+    parts: int,
+    out: str | os.PathLike[str],
+    *,
+    method: Literal["metis", "random"] = "metis",
+    hops: int = 1,
+    inverse: bool = False,
+    balance_train: bool = False,
+    balance_edges: bool = False,
+) -> Parts:
     """Cut the graph of NodeData, into parts and write them to the folder `out`, whole or not at all.
 
     Node data: "feat" where a type has features, "orig_id", the node's id in the task, and for the target "label" and
@@ -84,7 +95,7 @@ def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balanc
     return Parts(out / config.name, sizes, edges, _cut(graph, order, sizes))
 
 
-def about(config):
+def about(config: str | os.PathLike[str]) -> dict[str, Any]:
     """What `partition` noted in its configuration: {"data", "target", "outputs", "notes"}, and DGL's own "graph_name".
 
     Raises DataError for a file that is missing or that it did not write.
@@ -100,7 +111,7 @@ def about(config):
         raise DataError(f"partition: expected a file that `hgat partition` wrote, got {config}") from None
 
 
-def check(parts, out, method="metis", hops=1):
+def check(parts: int, out: str | os.PathLike[str], method: str = "metis", hops: int = 1) -> Path:
     """What can be checked before any data is read; gives `out` as a path."""
     if method not in METHODS:
         raise DataError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")

@@ -215,6 +215,7 @@ def test_no_hub_is_asked_for_so_that_counting_links_does_not_tell(root):
             assert links[ids].max() < links.max() / 2, name
 
 
+@pytest.mark.slow
 def test_molhiv_has_the_schema_of_the_real_one(root):
     facts, task = master("ogbg-molhiv"), ogb.load("ogbg-molhiv", root)
     assert facts["eval metric"] == "rocauc" and task.metric == "auc"
@@ -258,6 +259,7 @@ def test_no_mean_tells_molhivs_molecules_from_those_of_the_other_label(root):
             torch.testing.assert_close(embed(kind), embed(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ogb_samples.SAMPLES)
 def test_a_seed_decides_every_byte(root, tmp_path, name):
     folder = name.replace("-", "_")
@@ -298,6 +300,7 @@ def test_accuracy_is_ogbs(root):
     assert mag.evaluate("test", F.one_hot(mag.label[mag.split["test"]], 349)) == 100
 
 
+@pytest.mark.slow
 def test_area_under_the_curve_is_ogbs(root):
     for name in ("ogbn-proteins", "ogbg-molhiv"):
         task = ogb.load(name, root)
@@ -645,6 +648,7 @@ def test_without_links_ogb_reads_the_folder_itself(copy, monkeypatch):
     assert os.listdir(folder / "processed") == ["dgl_data_processed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_split_that_ends_the_process_elsewhere_is_refused(copy, protocol):
     folder = copy("ogbl-ddi")
@@ -784,6 +788,7 @@ def margins(task, make, call, epochs):
     return *scores, fit(task, perceptron, lambda: perceptron(x), epochs)
 
 
+@pytest.mark.slow
 def test_attention_finds_what_arxiv_hides(tmp_path):
     ogb_samples.write_sample("ogbn-arxiv", tmp_path)
     task = ogb.load("ogbn-arxiv", tmp_path)
@@ -795,6 +800,7 @@ def test_attention_finds_what_arxiv_hides(tmp_path):
     assert attention > 80 and attention > max(uniform, perceptron) + 40, (attention, uniform, perceptron)
 
 
+@pytest.mark.slow
 def test_attention_finds_what_mag_hides(tmp_path):
     ogb_samples.write_sample("ogbn-mag", tmp_path, nodes=1200)
     task = ogb.load("ogbn-mag", tmp_path)

@@ -125,6 +125,7 @@ def later_changes(events, t):
     yield {etype: tuple(x[columns[2] < t] for x in columns) for etype, columns in events.items()}
 
 
+@pytest.mark.slow
 @every_case
 def test_no_embedding_knows_a_later_snapshot(kind, with_feat, settings):
     feat, events, t = feat_of(kind, with_feat), random_events(kind), 3
@@ -479,6 +480,7 @@ def _auc(model, seed, feat, nodes=24, epochs=120):
     return (rows[0].unsqueeze(1) > rows[1].unsqueeze(0)).float().mean().item()
 
 
+@pytest.mark.slow
 def test_what_comes_back_after_two_steps_needs_the_past():
     feat = {"_N": F.normalize(torch.randn(24, 16), dim=1) * 3}
     found, _ = alternating(torch.Generator().manual_seed(0))

@@ -177,6 +177,7 @@ WITHOUT_CORE = """
 """
 
 
+@pytest.mark.slow
 def test_without_the_compiled_core_one_warning_and_the_same_results(tmp_path):
     environment = {
         **os.environ,

@@ -97,6 +97,7 @@ def _answer(backend, name, graph, arguments, options, dtype):
     return [out.detach(), *zero]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not cpu.available(), reason="no compiled core")
 def test_every_call_equals_the_reference_or_is_refused_in_one_sentence():
     rng = random.Random(20261)

@@ -289,6 +289,7 @@ def test_typed_projection_of_what_needs_no_gradient(path, wanted):
     _compare(got, _per_relation(rows[index], weight, count), [leaf], torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", ["mixed", "first empty", "one relation"])
 def test_typed_projection_gradcheck(path, counts):
     count = torch.tensor(COUNTS[counts])

@@ -179,6 +179,7 @@ def results(folder):
     return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
 def test_two_processes_train_as_one_with_the_same_batches(done, tmp_path):
     first, second = results(done[0])
@@ -190,15 +191,18 @@ def test_two_processes_train_as_one_with_the_same_batches(done, tmp_path):
         torch.testing.assert_close(weight, names[1][name], rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_inference_is_divided_and_the_same(done):
     assert max(found["inference"] for found in results(done[0])) < 1e-12
 
 
+@pytest.mark.slow
 def test_gradients_of_the_layers_are_those_of_the_whole_batch(done):
     for found in results(done[0]):
         assert len(found["layers"]) == 6 and max(found["layers"].values()) < 1e-12, found
 
 
+@pytest.mark.slow
 def test_a_failed_process_ends_the_job_with_one_sentence(done):
     folder, status, err, seconds = done
     assert status != 0 and seconds < 30
@@ -210,6 +214,7 @@ def test_a_failed_process_ends_the_job_with_one_sentence(done):
             os.kill(int((folder / f"pid{rank}").read_text()), 0)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_to_the_same_result_and_process_0_alone_prints(done):
     folder = done[0]
     options = ["--root", folder / "data", "--runs", SEEDS, *SMALL, "--out", folder / "killed", "--resume"]
@@ -227,6 +232,7 @@ def test_resume_goes_on_to_the_same_result_and_process_0_alone_prints(done):
         assert tensors.keys() == expected.keys() and all(torch.equal(tensors[k], expected[k]) for k in tensors)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_does_not_go_on(done):
     folder = done[0] / "whole"
     settings = checkpoint.load_tensors(folder / seeds.PROGRESS)[1]["settings"]

@@ -95,6 +95,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_once(moment, shell, place, whole):
     expected, first, total = whole
@@ -115,6 +116,7 @@ def test_killed_once(moment, shell, place, whole):
     assert outcome(place / out) == expected, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(shell, place, whole):
     expected, first, total = whole
     seed = random.randrange(2**32)
@@ -129,6 +131,7 @@ def test_killed_again_and_again(shell, place, whole):
     assert outcome(place / "often") == expected, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(shell, place, whole):
     folder = place / "whole"
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
@@ -308,6 +311,7 @@ class interrupted_at_write:
         self.patch.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_write(after, place, tmp_path, monkeypatch):
     """Recipe, selection, weights, result, metrics: a kill between any two of them must not show."""
@@ -325,6 +329,7 @@ def test_killed_at_every_write(after, place, tmp_path, monkeypatch):
         assert outcome(out) == expected, f"write {number}"
 
 
+@pytest.mark.slow
 def test_killed_after_every_epoch(place, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SAVE_EVERY", 0.0)
     # The last epoch's weights show every step, those of the best epoch might not.

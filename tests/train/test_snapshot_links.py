@@ -454,6 +454,7 @@ def test_the_controls_switch_off_what_they_say(make):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_uniform_attention_is_uniform_while_it_trains(make):
     experiment = make(changing(), "protocol.first_target=5")
     fit, context = experiment.fit("uniform", 0)
@@ -487,6 +488,7 @@ def test_batches_share_the_nodes_among_them(make, monkeypatch):
         assert (sum(nodes.int() for nodes in chosen) == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_groups_are_learned(make, settings):
     experiment = make(events_task(blocks(), 41), "protocol.first_target=4", "train.epochs=29", *SETTINGS[settings])
@@ -710,6 +712,7 @@ def through_a_file(fit, path):
     return tensors, about["numbers"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ours", "no_temporal", "counting"])
 def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, variant):
     """In a target, between two, and behind the last."""
@@ -786,6 +789,7 @@ class Killed(BaseException):
     """No `except Exception` may stop it."""
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_write_ends_the_same(tmp_path, monkeypatch):
     """Through the program itself: every save of every variant."""
     lines = [f"{s},{u},{v},{k}" for k, (s, u, v) in enumerate(changing(steps=4))]

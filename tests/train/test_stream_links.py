@@ -274,6 +274,7 @@ def first_losses(experiment, epochs=3):
     return found, {k: v.clone() for k, v in fit.model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_nothing_behind_training_trains(make):
     found = stream()
     end = part_of(make(found, "protocol.new_nodes=0"), "val")[0][2]
@@ -287,6 +288,7 @@ def test_nothing_behind_training_trains(make):
     assert first_losses(make(stream_task(earlier, NODES), *settings))[0] != one[0]
 
 
+@pytest.mark.slow
 def test_what_hidden_nodes_did_trains_nothing(make):
     """Their events before the cut may be with anyone else who is hidden."""
     found = stream()
@@ -352,6 +354,7 @@ def test_uniform_attention_is_another_model(make):
     assert not np.allclose(even, stream_links._logits(ours.model.eval(), experiment.recent, late))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recent", "uniform"])
 def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, kind):
     experiment = make(stream(), f"model.sample={kind}")
@@ -425,6 +428,7 @@ def planted(events=1499, groups=5, seed=0):
     return found
 
 
+@pytest.mark.slow
 def test_groups_are_learned(make):
     experiment = make(planted(), "train.epochs=5", "train.lr=0.02", "protocol.new_nodes=0.05")
     fit, _ = experiment.fit("ours", 0)

@@ -178,6 +178,7 @@ def refused_or_same(resume, expected):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["select", "refit", "control"])
 def test_a_tampered_state(where, saved, place, tmp_path):
     states, expected = saved
@@ -213,6 +214,7 @@ def test_a_tampered_state(where, saved, place, tmp_path):
     assert refused > 0.9 * count > 74, (refused, count)
 
 
+@pytest.mark.slow
 def test_what_no_check_of_its_parts_would_see_its_checksum_does(saved, place, tmp_path):
     states, _ = saved
     content = (states["select"] / PROGRESS).read_bytes()
@@ -273,6 +275,7 @@ def test_another_runs_files(saved, place, tmp_path):
         go(place, tmp_path)
 
 
+@pytest.mark.slow
 def test_tampered_weights(saved, place, tmp_path):
     """What `hgat eval` reads, and what a resumed run takes for the best seed's."""
     go(place, tmp_path, seeds=1, resume=False)
@@ -319,6 +322,7 @@ def script(out, kill=None, resume=True, kind=torch.optim.Adam):
     return found.summary(), end[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD])
 def test_a_tampered_state_of_a_script(kind, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(seeds, "SAVE_EVERY", -1.0)
