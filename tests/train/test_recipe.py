@@ -53,9 +53,11 @@ def test_a_small_recipe_has_the_documented_defaults(written):
     recipe = read(written(MINIMAL))
     assert (recipe.name, recipe.title, recipe.system) == ("r", "r", "gat")
     assert recipe.data == {"name": "cora"} and recipe.graph == {} and recipe.settings("model") == {}
+    assert recipe.task == {"name": "nodes"} and recipe.settings("task") == {}
     train = recipe.train
     assert (train.metric, train.epochs, train.lr, train.weight_decay) == ("accuracy", 3, 0.01, 0.0)
     assert (train.optimizer, train.stop, train.patience, train.clip) == ("adam", "metric", 100, None)
+    assert (train.least, train.knn_share, train.control_hidden) == (0, None, 64)
     assert (train.refit, train.seeds, train.controls) == (False, 1, [])
     assert recipe.expect.paper == [] and recipe.expect.controls == {}
 
@@ -131,7 +133,7 @@ def test_an_override_without_section_key_and_value(written, override):
         ("title.x=1", "recipe: title: expected a string, got {'x': 1}"),
         (
             "trian.lr=1",
-            "expected only the sections title, paper, data, graph, model, protocol, train, expect, got 'trian'",
+            "expected only the sections title, paper, data, task, graph, model, train, expect, got 'trian'",
         ),
         ("train.learning_rate=1", "train: expected only the keys metric, epochs, .*, got 'learning_rate'"),
         ("paper.doi=1", "paper: expected only the keys title, .*, got 'doi'"),
@@ -169,7 +171,15 @@ def test_an_override_without_section_key_and_value(written, override):
         ("train.seeds=0", "train.seeds: expected 1 or more, got 0"),
         ("train.control_hidden=0", "train.control_hidden: expected 1 or more, got 0"),
         ("train.metric=acc", "train.metric: expected one of accuracy, .*, got 'acc'"),
-        ("train.stop=never", "train.stop: expected 'metric' or 'loss' or 'either' or 'last', got 'never'"),
+        ("train.stop=never", "train.stop: expected 'metric' or 'loss' or 'either' or 'mean' or 'last', got 'never'"),
+        ("train.least=-1", "train.least: expected a number from 0 to 3, got -1"),
+        ("train.least=4", "train.least: expected a number from 0 to 3, got 4"),
+        ("train.least=1.0", "train.least: expected int, got 1.0"),
+        ("task.name=node", "task.name: expected nodes for gat, got 'node'"),
+        ("task.name=3", "task.name: expected nodes for gat, got 3"),
+        ("task.name=stream_links", "task.name: expected nodes for gat, got 'stream_links'"),
+        ("task.first_target=1", "task: expected only the keys batch, fanout, got 'first_target'"),
+        ("task.batch=1.0", "task.batch: expected int . None, got 1.0"),
         ("train.optimizer=sgd", "train.optimizer: expected 'adam' or 'adamw', got 'sgd'"),
         ("train.controls=uniform", r"train.controls: expected list\[str\], got 'uniform'"),
         ("train.controls=['random']", "expected names among .*, got 'random'"),
@@ -182,7 +192,7 @@ def test_overrides_that_do_not_fit(written, override, sentence):
     refused(sentence, written(MINIMAL), [override])
 
 
-@pytest.mark.parametrize("section", ["paper", "data", "graph", "model", "train", "expect"])
+@pytest.mark.parametrize("section", ["paper", "data", "task", "graph", "model", "train", "expect"])
 def test_a_section_that_is_none(written, section):
     text = re.sub(rf"(?ms)^\[{section}\]\n.*?(?=^\[|\Z)", "", MINIMAL)
     refused(rf"recipe: {section}: expected a section \[{section}\], got 3", written(f"{section} = 3\n" + text))

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import types
 
 import dgl
 import pytest
@@ -12,16 +11,21 @@ from hgat import ops
 from hgat.data import NodeData
 from hgat.errors import GraphError, TrainingError
 from hgat.graph import relations
-from hgat.models import find
-from hgat.train import checkpoint, controls, loop, run, train
-from hgat.train.loop import Fit
-from hgat.train.metrics import names
+from hgat.models import Facts, System, find
+from hgat.tasks import nodes
+from hgat.tasks._metrics import names
+from hgat.tasks.nodes import Nodes
+from hgat.train import checkpoint, run, train
+from hgat.train.fit import Fit
 from hgat.train.recipe import Train
 
 NODES, WIDTH, CLASSES = 43, 7, 3
 
 
-def a_task(multilabel=False, **changes):
+PARTS = ("train", "val", "test")
+
+
+def some_data(multilabel=False, **changes):
     generator = torch.Generator().manual_seed(1)
     ends = torch.randint(0, NODES, (2, 211), generator=generator)
     graph = dgl.add_self_loop(dgl.remove_self_loop(dgl.graph(tuple(ends), num_nodes=NODES)))
@@ -40,14 +44,18 @@ def settings(**changes):
     return Train(**{"metric": "accuracy", "epochs": 50, "lr": 0.01, **changes})
 
 
-def gat_fit(task=None, seed=0, **changes):
-    task = task or a_task()
+def fit_of(model, inputs, data, **changes):
+    return Fit(model, Nodes(data), dict.fromkeys(PARTS, inputs), settings(**changes))
+
+
+def gat_fit(data=None, seed=0, **changes):
+    data = data or some_data()
     torch.manual_seed(seed)
-    model = find("gat").for_graph(task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1])
-    return Fit(model, (task.graph, task.feat), task, settings(**changes))
+    model = find("gat").for_graph(data.graph, data.feat, CLASSES, "_N", hidden=5, heads=[2, 1])
+    return fit_of(model, (data.graph, data.feat), data, **changes)
 
 
-class Alone(nn.Module):
+class Alone(System):
     """A linear layer that looks at each node alone."""
 
     def __init__(self):
@@ -58,14 +66,21 @@ class Alone(nn.Module):
         return self.layer(feat)
 
 
-def alone_fit(task, **changes):
-    return Fit(Alone(), (task.feat["_N"],), task, settings(**changes))
+def alone_fit(data, **changes):
+    return fit_of(Alone(), (data.feat["_N"],), data, **changes)
 
 
 def to_the_end(fit):
     while fit.step():
         pass
     return fit
+
+
+def finished(fit):
+    """What a fit says of the weights that it chose."""
+    numbers, tensors = fit.finish()
+    assert tensors == {}
+    return numbers
 
 
 def weights(model):
@@ -125,7 +140,7 @@ SCRIPTS = {
 def test_stopping_rules(script, monkeypatch):
     rule, values, kept, last = SCRIPTS[script]
     given = iter(values)
-    monkeypatch.setattr(loop, "evaluate", lambda model, inputs, task, metric, part: next(given))
+    monkeypatch.setattr(Nodes, "evaluate", lambda task, model, inputs, part, metric: next(given))
     fit = gat_fit(stop=rule, patience=2, epochs=len(values))
     after = {}
     more = True
@@ -135,27 +150,30 @@ def test_stopping_rules(script, monkeypatch):
     assert (fit.best_epoch, fit.epoch) == (kept, last)
     assert not torch.equal(after[1]["layers.0.fc.weight"], after[last]["layers.0.fc.weight"]) or last == 1
     monkeypatch.undo()
-    result = fit.finish()
+    result = finished(fit)
     assert (result["best_epoch"], result["epochs"]) == (kept, last)
     same(weights(fit.model), after[kept])
 
 
 def test_the_result_is_that_of_the_kept_weights():
     fit = to_the_end(gat_fit(patience=5))
-    result = fit.finish()
+    result = finished(fit)
     assert result["best_epoch"] < result["epochs"] <= 50
-    model, task = fit.model.eval(), fit.task
-    logits = model(task.graph, task.feat["_N"])
+    model, data = fit.model.eval(), fit.task.data
+    logits = model(data.graph, data.feat["_N"])
     for part in ("val", "test"):
-        ids = getattr(task, part)
-        right = (logits[ids].argmax(1) == task.label[ids]).double().mean()
+        ids = getattr(data, part)
+        right = (logits[ids].argmax(1) == data.label[ids]).double().mean()
         assert result[part] == pytest.approx(100 * float(right))
-    loss = nn.functional.cross_entropy(logits[task.val], task.label[task.val])
+    loss = nn.functional.cross_entropy(logits[data.val], data.label[data.val])
     assert result["val_loss"] == pytest.approx(loss.item())
 
 
+MEAN = {"stop": "mean", "patience": 3, "least": 11}
+
+
 @pytest.mark.parametrize("at", [1, 4, 8])
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}, MEAN])
 def test_state_and_restore_change_no_bit(changes, at, tmp_path):
     changes = {"epochs": 11, "weight_decay": 0.01, **changes}
     whole = to_the_end(gat_fit(**changes))
@@ -178,8 +196,8 @@ def test_state_and_restore_change_no_bit(changes, at, tmp_path):
     same(tensors, expected)
     assert numbers.pop("seconds") > 0 and counts.pop("seconds") > 0
     assert numbers == counts
-    assert {k: v for k, v in second.finish().items() if k != "seconds"} == {
-        k: v for k, v in whole.finish().items() if k != "seconds"
+    assert {k: v for k, v in finished(second).items() if k != "seconds"} == {
+        k: v for k, v in finished(whole).items() if k != "seconds"
     }
     same(weights(second.model), weights(whole.model))
 
@@ -194,38 +212,38 @@ def test_dropout_makes_a_difference_to_a_run():
 
 
 def spoiled(part, value=float("nan")):
-    """A task in which two nodes of one part of the split have features that are not finite."""
-    task = a_task()
-    feat = task.feat["_N"].clone()
-    first, second = sorted(getattr(task, part).tolist())[1:3]
+    """Data in which two nodes of one part of the split have features that are not finite."""
+    data = some_data()
+    feat = data.feat["_N"].clone()
+    first, second = sorted(getattr(data, part).tolist())[1:3]
     feat[first, 2] = feat[second, 0] = value
-    return dataclasses.replace(task, feat={"_N": feat}), first
+    return dataclasses.replace(data, feat={"_N": feat}), first
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_features_that_are_not_finite(value):
     # The gradient of a layer's weights sees every node, so a test node's features spoil the first step too.
     for part, where in (("train", "at epoch 1"), ("val", "on the val nodes"), ("test", "on the val nodes")):
-        task, first = spoiled(part, value)
-        fit = alone_fit(task, epochs=2)
+        data, first = spoiled(part, value)
+        fit = alone_fit(data, epochs=2)
         cause = f"the features of 2 '_N' nodes are not finite, first node {first}$"
         with pytest.raises(TrainingError, match=f"expected a finite loss, got .* {where}: {cause}"):
             to_the_end(fit)
         with pytest.raises(TrainingError, match=f"expected a finite loss, got .* on the {part} nodes: {cause}"):
-            loop.evaluate(Alone(), fit.inputs, task, "accuracy", part)
+            fit.task.evaluate(Alone(), fit.inputs[part], part, "accuracy")
 
 
 def test_the_error_names_the_node_type():
     generator = torch.Generator().manual_seed(1)
     ends = torch.randint(0, 5, (2, 31), generator=generator)
     graph = dgl.heterograph({("user", "likes", "film"): tuple(ends)}, {"user": 5, "film": NODES})
-    base = a_task()
+    base = some_data()
     feat = {"user": torch.tensor([[0.0], [1], [2], [float("nan")], [4]]), "film": base.feat["_N"]}
-    task = dataclasses.replace(base, graph=graph, feat=feat, target="film")
+    data = dataclasses.replace(base, graph=graph, feat=feat, target="film")
     joined = relations.prepare(graph)
-    model = find("rgat").for_graph(joined, task.feat, CLASSES, "film")
+    model = find("rgat").for_graph(joined, data.feat, CLASSES, "film")
     with pytest.raises(TrainingError, match="the features of 1 'user' nodes are not finite, first node 3"):
-        to_the_end(Fit(model, (joined, task.feat), task, settings(epochs=2)))
+        to_the_end(fit_of(model, (joined, data.feat), data, epochs=2))
 
 
 @pytest.mark.parametrize("metric", names())
@@ -233,33 +251,33 @@ def test_the_error_names_the_node_type():
 def test_a_step_that_is_too_long(metric, multilabel):
     """The metric is not asked about logits that are not finite."""
     with pytest.raises(TrainingError, match="expected a finite loss, got (nan|inf) .*; a smaller train.lr may help"):
-        to_the_end(gat_fit(a_task(multilabel), lr=1e30, metric=metric))
+        to_the_end(gat_fit(some_data(multilabel), lr=1e30, metric=metric))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_loss_that_is_not_finite(value, monkeypatch):
     fit = gat_fit()
-    monkeypatch.setattr(loop, "loss_of", lambda *_: torch.tensor(value))
+    monkeypatch.setattr(nodes, "_loss", lambda *_: torch.tensor(value))
     with pytest.raises(TrainingError, match=f"got {value} at epoch 1; a smaller train.lr may help"):
         fit.step()
     with pytest.raises(TrainingError, match=f"got {value} on the test nodes; a smaller train.lr may help"):
-        loop.evaluate(fit.model, fit.inputs, fit.task, "accuracy", "test")
+        fit.evaluate("test")
 
 
 @pytest.mark.parametrize("metric", names())
 def test_sets_of_labels_are_trained_too(metric):
-    fit = alone_fit(a_task(multilabel=True), metric=metric, lr=0.1)
+    fit = alone_fit(some_data(multilabel=True), metric=metric, lr=0.1)
     fit.step()
     before = fit.loss
     to_the_end(fit)
-    assert fit.loss < before and 0 < fit.finish()["test"] <= 100
+    assert fit.loss < before and 0 < finished(fit)["test"] <= 100
 
 
 def test_weights_that_are_shared_are_saved_and_restored(tmp_path):
     """GATv2 gives both ends of an edge one weight."""
-    task = a_task()
-    model = find("gatv2").for_graph(task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True)
-    fit = Fit(model, (task.graph, task.feat), task, settings())
+    data = some_data()
+    model = find("gatv2").for_graph(data.graph, data.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True)
+    fit = fit_of(model, (data.graph, data.feat), data)
     fit.step()
     checkpoint.save_tensors(tmp_path / "state", *fit.state())
     state = weights(fit.model)
@@ -271,11 +289,11 @@ def test_weights_that_are_shared_are_saved_and_restored(tmp_path):
 
 
 def test_test_labels_influence_nothing():
-    task = a_task()
-    label = task.label.clone()
-    label[task.test] = (label[task.test] + 1) % CLASSES
-    one, other = to_the_end(gat_fit(task)), to_the_end(gat_fit(dataclasses.replace(task, label=label)))
-    one_result, other_result = one.finish(), other.finish()
+    data = some_data()
+    label = data.label.clone()
+    label[data.test] = (label[data.test] + 1) % CLASSES
+    one, other = to_the_end(gat_fit(data)), to_the_end(gat_fit(dataclasses.replace(data, label=label)))
+    one_result, other_result = finished(one), finished(other)
     for key in ("val", "val_loss", "best_epoch", "epochs"):
         assert one_result[key] == other_result[key]
     assert one_result["test"] != other_result["test"]
@@ -309,37 +327,37 @@ def test_test_labels_influence_no_part_of_a_whole_run(small):
 
 
 def test_refit_trains_on_all_but_the_test_nodes_for_the_selected_epochs(small, monkeypatch):
-    trained, original = [], loop.loss_of
+    trained, original = [], nodes._loss
 
     def counted(logits, label, multilabel):
         if torch.is_grad_enabled():
             trained.append(label.tolist())
         return original(logits, label, multilabel)
 
-    monkeypatch.setattr(loop, "loss_of", counted)
+    monkeypatch.setattr(nodes, "_loss", counted)
     budget = ("train.epochs=120", "train.patience=20", "train.controls=[]")
     result = small("run", "train.refit=true", *budget)
-    task, epochs, (best,) = result.task, result.metrics["epochs"][0], result.metrics["best_epoch"]
+    data, epochs, (best,) = result.task.data, result.metrics["epochs"][0], result.metrics["best_epoch"]
     assert 1 < best < epochs < 120
-    assert trained[:epochs] == [task.label[task.train].tolist()] * epochs
-    both = task.label[task.train].tolist() + task.label[task.val].tolist()
+    assert trained[:epochs] == [data.label[data.train].tolist()] * epochs
+    both = data.label[data.train].tolist() + data.label[data.val].tolist()
     assert trained[epochs:] == [both] * best
     # The score is the refitted model's, and the validation score is the one that selected.
-    score = loop.evaluate(result.model, result.inputs, task, "accuracy", "test")[0]
+    score = result.task.evaluate(result.model, result.inputs, "test", "accuracy")[0]
     assert result.metrics["test"]["values"] == [score]
     selected = small("select", *budget).metrics
     assert selected["val"] == result.metrics["val"] and selected["best_epoch"] == [best]
 
 
-@pytest.mark.parametrize("stop", ["metric", "loss", "either"])
+@pytest.mark.parametrize("stop", ["metric", "loss", "either", "mean"])
 def test_refit_takes_its_last_epoch_whatever_validation_says(stop, small, monkeypatch):
     """Its validation nodes are trained on: they can select nothing any more."""
     result = small("run", "train.refit=true", "train.patience=2", f"train.stop={stop}", "train.controls=[]")
-    experiment = run._experiment(result.recipe, result.out.parent / "data-run", "cpu")
-    fit, _ = experiment.fit("ours", 0, refit_epochs=6)
+    experiment = run.Experiment(result.recipe, result.out.parent / "data-run")
+    training = experiment.training("ours", 0, epochs=6)
     worse = iter(range(100))
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
-    result = to_the_end(fit).finish()
+    monkeypatch.setattr(Nodes, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
+    result = to_the_end(training).finish()
     assert (result["best_epoch"], result["epochs"]) == (6, 6)
 
 
@@ -349,7 +367,7 @@ def test_the_weights_are_those_of_the_seed_that_is_best_on_validation(small):
     _, about = checkpoint.load_tensors(result.out / "model.safetensors")
     assert len(set(values)) > 1
     assert values[about["seed"]] == max(values) == about["val"]
-    score = loop.evaluate(result.model, result.inputs, result.task, "accuracy", "test")[0]
+    score = result.task.evaluate(result.model, result.inputs, "test", "accuracy")[0]
     assert result.metrics["test"]["values"][about["seed"]] == score
 
 
@@ -358,7 +376,7 @@ def test_the_uniform_control_trains_and_tests_with_uniform_attention(small):
     fit = gat_fit_on(result)
     before = weights(fit.model)
     with ops.uniform_attention():
-        uniform = to_the_end(fit).finish()
+        uniform = finished(to_the_end(fit))
     # Score vectors get no gradient and stay as they were drawn.
     assert torch.equal(fit.model.layers[0].attn_l, before["layers.0.attn_l"])
     assert not torch.equal(fit.model.layers[0].fc.weight, before["layers.0.fc.weight"])
@@ -381,9 +399,9 @@ def test_the_control_without_a_graph_sees_none(small):
 
 def test_the_majority_control_gives_the_most_frequent_class_of_the_training_nodes(small):
     result = small("run", "train.controls=['majority']")
-    task = result.task
-    most = task.label[task.train].bincount().argmax()
-    expected = 100 * (task.label[task.test] == most).double().mean().item()
+    data = result.task.data
+    most = data.label[data.train].bincount().argmax()
+    expected = 100 * (data.label[data.test] == most).double().mean().item()
     assert result.metrics["controls"]["majority"]["test"]["values"] == [pytest.approx(expected)]
 
 
@@ -396,8 +414,10 @@ def test_the_control_on_neighbours_has_a_row_of_length_one_per_node():
         },
         num_nodes_dict={"user": 3, "film": 5},
     )
-    task = types.SimpleNamespace(graph=graph, target="film", num_classes=CLASSES, feat={"film": None})
-    model, (bag,), _ = controls.find("neighbours")(task, None)
+    control = Nodes.controls["neighbours"]
+    shown = Facts(graph, {"film": None, "user": None}, target="film", num_classes=CLASSES)
+    (bag,) = inputs = control.prepare(shown)
+    model = control.build(shown, inputs)
     columns = graph.ntypes.index("film") * 3, graph.ntypes.index("user") * 5
     films, users = columns
     near = {0: [users, users + 1, films + 1], 1: [users + 2, films], 4: [users + 2]}
@@ -408,9 +428,11 @@ def test_the_control_on_neighbours_has_a_row_of_length_one_per_node():
     torch.nn.init.normal_(model.weight)
     torch.testing.assert_close(model(bag), expected @ model.weight + model.bias)
     # No relation ends at the target: nothing is left but the frequencies of the classes.
-    task.graph = dgl.edge_type_subgraph(graph, [("user", "likes", "film")])
-    task.target = "user"
-    model, inputs, _ = controls.find("neighbours")(task, None)
+    shown = dataclasses.replace(
+        shown, graph=dgl.edge_type_subgraph(graph, [("user", "likes", "film")]), target="user"
+    )
+    inputs = control.prepare(shown)
+    model = control.build(shown, inputs)
     assert inputs == () and model().shape == (3, CLASSES) and not model().any()
 
 
@@ -418,9 +440,9 @@ def gat_fit_on(result):
     """The fit of seed 0 that a run must have made."""
     torch.manual_seed(0)
     structure, feat = result.inputs
-    recipe, task = result.recipe, result.task
-    model = find("gat").for_graph(structure, feat, task.num_classes, task.target, **recipe.settings("model"))
-    return Fit(model, result.inputs, task, recipe.train)
+    recipe, data = result.recipe, result.task.data
+    model = find("gat").for_graph(structure, feat, data.num_classes, data.target, **recipe.settings("model"))
+    return Fit(model, Nodes(data), dict.fromkeys(PARTS, result.inputs), recipe.train)
 
 
 def test_seeds_differ_and_repeat(small):
