@@ -15,7 +15,7 @@ from hgat.models import Facts, System, find
 from hgat.tasks import nodes
 from hgat.tasks._metrics import names
 from hgat.tasks.nodes import Nodes
-from hgat.train import checkpoint, run, train
+from hgat.train import checkpoint, run, state, train
 from hgat.train.fit import Fit
 from hgat.train.recipe import Train
 
@@ -129,6 +129,16 @@ SCRIPTS = {
         5,
     ),
     "either: ties count": ("either", [(50, 1), (50, 1), (50, 1), (40, 2), (40, 2)], 3, 5),
+    "mean: above the mean of the last two": ("mean", [(9, 4), (9, 2), (0, 3), (0, 2.4), (9, 2.8), (9, 0)], 2, 5),
+    "mean: of the last two and no more": ("mean", [(9, 10), (9, 1), (9, 1.5), (9, 1.2), (9, 1.4), (9, 0)], 2, 5),
+    "mean: never before there are two": ("mean", [(9, 1), (9, 5), (9, 2), (9, 9), (9, 0)], 1, 4),
+    "mean: the lowest loss is kept, the first of equal ones": (
+        "mean",
+        [(1, 2), (9, 1), (99, 1), (50, 1), (9, 3), (9, 0)],
+        2,
+        5,
+    ),
+    "mean: no more epochs": ("mean", [(1, 3), (1, 2), (1, 1)], 3, 3),
     "last: all epochs": ("last", [(9, 0.1), (1, 1), (1, 2), (1, 3), (1, 4), (0, 5)], 6, 6),
     "metric: no more epochs": ("metric", [(1, 9), (2, 9), (3, 9), (1, 9)], 3, 4),
     "loss: no more epochs": ("loss", [(1, 9), (1, 8), (1, 7)], 3, 3),
@@ -136,23 +146,86 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_stopping_rules(script, monkeypatch):
-    rule, values, kept, last = SCRIPTS[script]
-    given = iter(values)
+# The same with least 4.
+LATER = {
+    "metric: nothing better ends at the least": ("metric", [(5, 1), (4, 1), (4, 1), (4, 1), (9, 1)], 1, 4),
+    "metric: a best on the way is waited for": (
+        "metric",
+        [(5, 1), (4, 1), (4, 1), (6, 1), (4, 1), (4, 1), (9, 1)],
+        4,
+        6,
+    ),
+    "loss: nothing better ends at the least": ("loss", [(5, 1), (5, 2), (5, 2), (5, 2), (5, 0)], 1, 4),
+    "either: nothing better ends at the least": ("either", [(5, 1), (4, 2), (4, 2), (4, 2), (5, 0)], 1, 4),
+    "mean: above the mean too early": ("mean", [(5, 1), (5, 3), (5, 4), (5, 2), (5, 3), (5, 4), (5, 0)], 1, 6),
+    "mean: above the mean at the least": ("mean", [(5, 1), (5, 3), (5, 1), (5, 9), (5, 0)], 1, 4),
+}
+
+
+def scripted(rule, values, monkeypatch, killed, **changes):
+    """(a fit to which validation says these, its weights after every epoch); killed: as one that is begun anew."""
+    given = iter([(float(metric), float(loss)) for metric, loss in values])
     monkeypatch.setattr(Nodes, "evaluate", lambda task, model, inputs, part, metric: next(given))
-    fit = gat_fit(stop=rule, patience=2, epochs=len(values))
-    after = {}
-    more = True
+
+    def fresh():
+        return gat_fit(stop=rule, patience=2, epochs=len(values), **changes)
+
+    fit, after, more = fresh(), {}, True
     while more:
         more = fit.step()
         after[fit.epoch] = weights(fit.model)
+        if killed:
+            saved = fit.state()
+            fit = fresh()
+            fit.restore(*saved)
+            assert fit.more == more
+    monkeypatch.undo()
+    return fit, after
+
+
+def check_script(script, monkeypatch, killed, **changes):
+    rule, values, kept, last = script
+    fit, after = scripted(rule, values, monkeypatch, killed, **changes)
     assert (fit.best_epoch, fit.epoch) == (kept, last)
     assert not torch.equal(after[1]["layers.0.fc.weight"], after[last]["layers.0.fc.weight"]) or last == 1
-    monkeypatch.undo()
     result = finished(fit)
     assert (result["best_epoch"], result["epochs"]) == (kept, last)
     same(weights(fit.model), after[kept])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_stopping_rules(script, killed, monkeypatch):
+    check_script(SCRIPTS[script], monkeypatch, killed)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("script", LATER)
+def test_no_rule_ends_a_training_before_the_least_of_epochs(script, killed, monkeypatch):
+    check_script(LATER[script], monkeypatch, killed, least=4)
+
+
+def test_the_losses_that_are_compared_are_saved(monkeypatch):
+    fit, _ = scripted("mean", [(9, 4), (9, 2), (9, 2.5), (9, 1)], monkeypatch, False)
+    tensors, numbers = fit.state()
+    assert numbers["val_losses"] == [2.5, 1.0]
+    json.dumps(numbers, allow_nan=False)
+    for wrong, sentence in (
+        ([], "val_losses: expected a list of 2, got a list of 0"),
+        ([1.0], "val_losses: expected a list of 2, got a list of 1"),
+        ([2.5, 1.0, 1.0], "val_losses: expected a list of 2, got a list of 3"),
+        ([2.5, "1.0"], "val_losses: expected a finite number with a point, got 1.0"),
+        ([2.5, float("nan")], "val_losses: expected a finite number with a point, got nan"),
+        ([2.5, -1.0], "val_losses: expected a number from 0 to inf, got -1.0"),
+        (None, "val_losses: expected a list of 2, got None"),
+    ):
+        with pytest.raises(state.Unfit, match=sentence):
+            fit.restore(tensors, {**numbers, "val_losses": wrong})
+    other, _ = scripted("loss", [(9, 4), (9, 2)], monkeypatch, False)
+    tensors, numbers = other.state()
+    assert numbers["val_losses"] == []
+    with pytest.raises(state.Unfit, match="val_losses: expected a list of 0, got a list of 2"):
+        other.restore(tensors, {**numbers, "val_losses": [4.0, 2.0]})
 
 
 def test_the_result_is_that_of_the_kept_weights():
@@ -173,7 +246,9 @@ MEAN = {"stop": "mean", "patience": 3, "least": 11}
 
 
 @pytest.mark.parametrize("at", [1, 4, 8])
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}, MEAN])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}, MEAN]
+)
 def test_state_and_restore_change_no_bit(changes, at, tmp_path):
     changes = {"epochs": 11, "weight_decay": 0.01, **changes}
     whole = to_the_end(gat_fit(**changes))
@@ -209,6 +284,113 @@ def test_dropout_makes_a_difference_to_a_run():
     torch.rand(1)
     one.step(), other.step(), other.step()
     assert not torch.equal(one.model.layers[0].fc.weight, other.model.layers[0].fc.weight)
+
+
+class Parts(System):
+    """Three linear layers, one behind the other, each with its own rates, the last with the recipe's."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(WIDTH, 5), nn.Linear(5, 5), nn.Linear(5, CLASSES)])
+
+    def forward(self, feat):
+        for layer in self.layers:
+            feat = layer(feat)
+        return feat
+
+    def groups(self):
+        first, second, third = (list(layer.parameters()) for layer in self.layers)
+        return [
+            {"params": first, "weight_decay": 0.5, "lr": 0.03},
+            {"params": second, "weight_decay": 0.0},
+            {"params": []},
+            {"params": third},
+        ]
+
+
+class Penalty(Parts):
+    """The task's loss and a term of its own, which reads the answer, too."""
+
+    def objective(self, loss, inputs, batch):
+        answer = self.answer(inputs, batch)
+        return loss(answer, batch) + 0.3 * answer.square().mean() + 0.1 * self.layers[0].weight.abs().sum()
+
+    def groups(self):
+        return System.groups(self)
+
+
+RATES = {"stop": "last", "epochs": 9, "lr": 0.02, "weight_decay": 0.01}
+
+
+def parts_fit(cls, data=None, seed=3, **changes):
+    data = data or some_data()
+    torch.manual_seed(seed)
+    return fit_of(cls(), (data.feat["_N"],), data, **{**RATES, **changes})
+
+
+def by_hand(groups, term, optimizer=torch.optim.Adam, clip=None):
+    """(weights, the last epoch's loss) of the same model, trained by PyTorch alone."""
+    data = some_data()
+    torch.manual_seed(3)
+    model = Parts()
+    feat, ids = data.feat["_N"], data.train
+    optimizer = optimizer(groups(model), lr=RATES["lr"], weight_decay=RATES["weight_decay"])
+    for _ in range(RATES["epochs"]):
+        answer = model(feat)
+        loss = nn.functional.cross_entropy(answer[ids], data.label[ids]) + term(model, answer)
+        optimizer.zero_grad()
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return weights(model), loss.item()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_groups_of_parameters_train_as_pytorchs_own(optimizer, clip):
+    def groups(model):
+        first, second, third = (list(layer.parameters()) for layer in model.layers)
+        rates = [{"weight_decay": 0.5, "lr": 0.03}, {"weight_decay": 0.0}, {"lr": 0.02, "weight_decay": 0.01}]
+        return [{"params": params, **own} for params, own in zip((first, second, third), rates, strict=True)]
+
+    fit = to_the_end(parts_fit(Parts, optimizer=optimizer, clip=clip))
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    expected, loss = by_hand(groups, lambda *_: 0, kinds[optimizer], clip)
+    same(weights(fit.model), expected)
+    assert fit.loss == loss
+    alike, _ = by_hand(lambda model: model.parameters(), lambda *_: 0, kinds[optimizer], clip)
+    assert all(not torch.equal(alike[name], expected[name]) for name in expected), "groups make a difference"
+
+
+def test_groups_of_parameters_go_on_as_they_were(tmp_path):
+    whole = to_the_end(parts_fit(Parts))
+    begun = parts_fit(Parts)
+    for _ in range(4):
+        begun.step()
+    checkpoint.save_tensors(tmp_path / "state", *begun.state())
+    fit = parts_fit(Parts, seed=4)
+    fit.restore(*checkpoint.load_tensors(tmp_path / "state"))
+    same(weights(to_the_end(fit).model), weights(whole.model))
+    rates = [(group["lr"], group["weight_decay"]) for group in fit.optimizer.param_groups]
+    assert rates == [(0.03, 0.5), (0.02, 0.0), (0.02, 0.01)]
+
+
+def test_a_term_of_the_systems_own_is_trained_on_the_sum():
+    def term(model, answer):
+        return 0.3 * answer.square().mean() + 0.1 * model.layers[0].weight.abs().sum()
+
+    fit = to_the_end(parts_fit(Penalty))
+    expected, loss = by_hand(lambda model: model.parameters(), term)
+    for name, value in weights(fit.model).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)  # the sum in another order
+    assert fit.loss == pytest.approx(loss, rel=1e-5)
+    plain, _ = by_hand(lambda model: model.parameters(), lambda *_: 0)
+    assert not torch.allclose(plain["layers.0.weight"], expected["layers.0.weight"], atol=1e-2)
+    # What chooses the epoch is the task's own loss.
+    data = fit.task.data
+    alone = nn.functional.cross_entropy(fit.model(data.feat["_N"])[data.val], data.label[data.val])
+    assert fit.val_loss == pytest.approx(alone.item()) and abs(fit.loss - fit.val_loss) > 0.1
 
 
 def spoiled(part, value=float("nan")):
@@ -422,15 +604,13 @@ def test_the_control_on_neighbours_has_a_row_of_length_one_per_node():
     films, users = columns
     near = {0: [users, users + 1, films + 1], 1: [users + 2, films], 4: [users + 2]}
     expected = torch.zeros(5, 8)
-    for film, nodes in near.items():
-        expected[film, nodes] = len(nodes) ** -0.5
+    for film, found in near.items():
+        expected[film, found] = len(found) ** -0.5
     torch.testing.assert_close(bag.to_dense(), expected)
     torch.nn.init.normal_(model.weight)
     torch.testing.assert_close(model(bag), expected @ model.weight + model.bias)
     # No relation ends at the target: nothing is left but the frequencies of the classes.
-    shown = dataclasses.replace(
-        shown, graph=dgl.edge_type_subgraph(graph, [("user", "likes", "film")]), target="user"
-    )
+    shown = dataclasses.replace(shown, graph=dgl.edge_type_subgraph(graph, [("user", "likes", "film")]), target="user")
     inputs = control.prepare(shown)
     model = control.build(shown, inputs)
     assert inputs == () and model().shape == (3, CLASSES) and not model().any()
