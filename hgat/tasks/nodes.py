@@ -163,6 +163,7 @@ class Nodes(Task):
             raise RecipeError(f"task.fanout: expected numbers from 1 on, or -1 for all neighbours, got {fanout}")
         self.batch, self.fanout = batch, fanout
         self._of_split: dict[int, Nodes] = {}
+        self._refitted: list[Nodes] = []  # once it is asked for, so that its facts are the same object every time
         self._shown = self.with_training_nodes(data.train).shown()
 
     def for_seed(self, seed: int) -> "Nodes":
@@ -170,7 +171,7 @@ class Nodes(Task):
         number = seed % max(len(self.data.splits), 1)
         if number not in self._of_split:
             found = copy.copy(self)
-            found.data = self.data.with_split(number)
+            found.data, found._refitted = self.data.with_split(number), []
             self._of_split[number] = found.with_training_nodes(found.data.train)
         found = copy.copy(self._of_split[number])
         found.seed = seed
@@ -178,7 +179,11 @@ class Nodes(Task):
 
     def refitted(self) -> "Nodes":
         """The task with the validation nodes among the training nodes."""
-        return self.with_training_nodes(torch.cat([self.data.train, self.data.val]))
+        if not self._refitted:
+            self._refitted.append(self.with_training_nodes(torch.cat([self.data.train, self.data.val])))
+        found = copy.copy(self._refitted[0])
+        found.seed = self.seed
+        return found
 
     def with_training_nodes(self, train: Tensor) -> "Nodes":
         """The task in which these nodes are learned from, and the labels of no other are shown."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hgat.errors import GraphError, RecipeError
 from hgat.models import System
+from hgat.models._system import resting
 from hgat.tasks import Task
 from hgat.tasks._task import check_finite
 from hgat.train import checkpoint, state
@@ -234,7 +235,8 @@ class Training:
     """All that one variant and seed are trained for: the rounds of its task, and the stages of its system in each.
 
     prepared(round): {part: inputs} of a round of the task. build(round, inputs): a model with fresh weights. moved:
-    puts inputs on the device. epochs: of every stage, where the number was chosen before.
+    puts inputs on the device. epochs: of every stage, where the number was chosen before. first: the round to begin
+    with.
     In the manner of one Fit: `step()` until it is False, then `finish()`.
     """
 
@@ -246,19 +248,20 @@ class Training:
         build: Callable[[Task, Mapping[str, tuple]], System],
         moved: Callable[[Any], Any] = lambda inputs: inputs,
         epochs: int | None = None,
+        first: int = 0,
     ):
         self.task, self.settings, self.prepared, self.build, self.moved = task, train, prepared, build, moved
         self.epochs = epochs
         self.rounds = task.rounds()
         self.done: list[dict] = []  # the numbers of every finished round
         self.found: list[dict[str, Tensor]] = []  # and its tensors
-        self._start()
+        self._start(first)
         # A bar counts the epochs of all rounds.
         self.train = _changed(self.fit.train, epochs=self.fit.train.epochs * len(self.rounds))
 
-    def _start(self):
-        """The first stage of the round that is due; of all done, the last one's."""
-        task = self.rounds[min(len(self.done), len(self.rounds) - 1)]
+    def _start(self, number):
+        """The first stage of a round, counted from 0 or from the last one, -1; the last where there are not so many."""
+        task = self.rounds[min(number, len(self.rounds) - 1)]
         inputs = self.prepared(task)
         torch.manual_seed(task.first_state)
         self.stages: list[dict] = []  # the chosen weights of every finished stage but the last, and its numbers
@@ -268,13 +271,16 @@ class Training:
         """Begin the stage behind the finished one, whose weights are chosen; False where there is none."""
         task, number = self.fit.task, len(self.stages) + 1
         torch.manual_seed(task.first_state + 1_000_003 * 7_919 * number)
-        following = self.fit.model.again(task.shown(), self.fit.inputs["train"], number)
+        # At rest, so that what it answers is the same behind a training and behind a resume.
+        model, inputs = self.fit.model, self.fit.inputs["train"]
+        following = resting(model, lambda: model.again(task.shown(), inputs, number))
         if following is None:
             return False
-        model, inputs = following
-        if not isinstance(model, System) or not isinstance(inputs, tuple):
-            got = f"{type(model).__name__}, {type(inputs).__name__}"
+        pair = following if isinstance(following, tuple) else (following,)
+        if len(pair) != 2 or not isinstance(pair[0], System) or not isinstance(pair[1], tuple):
+            got = ", ".join(type(part).__name__ for part in pair)
             raise RecipeError(f"again: expected a System and a tuple of inputs, or None, got {got}")
+        model, inputs = pair
         found = self.moved(inputs)
         self.stages.append({"kept": self.fit.kept, "epochs": self.fit.epoch, "seconds": self.fit.seconds})
         self.fit = Fit(
@@ -312,7 +318,7 @@ class Training:
         self.found.append(tensors)
         if not self.more:
             return False
-        self._start()
+        self._start(len(self.done))
         return True
 
     def finish(self) -> dict:
@@ -325,6 +331,32 @@ class Training:
         if self.fit.solutions == 0:
             mean["best_epoch"] = 0
         return {**found, **mean, **total}
+
+    def weights(self) -> tuple[dict[str, Tensor], int]:
+        """(the last round's chosen weights, with those of its earlier stages, how many stages those are)."""
+        tensors = self.fit.model.state_dict()
+        for place, stage in enumerate(self.stages):
+            tensors |= {f"{_stage(place)}{name}": value for name, value in stage["kept"].items()}
+        return tensors, len(self.stages)
+
+    def choose(self, tensors: Mapping[str, Tensor], stages: int) -> None:
+        """Take what `weights` gave. Raises state.Unfit where that was of another training."""
+        self._start(-1)
+        for place in range(stages):
+            kept = state.part(tensors, _stage(place))
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(_stage(place))}
+            state.check_tensors(_stage(place), kept, self.fit.model.state_dict())
+            self._behind(kept)
+        state.check_tensors("", tensors, self.fit.model.state_dict(), finite=False)  # a loss that is not says it better
+        self.fit.model.load_state_dict(tensors)
+
+    def _behind(self, kept, epochs=0, seconds=0.0):
+        """Begin the stage behind the one that chose these weights."""
+        self.fit.model.load_state_dict(kept)
+        self.fit.kept, self.fit.epoch, self.fit.seconds = kept, epochs, seconds
+        place = len(self.stages)
+        if not self._again():
+            raise state.Unfit("stages", f"at most {place}", place + 1)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, numbers = self.fit.state()
@@ -354,18 +386,14 @@ class Training:
         for task, kept in zip(self.rounds, found, strict=False):
             _check_results(kept, task.expected())
         self.done, self.found = done, found
-        self._start()
+        self._start(len(done))
         for place, stage in enumerate(stages):
-            # A stage is begun again from the weights that were chosen in the one before it.
             state.record(f"stages[{place}]", stage, SUMS)
             state.whole("epochs", stage["epochs"], 1, self.fit.train.epochs)
             state.number("seconds", stage["seconds"], 0)
             kept = state.part(tensors, f"stage.{place}.")
             state.check_tensors(f"stage.{place}.", kept, self.fit.model.state_dict())
-            self.fit.model.load_state_dict(kept)
-            self.fit.kept, self.fit.epoch, self.fit.seconds = kept, stage["epochs"], stage["seconds"]
-            if not self._again():
-                raise state.Unfit("stages", f"at most {place}", len(stages))
+            self._behind(kept, stage["epochs"], stage["seconds"])
         self.fit.restore(state.part(tensors, "fit."), numbers["fit"])
 
     def _check_row(self, row):
@@ -391,6 +419,11 @@ def _check_results(kept, expected):
             raise state.Unfit(f"round.{name}", "the labels of this seed's examples", "others")
         if name.endswith(".rank") and not ((tensor > 0) & (tensor <= 1)).all():
             raise state.Unfit(f"round.{name}", "reciprocal ranks", "others")
+
+
+def _stage(place):
+    """What the names of an earlier stage's weights begin with; no module's do."""
+    return f"stage {place}: "
 
 
 def _changed(train, **changes):

@@ -185,18 +185,30 @@ MOVED = {"snapshot_links": ("boundaries", "windows", "width", "events", "column"
 
 def _now(content):
     """The content with sections and keys where they stand now; each that is moved warns."""
-    if "protocol" in content:
+    earlier = "protocol" in content
+    if earlier:
         warn("[protocol] of a recipe", "[task]", stacklevel=5)
-        if not isinstance(content["protocol"], dict) or "task" in content:
-            raise RecipeError(f"recipe: expected one section [task], got [protocol] = {content['protocol']!r}, too")
+        if not isinstance(content["protocol"], dict):
+            raise RecipeError(f"recipe: protocol: expected a section [task], got {content['protocol']!r}")
+        if "task" in content:
+            raise RecipeError("recipe: expected one section [task], got [protocol] beside it")
         content["task"] = content.pop("protocol")
     task, graph = content.get("task"), content.get("graph")
-    if isinstance(task, dict) and isinstance(graph, dict):
-        for key in MOVED.get(task.get("name"), ()):
+    if isinstance(graph, dict):
+        for key in _moved(task):
             if key in graph:
                 warn(f"graph.{key} of a recipe on {task['name']}", f"task.{key}", stacklevel=5)
                 task[key] = graph.pop(key)
+        if earlier and _moved(task) and "both_ways" in graph:
+            # It said of the links that are asked for, too, whether they have a direction.
+            task["both_ways"] = graph["both_ways"]
     return content
+
+
+def _moved(task):
+    """The keys of [graph] that are the task's now."""
+    name = task.get("name") if isinstance(task, dict) else None
+    return MOVED.get(name, ()) if isinstance(name, str) else ()
 
 
 def _section_now(content, parts):
@@ -205,7 +217,7 @@ def _section_now(content, parts):
         warn(f"protocol.{parts[1]}", f"task.{parts[1]}", stacklevel=6)
         return ["task", *parts[1:]]
     task = content.get("task")
-    if parts[0] == "graph" and isinstance(task, dict) and parts[1] in MOVED.get(task.get("name"), ()):
+    if parts[0] == "graph" and parts[1] in _moved(task):
         warn(f"graph.{parts[1]} of a recipe on {task['name']}", f"task.{parts[1]}", stacklevel=6)
         return ["task", *parts[1:]]
     return parts

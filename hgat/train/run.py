@@ -14,6 +14,7 @@ from typing import Any
 
 import dgl
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import hgat
@@ -61,8 +62,11 @@ class Experiment:
         self.task.check(recipe.train.metric, recipe.train.controls)
         self._prepared: list[tuple[Facts, type[System], tuple]] = []
 
-    def training(self, variant: str, seed: int, epochs: int | None = None) -> Training:
-        """What one variant and seed are trained for; epochs: chosen before, for a refit with the validation part."""
+    def training(self, variant: str, seed: int, epochs: int | None = None, first: int = 0) -> Training:
+        """What one variant and seed are trained for, from round `first` on.
+
+        epochs: chosen before, for a refit with the validation part.
+        """
         task = self.task.for_seed(seed)
         task = task if epochs is None else task.refitted()
 
@@ -72,8 +76,7 @@ class Experiment:
         def build(task, inputs):
             return self.model(task, inputs["train"], variant)
 
-        moved = {"moved": self._moved, "epochs": epochs}
-        return Training(task, self.recipe.train, prepared, build, **moved)
+        return Training(task, self.recipe.train, prepared, build, self._moved, epochs, first)
 
     def system(self, variant: str) -> type[System]:
         """The class of a variant: the recipe's, or a control of the task."""
@@ -135,10 +138,12 @@ class Experiment:
             raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
         return model.to(self.device)
 
-    def last(self, seed: int = 0) -> tuple[Task, dict[str, tuple]]:
-        """(the last round of a seed's task, the inputs to score it with): what a run's weights belong to."""
-        task = self.task.for_seed(seed)
-        return task, self.scoring(task.rounds()[-1])
+    def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, dict[str, tuple]]:
+        """(a seed's task, the model of its last round with the weights of a run, {part: inputs to score it with})."""
+        training = self.training("ours", seed, 1 if self.recipe.train.refit else None, first=-1)
+        training.choose(weights, stages)
+        inputs = training.inputs if stages else self.scoring(training.rounds[-1])
+        return training.task, training.model, inputs
 
 
 def _device(name):
@@ -185,10 +190,9 @@ def train(
         checkpoint.remove(out / PICTURE)
     for variant, seed in left:
         _fit(experiment, variant, seed, ledger, progress)
-    model, seed = _best_model(experiment, ledger)
+    task, model, inputs = _best_model(experiment, ledger)
     metrics = _summary(recipe, experiment, ledger, seeds)
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
-    task, inputs = experiment.last(seed)
     return Result(metrics, model, inputs["test"], task, recipe, out)
 
 
@@ -344,35 +348,37 @@ def _fit(experiment, variant, seed, ledger, progress):
     recipe = experiment.recipe
     result = ledger.selected(variant, seed)
     if result is None:
-        result, model = _stage(experiment, variant, seed, None, ledger, progress)
+        result, training = _stage(experiment, variant, seed, None, ledger, progress)
         if recipe.train.refit:
             ledger.save_selected(result)
     if recipe.train.refit:
-        refitted, model = _stage(experiment, variant, seed, result["best_epoch"], ledger, progress)
+        refitted, training = _stage(experiment, variant, seed, result["best_epoch"], ledger, progress)
         result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
-        about = {"recipe": recipe.name, "seed": seed, "val": result["val"]}
-        checkpoint.save_tensors(ledger.out / MODEL, model.state_dict(), about)
+        weights, stages = training.weights()
+        about = {"recipe": recipe.name, "seed": seed, "val": result["val"], **({"stages": stages} if stages else {})}
+        checkpoint.save_tensors(ledger.out / MODEL, weights, about)
     ledger.save_done(result)
 
 
 def _stage(experiment, variant, seed, refit_epochs, ledger, progress):
-    """(result, trained model) of the selection, or, with refit_epochs, of the refit."""
+    """(result, training) of the selection, or, with refit_epochs, of the refit."""
     stage = "select" if refit_epochs is None else "refit"
     key = {"variant": variant, "seed": seed, "stage": stage}
-    fit, context = experiment.training(variant, seed, refit_epochs), experiment.context(variant)
-    more = ledger.restore(fit, key)
+    fit = experiment.training(variant, seed, refit_epochs)
     title = f"{experiment.recipe.title_of(variant)}, seed {seed}" + (", refit" if stage == "refit" else "")
     hide = None if progress else True  # None: shown on a terminal, and not in a log file
-    bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=hide, leave=False)
-    with context, bar:
-        while more:
-            more = fit.step()
-            text = f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}"
-            bar.set_postfix_str(text, refresh=False)
-            bar.update()
-            ledger.save_running(fit, key, more)
-        return {**key, **fit.finish()}, fit.model
+    with experiment.context(variant):
+        more = ledger.restore(fit, key)  # what a stage begins with, the one before it answers
+        bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=hide, leave=False)
+        with bar:
+            while more:
+                more = fit.step()
+                text = f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}"
+                bar.set_postfix_str(text, refresh=False)
+                bar.update()
+                ledger.save_running(fit, key, more)
+            return {**key, **fit.finish()}, fit
 
 
 def _better(result, other):
@@ -442,8 +448,8 @@ def _summary(recipe, experiment, ledger, seeds):
 
 
 def _best_model(experiment, ledger):
-    """(the recipe's model with the weights of the best finished seed, the seed)."""
-    model, about = _load_model(experiment, ledger.out)
+    """(the best finished seed's task, the recipe's model with its weights, {part: inputs})."""
+    *found, about = _load_model(experiment, ledger.out)
     best = ledger.results("ours")[0]
     for result in ledger.results("ours"):
         best = result if _better(result, best) else best
@@ -452,27 +458,21 @@ def _best_model(experiment, ledger):
             f"checkpoint: expected the weights of seed {best['seed']} in {ledger.out / MODEL}, got those of "
             f"{about['seed']}; run without --resume to start anew"
         )
-    return model, about["seed"]
+    return found
 
 
 def _load_model(experiment, folder):
-    """(the recipe's model with the weights that were kept, what was written beside them)."""
+    """(task, the recipe's model with the weights that were kept, {part: inputs}, what was written beside them)."""
     path = folder / MODEL
     weights, about = checkpoint.load_tensors(path)
     try:
-        state.record("metadata", about, ("recipe", "seed", "val"))
+        state.record("metadata", about, ("recipe", "seed", "val"), ("stages",))
         state.whole("seed", about["seed"])
+        state.whole("stages", about.get("stages", 0))
         state.number("val", about["val"], *experiment.task.bounds)
+        return *experiment.last(about["seed"], weights, about.get("stages", 0)), about
     except state.Unfit as error:
         raise _another(path, error) from None
-    task = experiment.task.for_seed(about["seed"]).rounds()[-1]
-    model = experiment.model(task, experiment.inputs(task)["train"])
-    try:
-        state.check_tensors("", weights, model.state_dict(), finite=False)  # a loss that is not says it better
-    except state.Unfit as error:
-        raise _another(path, error) from None
-    model.load_state_dict(weights)
-    return model, about
 
 
 def _another(path, error):
@@ -488,6 +488,5 @@ def evaluate_folder(
         raise DataError(f"eval: expected a folder with {RECIPE} and {MODEL}, got {folder}")
     recipe = read(folder / RECIPE)
     experiment = Experiment(recipe, root, device)
-    model, about = _load_model(experiment, folder)
-    task, inputs = experiment.last(about["seed"])
+    task, model, inputs, about = _load_model(experiment, folder)
     return recipe, experiment, task.scores(model, inputs, recipe.train.metric), about

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hgat.errors import RecipeError
-from hgat.train.metrics import knn_micro_f1, names, score
+from hgat.tasks._metrics import knn_micro_f1, names, score
 
 CLASSES = 4
 # Class 3 does not occur, class 2 is never predicted.

@@ -9,7 +9,8 @@ import pytest
 
 import citations
 from hgat.errors import DataError, OutputError, RecipeError
-from hgat.train import checkpoint, loop, run, train
+from hgat.train import checkpoint, run, train
+from hgat.train.fit import Fit
 from shell import Shell
 
 BUDGET = ("train.refit=true", "train.epochs=10", "train.patience=10", "train.lr=0.05")
@@ -240,13 +241,13 @@ def test_an_earlier_run_leaves_nothing_beside_an_unfinished_one(place, tmp_path,
 def test_nothing_that_is_finished_is_trained_again(place, tmp_path, monkeypatch):
     """After the selection only the refit is left; after both, nothing."""
     settings = ("train.refit=true", "train.controls=[]", "train.epochs=6")
-    steps, real = [], loop.Fit.step
+    steps, real = [], Fit.step
 
     def step(fit):
-        steps.append(len(fit.task.train))
+        steps.append(len(fit.task.shown().train))
         return real(fit)
 
-    monkeypatch.setattr(loop.Fit, "step", step)
+    monkeypatch.setattr(Fit, "step", step)
     with interrupted_at_write(1, monkeypatch, after=True), pytest.raises(Killed):
         train_here(place, tmp_path, *settings)
     assert steps == [citations.TRAIN] * 6

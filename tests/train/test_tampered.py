@@ -60,7 +60,7 @@ def saved(place, tmp_path_factory):
         real(path, content)
         if path.name == PROGRESS:
             tensors, about = checkpoint.load_state(path)
-            epoch = about["running"] and about["running"]["fit"]["epoch"]
+            epoch = about["running"] and about["running"]["fit"]["fit"]["epoch"]
             if wanted.get(key_of(about)) == sought and epoch == 2:
                 raise Killed
 
@@ -137,7 +137,8 @@ def retouched(tensors):
     """(what was done, changed copy) of the tensors: of each kind of name, in turn another type, shape or number."""
     kinds = {}
     for name in tensors:
-        kinds.setdefault(name.split(".")[0] + name.split(".")[-1], name)
+        inner = name.removeprefix("fit.")
+        kinds.setdefault(inner.split(".")[0] + inner.split(".")[-1], name)
     for name in kinds.values():
         tensor = tensors[name]
         made = {
@@ -154,7 +155,7 @@ def retouched(tensors):
         if tensor.is_floating_point():
             for odd in (math.nan, math.inf):
                 made[str(odd)] = torch.full_like(tensor, odd)
-            if name.startswith("optimizer.") and "exp_avg_sq" in name or name.endswith(".step"):
+            if "optimizer." in name and "exp_avg_sq" in name or name.endswith(".step"):
                 made["negative"] = -tensor - 1
         else:
             made["other bytes"] = torch.full_like(tensor, 255 if tensor.dtype == torch.uint8 else 1)
@@ -229,7 +230,7 @@ def test_what_no_check_of_its_parts_would_see_its_checksum_does(saved, place, tm
     path.write_bytes(content)
     tensors, about = checkpoint.load_tensors(path)  # with the checksum, which an editor knows nothing of
     for changed in (
-        ({**tensors, "model.layers.0.bias": tensors["model.layers.0.bias"] + 1}, about),
+        ({**tensors, "fit.model.layers.0.bias": tensors["fit.model.layers.0.bias"] + 1}, about),
         (tensors, {**about, "done": about["done"][:-1]}),
         (tensors, {**about, "done": [{**row, "test": 99.0} for row in about["done"]]}),
         (tensors, {**about, "crc32": "00000000"}),

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import types
 
 import dgl
 import pytest
@@ -12,16 +11,21 @@ from hgat import ops
 from hgat.data import NodeData
 from hgat.errors import GraphError, TrainingError
 from hgat.graph import relations
-from hgat.models import find
-from hgat.train import checkpoint, controls, loop, run, train
-from hgat.train.loop import Fit
-from hgat.train.metrics import names
+from hgat.models import Facts, System, find
+from hgat.tasks import nodes
+from hgat.tasks._metrics import names
+from hgat.tasks.nodes import Nodes
+from hgat.train import checkpoint, run, state, train
+from hgat.train.fit import Fit
 from hgat.train.recipe import Train
 
 NODES, WIDTH, CLASSES = 43, 7, 3
 
 
-def a_task(multilabel=False, **changes):
+PARTS = ("train", "val", "test")
+
+
+def some_data(multilabel=False, **changes):
     generator = torch.Generator().manual_seed(1)
     ends = torch.randint(0, NODES, (2, 211), generator=generator)
     graph = dgl.add_self_loop(dgl.remove_self_loop(dgl.graph(tuple(ends), num_nodes=NODES)))
@@ -40,14 +44,18 @@ def settings(**changes):
     return Train(**{"metric": "accuracy", "epochs": 50, "lr": 0.01, **changes})
 
 
-def gat_fit(task=None, seed=0, **changes):
-    task = task or a_task()
+def fit_of(model, inputs, data, **changes):
+    return Fit(model, Nodes(data), dict.fromkeys(PARTS, inputs), settings(**changes))
+
+
+def gat_fit(data=None, seed=0, **changes):
+    data = data or some_data()
     torch.manual_seed(seed)
-    model = find("gat").for_graph(task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1])
-    return Fit(model, (task.graph, task.feat), task, settings(**changes))
+    model = find("gat").for_graph(data.graph, data.feat, CLASSES, "_N", hidden=5, heads=[2, 1])
+    return fit_of(model, (data.graph, data.feat), data, **changes)
 
 
-class Alone(nn.Module):
+class Alone(System):
     """A linear layer that looks at each node alone."""
 
     def __init__(self):
@@ -58,14 +66,21 @@ class Alone(nn.Module):
         return self.layer(feat)
 
 
-def alone_fit(task, **changes):
-    return Fit(Alone(), (task.feat["_N"],), task, settings(**changes))
+def alone_fit(data, **changes):
+    return fit_of(Alone(), (data.feat["_N"],), data, **changes)
 
 
 def to_the_end(fit):
     while fit.step():
         pass
     return fit
+
+
+def finished(fit):
+    """What a fit says of the weights that it chose."""
+    numbers, tensors = fit.finish()
+    assert tensors == {}
+    return numbers
 
 
 def weights(model):
@@ -114,6 +129,16 @@ SCRIPTS = {
         5,
     ),
     "either: ties count": ("either", [(50, 1), (50, 1), (50, 1), (40, 2), (40, 2)], 3, 5),
+    "mean: above the mean of the last two": ("mean", [(9, 4), (9, 2), (0, 3), (0, 2.4), (9, 2.8), (9, 0)], 2, 5),
+    "mean: of the last two and no more": ("mean", [(9, 10), (9, 1), (9, 1.5), (9, 1.2), (9, 1.4), (9, 0)], 2, 5),
+    "mean: never before there are two": ("mean", [(9, 1), (9, 5), (9, 2), (9, 9), (9, 0)], 1, 4),
+    "mean: the lowest loss is kept, the first of equal ones": (
+        "mean",
+        [(1, 2), (9, 1), (99, 1), (50, 1), (9, 3), (9, 0)],
+        2,
+        5,
+    ),
+    "mean: no more epochs": ("mean", [(1, 3), (1, 2), (1, 1)], 3, 3),
     "last: all epochs": ("last", [(9, 0.1), (1, 1), (1, 2), (1, 3), (1, 4), (0, 5)], 6, 6),
     "metric: no more epochs": ("metric", [(1, 9), (2, 9), (3, 9), (1, 9)], 3, 4),
     "loss: no more epochs": ("loss", [(1, 9), (1, 8), (1, 7)], 3, 3),
@@ -121,41 +146,109 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_stopping_rules(script, monkeypatch):
-    rule, values, kept, last = SCRIPTS[script]
-    given = iter(values)
-    monkeypatch.setattr(loop, "evaluate", lambda model, inputs, task, metric, part: next(given))
-    fit = gat_fit(stop=rule, patience=2, epochs=len(values))
-    after = {}
-    more = True
+# The same with least 4.
+LATER = {
+    "metric: nothing better ends at the least": ("metric", [(5, 1), (4, 1), (4, 1), (4, 1), (9, 1)], 1, 4),
+    "metric: a best on the way is waited for": (
+        "metric",
+        [(5, 1), (4, 1), (4, 1), (6, 1), (4, 1), (4, 1), (9, 1)],
+        4,
+        6,
+    ),
+    "loss: nothing better ends at the least": ("loss", [(5, 1), (5, 2), (5, 2), (5, 2), (5, 0)], 1, 4),
+    "either: nothing better ends at the least": ("either", [(5, 1), (4, 2), (4, 2), (4, 2), (5, 0)], 1, 4),
+    "mean: above the mean too early": ("mean", [(5, 1), (5, 3), (5, 4), (5, 2), (5, 3), (5, 4), (5, 0)], 1, 6),
+    "mean: above the mean at the least": ("mean", [(5, 1), (5, 3), (5, 1), (5, 9), (5, 0)], 1, 4),
+}
+
+
+def scripted(rule, values, monkeypatch, killed, **changes):
+    """(a fit to which validation says these, its weights after every epoch); killed: as one that is begun anew."""
+    given = iter([(float(metric), float(loss)) for metric, loss in values])
+    monkeypatch.setattr(Nodes, "evaluate", lambda task, model, inputs, part, metric: next(given))
+
+    def fresh():
+        return gat_fit(stop=rule, patience=2, epochs=len(values), **changes)
+
+    fit, after, more = fresh(), {}, True
     while more:
         more = fit.step()
         after[fit.epoch] = weights(fit.model)
+        if killed:
+            saved = fit.state()
+            fit = fresh()
+            fit.restore(*saved)
+            assert fit.more == more
+    monkeypatch.undo()
+    return fit, after
+
+
+def check_script(script, monkeypatch, killed, **changes):
+    rule, values, kept, last = script
+    fit, after = scripted(rule, values, monkeypatch, killed, **changes)
     assert (fit.best_epoch, fit.epoch) == (kept, last)
     assert not torch.equal(after[1]["layers.0.fc.weight"], after[last]["layers.0.fc.weight"]) or last == 1
-    monkeypatch.undo()
-    result = fit.finish()
+    result = finished(fit)
     assert (result["best_epoch"], result["epochs"]) == (kept, last)
     same(weights(fit.model), after[kept])
 
 
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_stopping_rules(script, killed, monkeypatch):
+    check_script(SCRIPTS[script], monkeypatch, killed)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("script", LATER)
+def test_no_rule_ends_a_training_before_the_least_of_epochs(script, killed, monkeypatch):
+    check_script(LATER[script], monkeypatch, killed, least=4)
+
+
+def test_the_losses_that_are_compared_are_saved(monkeypatch):
+    fit, _ = scripted("mean", [(9, 4), (9, 2), (9, 2.5), (9, 1)], monkeypatch, False)
+    tensors, numbers = fit.state()
+    assert numbers["val_losses"] == [2.5, 1.0]
+    json.dumps(numbers, allow_nan=False)
+    for wrong, sentence in (
+        ([], "val_losses: expected a list of 2, got a list of 0"),
+        ([1.0], "val_losses: expected a list of 2, got a list of 1"),
+        ([2.5, 1.0, 1.0], "val_losses: expected a list of 2, got a list of 3"),
+        ([2.5, "1.0"], "val_losses: expected a finite number with a point, got 1.0"),
+        ([2.5, float("nan")], "val_losses: expected a finite number with a point, got nan"),
+        ([2.5, -1.0], "val_losses: expected a number from 0 to inf, got -1.0"),
+        (None, "val_losses: expected a list of 2, got None"),
+    ):
+        with pytest.raises(state.Unfit, match=sentence):
+            fit.restore(tensors, {**numbers, "val_losses": wrong})
+    other, _ = scripted("loss", [(9, 4), (9, 2)], monkeypatch, False)
+    tensors, numbers = other.state()
+    assert numbers["val_losses"] == []
+    with pytest.raises(state.Unfit, match="val_losses: expected a list of 0, got a list of 2"):
+        other.restore(tensors, {**numbers, "val_losses": [4.0, 2.0]})
+
+
 def test_the_result_is_that_of_the_kept_weights():
     fit = to_the_end(gat_fit(patience=5))
-    result = fit.finish()
+    result = finished(fit)
     assert result["best_epoch"] < result["epochs"] <= 50
-    model, task = fit.model.eval(), fit.task
-    logits = model(task.graph, task.feat["_N"])
+    model, data = fit.model.eval(), fit.task.data
+    logits = model(data.graph, data.feat["_N"])
     for part in ("val", "test"):
-        ids = getattr(task, part)
-        right = (logits[ids].argmax(1) == task.label[ids]).double().mean()
+        ids = getattr(data, part)
+        right = (logits[ids].argmax(1) == data.label[ids]).double().mean()
         assert result[part] == pytest.approx(100 * float(right))
-    loss = nn.functional.cross_entropy(logits[task.val], task.label[task.val])
+    loss = nn.functional.cross_entropy(logits[data.val], data.label[data.val])
     assert result["val_loss"] == pytest.approx(loss.item())
 
 
+MEAN = {"stop": "mean", "patience": 3, "least": 11}
+
+
 @pytest.mark.parametrize("at", [1, 4, 8])
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "adamw", "clip": 0.1}, {"stop": "either"}, {"stop": "last"}, MEAN]
+)
 def test_state_and_restore_change_no_bit(changes, at, tmp_path):
     changes = {"epochs": 11, "weight_decay": 0.01, **changes}
     whole = to_the_end(gat_fit(**changes))
@@ -178,8 +271,8 @@ def test_state_and_restore_change_no_bit(changes, at, tmp_path):
     same(tensors, expected)
     assert numbers.pop("seconds") > 0 and counts.pop("seconds") > 0
     assert numbers == counts
-    assert {k: v for k, v in second.finish().items() if k != "seconds"} == {
-        k: v for k, v in whole.finish().items() if k != "seconds"
+    assert {k: v for k, v in finished(second).items() if k != "seconds"} == {
+        k: v for k, v in finished(whole).items() if k != "seconds"
     }
     same(weights(second.model), weights(whole.model))
 
@@ -193,39 +286,146 @@ def test_dropout_makes_a_difference_to_a_run():
     assert not torch.equal(one.model.layers[0].fc.weight, other.model.layers[0].fc.weight)
 
 
+class Parts(System):
+    """Three linear layers, one behind the other, each with its own rates, the last with the recipe's."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(WIDTH, 5), nn.Linear(5, 5), nn.Linear(5, CLASSES)])
+
+    def forward(self, feat):
+        for layer in self.layers:
+            feat = layer(feat)
+        return feat
+
+    def groups(self):
+        first, second, third = (list(layer.parameters()) for layer in self.layers)
+        return [
+            {"params": first, "weight_decay": 0.5, "lr": 0.03},
+            {"params": second, "weight_decay": 0.0},
+            {"params": []},
+            {"params": third},
+        ]
+
+
+class Penalty(Parts):
+    """The task's loss and a term of its own, which reads the answer, too."""
+
+    def objective(self, loss, inputs, batch):
+        answer = self.answer(inputs, batch)
+        return loss(answer, batch) + 0.3 * answer.square().mean() + 0.1 * self.layers[0].weight.abs().sum()
+
+    def groups(self):
+        return System.groups(self)
+
+
+RATES = {"stop": "last", "epochs": 9, "lr": 0.02, "weight_decay": 0.01}
+
+
+def parts_fit(cls, data=None, seed=3, **changes):
+    data = data or some_data()
+    torch.manual_seed(seed)
+    return fit_of(cls(), (data.feat["_N"],), data, **{**RATES, **changes})
+
+
+def by_hand(groups, term, optimizer=torch.optim.Adam, clip=None):
+    """(weights, the last epoch's loss) of the same model, trained by PyTorch alone."""
+    data = some_data()
+    torch.manual_seed(3)
+    model = Parts()
+    feat, ids = data.feat["_N"], data.train
+    optimizer = optimizer(groups(model), lr=RATES["lr"], weight_decay=RATES["weight_decay"])
+    for _ in range(RATES["epochs"]):
+        answer = model(feat)
+        loss = nn.functional.cross_entropy(answer[ids], data.label[ids]) + term(model, answer)
+        optimizer.zero_grad()
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return weights(model), loss.item()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_groups_of_parameters_train_as_pytorchs_own(optimizer, clip):
+    def groups(model):
+        first, second, third = (list(layer.parameters()) for layer in model.layers)
+        rates = [{"weight_decay": 0.5, "lr": 0.03}, {"weight_decay": 0.0}, {"lr": 0.02, "weight_decay": 0.01}]
+        return [{"params": params, **own} for params, own in zip((first, second, third), rates, strict=True)]
+
+    fit = to_the_end(parts_fit(Parts, optimizer=optimizer, clip=clip))
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    expected, loss = by_hand(groups, lambda *_: 0, kinds[optimizer], clip)
+    same(weights(fit.model), expected)
+    assert fit.loss == loss
+    alike, _ = by_hand(lambda model: model.parameters(), lambda *_: 0, kinds[optimizer], clip)
+    assert all(not torch.equal(alike[name], expected[name]) for name in expected), "groups make a difference"
+
+
+def test_groups_of_parameters_go_on_as_they_were(tmp_path):
+    whole = to_the_end(parts_fit(Parts))
+    begun = parts_fit(Parts)
+    for _ in range(4):
+        begun.step()
+    checkpoint.save_tensors(tmp_path / "state", *begun.state())
+    fit = parts_fit(Parts, seed=4)
+    fit.restore(*checkpoint.load_tensors(tmp_path / "state"))
+    same(weights(to_the_end(fit).model), weights(whole.model))
+    rates = [(group["lr"], group["weight_decay"]) for group in fit.optimizer.param_groups]
+    assert rates == [(0.03, 0.5), (0.02, 0.0), (0.02, 0.01)]
+
+
+def test_a_term_of_the_systems_own_is_trained_on_the_sum():
+    def term(model, answer):
+        return 0.3 * answer.square().mean() + 0.1 * model.layers[0].weight.abs().sum()
+
+    fit = to_the_end(parts_fit(Penalty))
+    expected, loss = by_hand(lambda model: model.parameters(), term)
+    for name, value in weights(fit.model).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)  # the sum in another order
+    assert fit.loss == pytest.approx(loss, rel=1e-5)
+    plain, _ = by_hand(lambda model: model.parameters(), lambda *_: 0)
+    assert not torch.allclose(plain["layers.0.weight"], expected["layers.0.weight"], atol=1e-2)
+    # What chooses the epoch is the task's own loss.
+    data = fit.task.data
+    alone = nn.functional.cross_entropy(fit.model(data.feat["_N"])[data.val], data.label[data.val])
+    assert fit.val_loss == pytest.approx(alone.item()) and abs(fit.loss - fit.val_loss) > 0.1
+
+
 def spoiled(part, value=float("nan")):
-    """A task in which two nodes of one part of the split have features that are not finite."""
-    task = a_task()
-    feat = task.feat["_N"].clone()
-    first, second = sorted(getattr(task, part).tolist())[1:3]
+    """Data in which two nodes of one part of the split have features that are not finite."""
+    data = some_data()
+    feat = data.feat["_N"].clone()
+    first, second = sorted(getattr(data, part).tolist())[1:3]
     feat[first, 2] = feat[second, 0] = value
-    return dataclasses.replace(task, feat={"_N": feat}), first
+    return dataclasses.replace(data, feat={"_N": feat}), first
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_features_that_are_not_finite(value):
     # The gradient of a layer's weights sees every node, so a test node's features spoil the first step too.
     for part, where in (("train", "at epoch 1"), ("val", "on the val nodes"), ("test", "on the val nodes")):
-        task, first = spoiled(part, value)
-        fit = alone_fit(task, epochs=2)
+        data, first = spoiled(part, value)
+        fit = alone_fit(data, epochs=2)
         cause = f"the features of 2 '_N' nodes are not finite, first node {first}$"
         with pytest.raises(TrainingError, match=f"expected a finite loss, got .* {where}: {cause}"):
             to_the_end(fit)
         with pytest.raises(TrainingError, match=f"expected a finite loss, got .* on the {part} nodes: {cause}"):
-            loop.evaluate(Alone(), fit.inputs, task, "accuracy", part)
+            fit.task.evaluate(Alone(), fit.inputs[part], part, "accuracy")
 
 
 def test_the_error_names_the_node_type():
     generator = torch.Generator().manual_seed(1)
     ends = torch.randint(0, 5, (2, 31), generator=generator)
     graph = dgl.heterograph({("user", "likes", "film"): tuple(ends)}, {"user": 5, "film": NODES})
-    base = a_task()
+    base = some_data()
     feat = {"user": torch.tensor([[0.0], [1], [2], [float("nan")], [4]]), "film": base.feat["_N"]}
-    task = dataclasses.replace(base, graph=graph, feat=feat, target="film")
+    data = dataclasses.replace(base, graph=graph, feat=feat, target="film")
     joined = relations.prepare(graph)
-    model = find("rgat").for_graph(joined, task.feat, CLASSES, "film")
+    model = find("rgat").for_graph(joined, data.feat, CLASSES, "film")
     with pytest.raises(TrainingError, match="the features of 1 'user' nodes are not finite, first node 3"):
-        to_the_end(Fit(model, (joined, task.feat), task, settings(epochs=2)))
+        to_the_end(fit_of(model, (joined, data.feat), data, epochs=2))
 
 
 @pytest.mark.parametrize("metric", names())
@@ -233,33 +433,33 @@ def test_the_error_names_the_node_type():
 def test_a_step_that_is_too_long(metric, multilabel):
     """The metric is not asked about logits that are not finite."""
     with pytest.raises(TrainingError, match="expected a finite loss, got (nan|inf) .*; a smaller train.lr may help"):
-        to_the_end(gat_fit(a_task(multilabel), lr=1e30, metric=metric))
+        to_the_end(gat_fit(some_data(multilabel), lr=1e30, metric=metric))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_loss_that_is_not_finite(value, monkeypatch):
     fit = gat_fit()
-    monkeypatch.setattr(loop, "loss_of", lambda *_: torch.tensor(value))
+    monkeypatch.setattr(nodes, "_loss", lambda *_: torch.tensor(value))
     with pytest.raises(TrainingError, match=f"got {value} at epoch 1; a smaller train.lr may help"):
         fit.step()
     with pytest.raises(TrainingError, match=f"got {value} on the test nodes; a smaller train.lr may help"):
-        loop.evaluate(fit.model, fit.inputs, fit.task, "accuracy", "test")
+        fit.evaluate("test")
 
 
 @pytest.mark.parametrize("metric", names())
 def test_sets_of_labels_are_trained_too(metric):
-    fit = alone_fit(a_task(multilabel=True), metric=metric, lr=0.1)
+    fit = alone_fit(some_data(multilabel=True), metric=metric, lr=0.1)
     fit.step()
     before = fit.loss
     to_the_end(fit)
-    assert fit.loss < before and 0 < fit.finish()["test"] <= 100
+    assert fit.loss < before and 0 < finished(fit)["test"] <= 100
 
 
 def test_weights_that_are_shared_are_saved_and_restored(tmp_path):
     """GATv2 gives both ends of an edge one weight."""
-    task = a_task()
-    model = find("gatv2").for_graph(task.graph, task.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True)
-    fit = Fit(model, (task.graph, task.feat), task, settings())
+    data = some_data()
+    model = find("gatv2").for_graph(data.graph, data.feat, CLASSES, "_N", hidden=5, heads=[2, 1], share_weights=True)
+    fit = fit_of(model, (data.graph, data.feat), data)
     fit.step()
     checkpoint.save_tensors(tmp_path / "state", *fit.state())
     state = weights(fit.model)
@@ -271,11 +471,11 @@ def test_weights_that_are_shared_are_saved_and_restored(tmp_path):
 
 
 def test_test_labels_influence_nothing():
-    task = a_task()
-    label = task.label.clone()
-    label[task.test] = (label[task.test] + 1) % CLASSES
-    one, other = to_the_end(gat_fit(task)), to_the_end(gat_fit(dataclasses.replace(task, label=label)))
-    one_result, other_result = one.finish(), other.finish()
+    data = some_data()
+    label = data.label.clone()
+    label[data.test] = (label[data.test] + 1) % CLASSES
+    one, other = to_the_end(gat_fit(data)), to_the_end(gat_fit(dataclasses.replace(data, label=label)))
+    one_result, other_result = finished(one), finished(other)
     for key in ("val", "val_loss", "best_epoch", "epochs"):
         assert one_result[key] == other_result[key]
     assert one_result["test"] != other_result["test"]
@@ -309,37 +509,37 @@ def test_test_labels_influence_no_part_of_a_whole_run(small):
 
 
 def test_refit_trains_on_all_but_the_test_nodes_for_the_selected_epochs(small, monkeypatch):
-    trained, original = [], loop.loss_of
+    trained, original = [], nodes._loss
 
     def counted(logits, label, multilabel):
         if torch.is_grad_enabled():
             trained.append(label.tolist())
         return original(logits, label, multilabel)
 
-    monkeypatch.setattr(loop, "loss_of", counted)
+    monkeypatch.setattr(nodes, "_loss", counted)
     budget = ("train.epochs=120", "train.patience=20", "train.controls=[]")
     result = small("run", "train.refit=true", *budget)
-    task, epochs, (best,) = result.task, result.metrics["epochs"][0], result.metrics["best_epoch"]
+    data, epochs, (best,) = result.task.data, result.metrics["epochs"][0], result.metrics["best_epoch"]
     assert 1 < best < epochs < 120
-    assert trained[:epochs] == [task.label[task.train].tolist()] * epochs
-    both = task.label[task.train].tolist() + task.label[task.val].tolist()
+    assert trained[:epochs] == [data.label[data.train].tolist()] * epochs
+    both = data.label[data.train].tolist() + data.label[data.val].tolist()
     assert trained[epochs:] == [both] * best
     # The score is the refitted model's, and the validation score is the one that selected.
-    score = loop.evaluate(result.model, result.inputs, task, "accuracy", "test")[0]
+    score = result.task.evaluate(result.model, result.inputs, "test", "accuracy")[0]
     assert result.metrics["test"]["values"] == [score]
     selected = small("select", *budget).metrics
     assert selected["val"] == result.metrics["val"] and selected["best_epoch"] == [best]
 
 
-@pytest.mark.parametrize("stop", ["metric", "loss", "either"])
+@pytest.mark.parametrize("stop", ["metric", "loss", "either", "mean"])
 def test_refit_takes_its_last_epoch_whatever_validation_says(stop, small, monkeypatch):
     """Its validation nodes are trained on: they can select nothing any more."""
     result = small("run", "train.refit=true", "train.patience=2", f"train.stop={stop}", "train.controls=[]")
-    experiment = run._experiment(result.recipe, result.out.parent / "data-run", "cpu")
-    fit, _ = experiment.fit("ours", 0, refit_epochs=6)
+    experiment = run.Experiment(result.recipe, result.out.parent / "data-run")
+    training = experiment.training("ours", 0, epochs=6)
     worse = iter(range(100))
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
-    result = to_the_end(fit).finish()
+    monkeypatch.setattr(Nodes, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
+    result = to_the_end(training).finish()
     assert (result["best_epoch"], result["epochs"]) == (6, 6)
 
 
@@ -349,7 +549,7 @@ def test_the_weights_are_those_of_the_seed_that_is_best_on_validation(small):
     _, about = checkpoint.load_tensors(result.out / "model.safetensors")
     assert len(set(values)) > 1
     assert values[about["seed"]] == max(values) == about["val"]
-    score = loop.evaluate(result.model, result.inputs, result.task, "accuracy", "test")[0]
+    score = result.task.evaluate(result.model, result.inputs, "test", "accuracy")[0]
     assert result.metrics["test"]["values"][about["seed"]] == score
 
 
@@ -358,7 +558,7 @@ def test_the_uniform_control_trains_and_tests_with_uniform_attention(small):
     fit = gat_fit_on(result)
     before = weights(fit.model)
     with ops.uniform_attention():
-        uniform = to_the_end(fit).finish()
+        uniform = finished(to_the_end(fit))
     # Score vectors get no gradient and stay as they were drawn.
     assert torch.equal(fit.model.layers[0].attn_l, before["layers.0.attn_l"])
     assert not torch.equal(fit.model.layers[0].fc.weight, before["layers.0.fc.weight"])
@@ -381,9 +581,9 @@ def test_the_control_without_a_graph_sees_none(small):
 
 def test_the_majority_control_gives_the_most_frequent_class_of_the_training_nodes(small):
     result = small("run", "train.controls=['majority']")
-    task = result.task
-    most = task.label[task.train].bincount().argmax()
-    expected = 100 * (task.label[task.test] == most).double().mean().item()
+    data = result.task.data
+    most = data.label[data.train].bincount().argmax()
+    expected = 100 * (data.label[data.test] == most).double().mean().item()
     assert result.metrics["controls"]["majority"]["test"]["values"] == [pytest.approx(expected)]
 
 
@@ -396,21 +596,23 @@ def test_the_control_on_neighbours_has_a_row_of_length_one_per_node():
         },
         num_nodes_dict={"user": 3, "film": 5},
     )
-    task = types.SimpleNamespace(graph=graph, target="film", num_classes=CLASSES, feat={"film": None})
-    model, (bag,), _ = controls.find("neighbours")(task, None)
+    control = Nodes.controls["neighbours"]
+    shown = Facts(graph, {"film": None, "user": None}, target="film", num_classes=CLASSES)
+    (bag,) = inputs = control.prepare(shown)
+    model = control.build(shown, inputs)
     columns = graph.ntypes.index("film") * 3, graph.ntypes.index("user") * 5
     films, users = columns
     near = {0: [users, users + 1, films + 1], 1: [users + 2, films], 4: [users + 2]}
     expected = torch.zeros(5, 8)
-    for film, nodes in near.items():
-        expected[film, nodes] = len(nodes) ** -0.5
+    for film, found in near.items():
+        expected[film, found] = len(found) ** -0.5
     torch.testing.assert_close(bag.to_dense(), expected)
     torch.nn.init.normal_(model.weight)
     torch.testing.assert_close(model(bag), expected @ model.weight + model.bias)
     # No relation ends at the target: nothing is left but the frequencies of the classes.
-    task.graph = dgl.edge_type_subgraph(graph, [("user", "likes", "film")])
-    task.target = "user"
-    model, inputs, _ = controls.find("neighbours")(task, None)
+    shown = dataclasses.replace(shown, graph=dgl.edge_type_subgraph(graph, [("user", "likes", "film")]), target="user")
+    inputs = control.prepare(shown)
+    model = control.build(shown, inputs)
     assert inputs == () and model().shape == (3, CLASSES) and not model().any()
 
 
@@ -418,9 +620,9 @@ def gat_fit_on(result):
     """The fit of seed 0 that a run must have made."""
     torch.manual_seed(0)
     structure, feat = result.inputs
-    recipe, task = result.recipe, result.task
-    model = find("gat").for_graph(structure, feat, task.num_classes, task.target, **recipe.settings("model"))
-    return Fit(model, result.inputs, task, recipe.train)
+    recipe, data = result.recipe, result.task.data
+    model = find("gat").for_graph(structure, feat, data.num_classes, data.target, **recipe.settings("model"))
+    return Fit(model, Nodes(data), dict.fromkeys(PARTS, result.inputs), recipe.train)
 
 
 def test_seeds_differ_and_repeat(small):
