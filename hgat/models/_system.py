@@ -153,7 +153,7 @@ class System(nn.Module):
         return []
 
     @classmethod
-    def for_graph(cls, graph, feat, num_outputs=None, target=None, **settings):
+    def for_graph(cls, graph, feat=None, num_outputs=None, target=None, **settings):
         """The model for a prepared graph and the features of its nodes: `build` without a task."""
         shown = Facts(graph, feat, target=target, num_classes=num_outputs)
         return cls.build(shown, (graph, feat), **settings)

@@ -237,7 +237,7 @@ def test_what_there_is_to_draw_depends_on_the_model(tmp_path, drawn):
     for number, (kind, model, structure, feat) in enumerate(shown):
         path = tmp_path / f"{number}.png"
         drawn.clear()
-        assert draw(model, structure, feat, path, "a title") == (kind is not None) == path.exists()
+        assert draw(model, (structure, feat), path, "a title") == (kind is not None) == path.exists()
         if kind:
             (figure,) = drawn
             assert figure.get_suptitle() == "a title" and size(path)

@@ -11,6 +11,7 @@ from hgat import graph as hgraph
 from hgat import models, ops
 from hgat.errors import GraphError, HgatError, RecipeError, ShapeError
 from hgat.graph import from_events, snapshots
+from hgat.models import Facts
 from hgat.models.dysat import DySAT
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
 
@@ -97,8 +98,25 @@ def extended(model, found, feat):
     return torch.stack(rows, 1)
 
 
-def test_found_by_name_with_its_kind_of_graph():
-    assert models.find("dysat") is DySAT and DySAT.graph_kind == "snapshots"
+def test_found_by_name_with_what_it_solves():
+    assert models.find("dysat") is DySAT is models.DySAT and DySAT.solves == ("snapshot_links",)
+
+
+def test_prepares_the_snapshots_that_are_shown():
+    """Cut where the task cut; a step without events at the end is a step, too."""
+    columns = random_events("plain")["_N", "_E", "_N"]
+    graph = from_events(columns, N)
+    graph.edata["step"] = graph.edata["time"]
+    feat = feat_of("plain")
+    for settings in ({}, {"cumulative": True, "self_loops": False, "both_ways": False, "weight": "normalized"}):
+        found, given = DySAT.prepare(Facts(graph, feat, steps=T + 2), **settings)
+        expected = cut("plain", **settings)
+        assert len(found) == T + 2 and given == feat
+        for t in range(T):
+            ends = [sorted(zip(*(x.tolist() for x in x[t].graph.edges()), strict=True)) for x in (found, expected)]
+            assert ends[0] == ends[1]
+        assert torch.equal(found.present[:T], expected.present)
+        assert found.weight == expected.weight and found[:T].graph.num_edges() == expected.graph.num_edges()
 
 
 @every_case

@@ -11,9 +11,9 @@ import hgat.data
 from hgat.data import EventData
 from hgat.errors import HgatError, RecipeError
 from hgat.graph import from_events
-from hgat.train import checkpoint
-from hgat.train.protocols import find, stream_links
-from hgat.train.protocols.stream_links import KINDS, PARTS
+from hgat.tasks import stream_links
+from hgat.tasks.stream_links import KINDS, PARTS
+from hgat.train import checkpoint, run
 from hgat.train.recipe import read
 
 RECIPE = """
@@ -33,7 +33,7 @@ layers = 1
 neighbours = 5
 sample = "recent"
 time_feats = 7
-[protocol]
+[task]
 name = "stream_links"
 batch = 53
 [train]
@@ -65,16 +65,15 @@ def stream_task(found, nodes=None):
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """An Experiment on a task, with settings "section.key=value"."""
+    """The Experiment of a recipe on data, with settings "section.key=value"."""
     (tmp_path / "r.toml").write_text(RECIPE)
 
-    def run(task, *settings):
+    def experiment(task, *settings):
         task = stream_task(task) if isinstance(task, list) else task
         monkeypatch.setattr(hgat.data, "load", lambda name, root, **options: task)
-        recipe = read(tmp_path / "r.toml", settings)
-        return find("stream_links")(recipe, None, "cpu", **recipe.settings("protocol"))
+        return run.Experiment(read(tmp_path / "r.toml", settings))
 
-    return run
+    return experiment
 
 
 def listed(events):
@@ -82,17 +81,23 @@ def listed(events):
 
 
 def part_of(experiment, part):
-    return listed(experiment.events[experiment.masks[part]])
+    return listed(experiment.task.events[experiment.task.masks[part]])
 
 
 def hidden(experiment):
-    return set(experiment.is_new.nonzero().flatten().tolist())
+    return set(experiment.task.is_new.nonzero().flatten().tolist())
 
 
-def to_the_end(fit):
-    while fit.step():
+def to_the_end(training):
+    while training.step():
         pass
-    return fit
+    return training
+
+
+def logits(experiment, model, events, part="test"):
+    """Of events, from all events up to the end of a part."""
+    (recent,) = experiment.inputs(experiment.task)[part]
+    return stream_links._scorer(model, (recent,))(events)
 
 
 def same(a, b):
@@ -114,12 +119,12 @@ def test_parts_follow_one_another(make, first):
     assert sorted(train + val + test + left_out) == sorted(found)
     # Within one moment, five events, of what is asked for.
     assert abs(len(test) - 0.15 * EVENTS) <= 6 and abs(len(val) - 0.15 * EVENTS) <= 6
-    assert experiment.sizes() == {"train": len(train), "val": len(val), "test": len(test)}
+    assert experiment.task.sizes() == {"train": len(train), "val": len(val), "test": len(test)}
 
 
 @pytest.mark.parametrize("val, test", [(0.1, 0.3), (0.31, 0.07)])
 def test_shares(make, val, test):
-    sizes = make(stream(), f"protocol.val_share={val}", f"protocol.test_share={test}", "protocol.new_nodes=0").sizes()
+    sizes = make(stream(), f"task.val_share={val}", f"task.test_share={test}", "task.new_nodes=0").task.sizes()
     assert sizes["val"] == pytest.approx(val * EVENTS, abs=6) and sizes["test"] == pytest.approx(test * EVENTS, abs=6)
     assert sum(sizes.values()) == EVENTS
 
@@ -136,18 +141,24 @@ def test_hidden_nodes_are_in_no_training_event(make):
 
 def test_the_structure_of_training_has_training_events_alone(make):
     experiment = make(stream())
-    recent, train = experiment.known, part_of(experiment, "train")
+    (recent,) = experiment.inputs(experiment.task)["train"]
+    train = part_of(experiment, "train")
     rows = torch.repeat_interleave(torch.arange(NODES), recent.indptr.diff()).tolist()
     held = sorted(zip(rows, recent.neighbour.tolist(), recent.time.tolist(), strict=True))
     expected = [(u, v, t) for u, v, t in train] + [(v, u, t) for u, v, t in train if u != v]
     assert held == sorted(expected)
-    assert len(experiment.recent.time) > len(held)
+    (later,), (last,) = (experiment.inputs(experiment.task)[part] for part in ("val", "test"))
+    assert len(last.time) > len(later.time) > len(held)
+    # What is asked for until the end of validation may be answered from all that is earlier, hidden nodes' events, too.
+    end = part_of(experiment, "val")[-1][2]
+    both = [(u, v, t) for u, v, t in stream() if t <= end]
+    assert sorted(later.time.tolist()) == sorted(t for u, v, t in both for _ in range(1 + (u != v)))
 
 
 def test_hidden_nodes_are_those_of_their_own_seed(make):
-    one, again, other = (hidden(make(stream(), f"protocol.new_nodes_seed={seed}")) for seed in (3, 3, 4))
+    one, again, other = (hidden(make(stream(), f"task.new_nodes_seed={seed}")) for seed in (3, 3, 4))
     assert one == again != other
-    assert hidden(make(stream(), "protocol.new_nodes=0")) == set()
+    assert hidden(make(stream(), "task.new_nodes=0")) == set()
 
 
 def test_halves_are_with_and_without_hidden_nodes(make):
@@ -159,21 +170,22 @@ def test_halves_are_with_and_without_hidden_nodes(make):
         halves = {}
         for half in (False, True):
             scored.clear()
-            label, _ = experiment.ranked(score, part, "random", 0, half)
+            label, _ = experiment.task.ranked(score, part, "random", 0, half)
             halves[half], negatives = scored
             assert label.tolist() == [1] * len(halves[half]) + [0] * len(negatives)
             assert all(bool(new & {u, v}) == half for u, v, _ in halves[half])
             assert [t for *_, t in negatives] == [t for *_, t in halves[half]], "each at the time of its link"
         assert sorted(halves[False] + halves[True]) == sorted(part_of(experiment, part))
-    nobody = make(stream(), "protocol.new_nodes=0")
-    assert nobody.ranked(score, "test", "random", 0, True) is None
-    more = nobody.results(lambda events: np.arange(len(events)), 0)["more"]
+    nobody = make(stream(), "task.new_nodes=0")
+    assert nobody.task.ranked(score, "test", "random", 0, True) is None
+    model = nobody.training("ours", 0).model
+    more = nobody.task.results(model, nobody.inputs(nobody.task)["test"], "auc")[0]["more"]
     assert more and all("transductive" in name for name in more)
 
 
 def negatives(experiment, part, kind, seed=0):
-    events = experiment.events[experiment.masks[part]]
-    return listed(events), listed(experiment.negatives(events, kind, np.random.RandomState(seed)))
+    events = experiment.task.events[experiment.task.masks[part]]
+    return listed(events), listed(experiment.task.negatives(events, kind, np.random.RandomState(seed)))
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -199,7 +211,7 @@ def test_negatives_are_what_they_claim(make, part):
 def test_a_pair_that_meets_at_that_time_is_drawn_again(make):
     """Of three destinations two are taken at every moment: the third is what is left."""
     found = [(0, 1 + (t + k) % 3, t) for t in range(71) for k in range(2)]
-    experiment = make(found, "protocol.new_nodes=0")
+    experiment = make(found, "task.new_nodes=0")
     _, others = negatives(experiment, "test", "random")
     assert [v for _, v, _ in others] == [1 + (t + 2) % 3 for *_, t in others]
 
@@ -212,7 +224,7 @@ def test_negatives_are_those_of_the_seed(make):
         np.random.seed(len(scored))
         torch.manual_seed(len(scored))
         for part, kind in (("val", "random"), ("test", "random"), ("test", "historical")):
-            experiment.ranked(score, part, kind, seed)
+            experiment.task.ranked(score, part, kind, seed)
     first, again, other = (scored[k : k + 6] for k in (0, 6, 12))
     assert first == again
     assert first[0] == other[0] and all(first[k] != other[k] for k in (1, 3, 5))
@@ -232,14 +244,14 @@ def test_counting_is_how_often_a_pair_met_before(make):
     """Links and their negatives are ranked on one scale."""
     found = stream()
     experiment = make(found)
-    fit, _ = experiment.fit("counting", 3)
+    fit = experiment.training("counting", 3)
     assert not fit.step()
     result = fit.finish()
     for half, new in (("transductive", False), ("inductive", True)):
         for kind in KINDS:
             pairs = []
             collect = lambda events: pairs.extend(listed(events)) or np.zeros(len(events))  # noqa: E731, B023
-            label, _ = experiment.ranked(collect, "test", kind, 3, new)
+            label, _ = experiment.task.ranked(collect, "test", kind, 3, new)
             place = in_words(found, pairs)
             more = result["more"]
             assert more[f"{half}, {kind} negatives, auc"] == pytest.approx(100 * roc_auc_score(label, place))
@@ -247,7 +259,7 @@ def test_counting_is_how_often_a_pair_met_before(make):
             assert more[f"{half}, {kind} negatives, average_precision"] == pytest.approx(expected)
     assert result["test"] == result["more"]["transductive, random negatives, average_precision"]
     pairs = []
-    label, _ = experiment.ranked(lambda e: pairs.extend(listed(e)) or np.zeros(len(e)), "val", "random", 3, False)
+    label, _ = experiment.task.ranked(lambda e: pairs.extend(listed(e)) or np.zeros(len(e)), "val", "random", 3, False)
     assert result["val"] == pytest.approx(100 * average_precision_score(label, in_words(found, pairs)))
 
 
@@ -266,7 +278,7 @@ def test_counting_sees_nothing_of_the_same_time():
 
 
 def first_losses(experiment, epochs=3):
-    fit, _ = experiment.fit("ours", 0)
+    fit = experiment.training("ours", 0)
     found = []
     for _ in range(epochs):
         fit.step()
@@ -277,10 +289,10 @@ def first_losses(experiment, epochs=3):
 @pytest.mark.slow
 def test_nothing_behind_training_trains(make):
     found = stream()
-    end = part_of(make(found, "protocol.new_nodes=0"), "val")[0][2]
+    end = part_of(make(found, "task.new_nodes=0"), "val")[0][2]
     random = np.random.default_rng(5)
     changed = [(*(random.integers(0, NODES, 2).tolist() if t >= end else (u, v)), t) for u, v, t in found]
-    settings = ("protocol.new_nodes=0", "train.epochs=5")
+    settings = ("task.new_nodes=0", "train.epochs=5")
     one, other = (first_losses(make(stream_task(e, NODES), *settings)) for e in (found, changed))
     assert one[0] == other[0] and len(set(one[0])) == 3
     same(one[1], other[1])
@@ -305,16 +317,16 @@ def test_what_hidden_nodes_did_trains_nothing(make):
 def test_no_event_is_scored_by_what_comes_later(make, layers, sample):
     """What happens at an event's own time or behind it does not change its score."""
     found = stream()
-    settings = (f"model.layers={layers}", f"model.sample={sample}", "model.neighbours=97", "protocol.new_nodes=0")
+    settings = (f"model.layers={layers}", f"model.sample={sample}", "model.neighbours=97", "task.new_nodes=0")
     experiment = make(found, *settings)
-    model = experiment.fit("ours", 0)[0].model.eval()
+    model = experiment.training("ours", 0).model
     moment = 240
     random = np.random.default_rng(5)
     changed = [(*(random.integers(0, NODES, 2).tolist() if t >= moment else (u, v)), t) for u, v, t in found]
     other = make(stream_task(changed, NODES), *settings)
     src, dst = torch.arange(NODES), torch.arange(NODES).roll(5)
     scores = [
-        [stream_links._logits(model, e.recent, stream_links._Events(src, dst, torch.full((NODES,), t)))
+        [logits(e, model, stream_links._Events(src, dst, torch.full((NODES,), t)))
          for t in (moment, moment + 3)] for e in (experiment, other)
     ]  # fmt: skip
     assert np.allclose(scores[0][0], scores[1][0], atol=1e-5)
@@ -328,37 +340,37 @@ def test_without_time_only_the_order_counts(make):
     for variant in ("ours", "no_time"):
         scores = []
         for events in (found, stretched):
-            experiment = make(events, "protocol.new_nodes=0")
-            fit, _ = experiment.fit(variant, 0)
-            late = experiment.events[experiment.masks["test"]]
-            scores.append(stream_links._logits(fit.model.eval(), experiment.recent, late))
+            experiment = make(events, "task.new_nodes=0")
+            fit = experiment.training(variant, 0)
+            late = experiment.task.events[experiment.task.masks["test"]]
+            scores.append(logits(experiment, fit.model, late))
         gaps[variant] = np.abs(scores[0] - scores[1]).max()
     assert gaps["no_time"] < 1e-5 and gaps["ours"] > 1e-2
     # Nor does training bring time back in.
-    experiment = make(found, "protocol.new_nodes=0", "train.epochs=2")
-    fit = to_the_end(experiment.fit("no_time", 0)[0])
-    late = experiment.events[experiment.masks["test"]]
-    other = make(stretched, "protocol.new_nodes=0")
-    again = other.events[other.masks["test"]]
-    one, two = (stream_links._logits(fit.model.eval(), *x) for x in ((experiment.recent, late), (other.recent, again)))
+    experiment = make(found, "task.new_nodes=0", "train.epochs=2")
+    fit = to_the_end(experiment.training("no_time", 0))
+    late = experiment.task.events[experiment.task.masks["test"]]
+    other = make(stretched, "task.new_nodes=0")
+    again = other.task.events[other.task.masks["test"]]
+    one, two = logits(experiment, fit.model, late), logits(other, fit.model, again)
     assert np.allclose(one, two, atol=1e-5)
 
 
 def test_uniform_attention_is_another_model(make):
     experiment = make(stream())
-    late = experiment.events[experiment.masks["test"]]
-    (ours, _), (uniform, context) = (experiment.fit(variant, 0) for variant in ("ours", "uniform"))
+    late = experiment.task.events[experiment.task.masks["test"]]
+    ours, uniform = (experiment.training(variant, 0) for variant in ("ours", "uniform"))
     same(ours.model.state_dict(), uniform.model.state_dict())
-    with context:
-        even = stream_links._logits(uniform.model.eval(), experiment.recent, late)
-    assert not np.allclose(even, stream_links._logits(ours.model.eval(), experiment.recent, late))
+    with experiment.context("uniform"):
+        even = logits(experiment, uniform.model, late)
+    assert not np.allclose(even, logits(experiment, ours.model, late))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recent", "uniform"])
 def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, kind):
     experiment = make(stream(), f"model.sample={kind}")
-    whole, _ = experiment.fit("ours", 1)
+    whole = experiment.training("ours", 1)
     states, more = [], True
     while more:
         more = whole.step()
@@ -368,7 +380,7 @@ def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, kind):
     expected = {**whole.finish(), "seconds": None}
     assert len(states) == 3
     for follows, tensors, about in states:
-        again, _ = experiment.fit("ours", 1)
+        again = experiment.training("ours", 1)
         torch.manual_seed(99)
         again.restore(tensors, about["numbers"])
         if follows:
@@ -379,9 +391,9 @@ def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, kind):
 
 def test_counting_goes_on_from_a_state_behind_its_step(make):
     experiment = make(stream())
-    whole, _ = experiment.fit("counting", 1)
+    whole = experiment.training("counting", 1)
     whole.step()
-    again, _ = experiment.fit("counting", 1)
+    again = experiment.training("counting", 1)
     again.restore(*whole.state())
     result = [{**fit.finish(), "seconds": None} for fit in (whole, again)]
     assert json.dumps(result[0]) == json.dumps(result[1])
@@ -389,32 +401,33 @@ def test_counting_goes_on_from_a_state_behind_its_step(make):
 
 def test_the_epoch_is_chosen_on_validation_events_of_nodes_that_are_not_hidden(make):
     experiment = make(stream())
-    fit, _ = experiment.fit("ours", 2)
+    fit = experiment.training("ours", 2)
     fit.step()
     new, moments = hidden(experiment), []
 
     def score(events):
         moments.append(listed(events))
-        return stream_links._logits(fit.model.eval(), experiment.recent, events)
+        return logits(experiment, fit.model, events, "val")
 
-    label, logits = experiment.ranked(score, "val", "random", 2, False)
+    label, scores = experiment.task.ranked(score, "val", "random", 2, False)
     assert moments[0] == [e for e in part_of(experiment, "val") if not new & {*e[:2]}]
-    metric, loss = fit.evaluate("val")
-    assert metric == fit.val_metric == pytest.approx(100 * average_precision_score(label, logits))
-    chance = 1 / (1 + np.exp(-logits))
+    metric, loss = fit.fit.evaluate("val")
+    assert metric == fit.val_metric == pytest.approx(100 * average_precision_score(label, scores))
+    chance = 1 / (1 + np.exp(-scores))
     assert loss == pytest.approx(-np.mean(np.log(np.where(label == 1, chance, 1 - chance))))
 
 
 def test_an_evaluation_can_be_repeated_and_draws_nothing(make):
     """With neighbours drawn at random, too, and however often there was one before."""
     experiment = make(stream(), "model.sample=uniform", "model.neighbours=3", "train.epochs=2")
-    fit = to_the_end(experiment.fit("ours", 0)[0])
+    fit = to_the_end(experiment.training("ours", 0))
     generator = torch.get_rng_state()
-    one, scores = fit.evaluate("val"), experiment.scores(fit.model, 0)
+    task, inputs = experiment.last(0)
+    one, scores = fit.fit.evaluate("val"), task.scores(fit.model, inputs, "auc")
     assert torch.equal(torch.get_rng_state(), generator)
     torch.rand(7)
-    assert fit.evaluate("val") == one and experiment.scores(fit.model, 0) == scores
-    assert fit.results() == fit.results()
+    assert fit.fit.evaluate("val") == one and task.scores(fit.model, inputs, "auc") == scores
+    assert task.results(fit.model, inputs["test"], "auc") == task.results(fit.model, inputs["test"], "auc")
     assert set(scores) == set(PARTS)
 
 
@@ -430,8 +443,8 @@ def planted(events=1499, groups=5, seed=0):
 
 @pytest.mark.slow
 def test_groups_are_learned(make):
-    experiment = make(planted(), "train.epochs=5", "train.lr=0.02", "protocol.new_nodes=0.05")
-    fit, _ = experiment.fit("ours", 0)
+    experiment = make(planted(), "train.epochs=5", "train.lr=0.02", "task.new_nodes=0.05")
+    fit = experiment.training("ours", 0)
     fit.step()
     first = fit.loss
     result = to_the_end(fit).finish()
@@ -448,8 +461,8 @@ def test_groups_are_learned(make):
 def test_links_at_random_are_worth_nothing(make):
     random = np.random.default_rng(3)
     found = [(*random.integers(0, 31, 2).tolist(), k) for k in range(997)]
-    experiment = make(found, "train.epochs=2", "protocol.new_nodes=0")
-    result = to_the_end(experiment.fit("ours", 0)[0]).finish()
+    experiment = make(found, "train.epochs=2", "task.new_nodes=0")
+    result = to_the_end(experiment.training("ours", 0)).finish()
     assert 40 < result["more"]["transductive, random negatives, auc"] < 60
 
 
@@ -466,33 +479,35 @@ def typed_task():
 
 def test_events_of_several_types_are_one_stream(make):
     task = typed_task()
-    experiment = make(task, "protocol.new_nodes=0.2")
-    start = experiment.recent.start
-    assert experiment.events.time.tolist() == list(range(422))
+    experiment = make(task, "task.new_nodes=0.2")
+    recent, everything = (experiment.inputs(experiment.task)[part][0] for part in ("train", "test"))
+    start = recent.start
+    assert start == everything.start and sorted(start.values()) == sorted(set(experiment.task.start.tolist()))
+    assert experiment.task.events.time.tolist() == list(range(422))
     for number, level in enumerate(("low", "high")):
         src, dst = task.graph.edges(etype=level, order="eid")
-        events = experiment.events[experiment.events.time % 2 == number]
+        events = experiment.task.events[experiment.task.events.time % 2 == number]
         assert torch.equal(events.src, src + start["user"]) and torch.equal(events.dst, dst + start["film"])
-    train, recent = part_of(experiment, "train"), experiment.known
+    train = part_of(experiment, "train")
     assert sorted(recent.time.tolist()) == sorted(2 * [t for *_, t in train])
     for kind in KINDS:
         _, others = negatives(experiment, "test", kind)
         assert all(0 <= u - start["user"] < 19 and 0 <= v - start["film"] < 13 for u, v, _ in others)
-    result = to_the_end(experiment.fit("ours", 0)[0]).finish()
+    result = to_the_end(experiment.training("ours", 0)).finish()
     assert 0 < result["test"] <= 100
 
 
 WRONG = {
-    "protocol.val_share=0": "protocol: expected shares above 0 that leave something to train on, got val_share = 0",
-    "protocol.test_share=0.85": "protocol: expected shares above 0 .* test_share = 0.85, new_nodes = 0.1",
-    "protocol.new_nodes=1.0": "protocol: expected shares above 0 .* new_nodes = 1.0",
-    "protocol.new_nodes=-0.1": "protocol: expected shares above 0 .* new_nodes = -0.1",
-    "protocol.new_nodes=0.99": "two events or more in every part among nodes that are not hidden, got 0 for train",
-    "protocol.val_share=0.001": "two events or more in every part .*, got 0 for val",
-    "protocol.new_nodes_seed=-1": "protocol.new_nodes_seed: expected a number from 0 to 4294967295, got -1",
-    "protocol.batch=0": "protocol.batch: expected 1 or more, got 0",
-    "protocol.batch=0.5": "protocol.batch: expected int, got 0.5",
-    "protocol.typo=1": "protocol: expected only the keys val_share, .*, got 'typo'",
+    "task.val_share=0": "task: expected shares above 0 that leave something to train on, got val_share = 0",
+    "task.test_share=0.85": "task: expected shares above 0 .* test_share = 0.85, new_nodes = 0.1",
+    "task.new_nodes=1.0": "task: expected shares above 0 .* new_nodes = 1.0",
+    "task.new_nodes=-0.1": "task: expected shares above 0 .* new_nodes = -0.1",
+    "task.new_nodes=0.99": "two events or more in every part among nodes that are not hidden, got 0 for train",
+    "task.val_share=0.001": "two events or more in every part .*, got 0 for val",
+    "task.new_nodes_seed=-1": "task.new_nodes_seed: expected a number from 0 to 4294967295, got -1",
+    "task.batch=0": "task.batch: expected 1 or more, got 0",
+    "task.batch=0.5": "task.batch: expected int, got 0.5",
+    "task.typo=1": "task: expected only the keys val_share, .*, got 'typo'",
     "train.metric=macro_auc": "train.metric: expected one of average_precision, auc, got 'macro_auc'",
     "train.controls=['no_temporal']": "train.controls: expected names among .*'no_time'.*, got 'no_temporal'",
     "model.node_input=feat": "model.node_input: expected features of the nodes for 'feat', got none",
@@ -503,7 +518,8 @@ WRONG = {
 @pytest.mark.parametrize("setting", WRONG)
 def test_wrong_settings(make, setting):
     with pytest.raises(HgatError, match=WRONG[setting]) as error:
-        make(stream(), setting).model()
+        made = make(stream(), setting)
+        made.model(made.task, made.inputs(made.task)["train"])
     assert "\n" not in str(error.value)
 
 
@@ -511,15 +527,15 @@ def test_a_part_of_hidden_nodes_alone_is_refused(make):
     """Training is of others, but there is no event to choose the epoch by."""
     found = [(u % 7, 7 + u % 5, u) for u in range(101)] + [(20 + u % 2, 22, 101 + u) for u in range(42)]
     with pytest.raises(RecipeError, match="among nodes that are not hidden, got 0 for val"):
-        make(found, "protocol.new_nodes=0.3")
+        make(found, "task.new_nodes=0.3")
 
 
 def test_refit_is_refused(make):
-    with pytest.raises(RecipeError, match="train.refit: expected false with events in order of time, got true"):
+    with pytest.raises(RecipeError, match="train.refit: expected false with stream_links, got true"):
         make(stream(), "train.refit=true")
 
 
 def test_scores_that_are_not_finite_say_so(make):
-    fit, _ = make(stream(), "train.lr=1e30", "train.epochs=5").fit("ours", 0)
+    fit = make(stream(), "train.lr=1e30", "train.epochs=5").training("ours", 0)
     with pytest.raises(HgatError, match="a smaller train.lr may help"):
         to_the_end(fit)

@@ -14,9 +14,10 @@ import hgat.data
 from hgat.data import EventData
 from hgat.errors import HgatError, RecipeError
 from hgat.graph import from_events
+from hgat.models import Batch, find
+from hgat.tasks import snapshot_links
+from hgat.tasks.snapshot_links import FEWEST, FIT, RIVALS, TEST, VAL, Counting
 from hgat.train import checkpoint, run, train
-from hgat.train.protocols import find, snapshot_links
-from hgat.train.protocols.snapshot_links import FEWEST, FIT, RIVALS, TEST, VAL
 from hgat.train.recipe import read
 from hgat.train.state import Unfit
 
@@ -28,15 +29,14 @@ year = 2024
 link = ""
 [data]
 name = "enron"
-[graph]
-column = "step"
 [model]
 system = "dysat"
 heads = [2]
 hidden = 5
 temporal_heads = [2]
-[protocol]
+[task]
 name = "snapshot_links"
+column = "step"
 num_walks = 3
 walk_length = 5
 window = 2
@@ -85,17 +85,16 @@ def blocks(nodes=41, steps=5, per_step=131, groups=3, seed=0):
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """An Experiment on a task, with settings "section.key=value"."""
+    """The Experiment of a recipe on data, with settings "section.key=value"."""
     path = tmp_path / "r.toml"
     path.write_text(RECIPE)
 
-    def run(task, *settings):
+    def experiment(task, *settings):
         task = events_task(task) if isinstance(task, list) else task
         monkeypatch.setattr(hgat.data, "load", lambda name, root, **options: task)
-        recipe = read(path, settings)
-        return find("snapshot_links")(recipe, None, "cpu", **recipe.settings("protocol"))
+        return run.Experiment(read(path, settings))
 
-    return run
+    return experiment
 
 
 def first_seen(events):
@@ -120,10 +119,26 @@ def pairs(examples, label):
     return list(zip(examples.src[here].tolist(), examples.dst[here].tolist(), strict=True))
 
 
-def to_the_end(fit):
-    while fit.step():
+def to_the_end(training):
+    while training.step():
         pass
-    return fit
+    return training
+
+
+def first_round(experiment, variant="ours", seed=0):
+    """The Fit of the first target."""
+    return experiment.training(variant, seed).fit
+
+
+def losses(fit):
+    """Of every step of the optimiser in one epoch."""
+    inputs = fit.inputs["train"]
+    return (fit.model.objective(fit.task.loss, inputs, batch) for batch in fit.task.batches(fit.model, inputs))
+
+
+def kept(training):
+    """What the finished targets have given, by name."""
+    return {name: tensor for found in training.found for name, tensor in found.items()}
 
 
 def same(a, b):
@@ -139,18 +154,18 @@ def no_times(result):
 @pytest.mark.parametrize("self_links, unseen_nodes", [(False, False), (False, True), (True, False), (True, True)])
 def test_positives_are_the_links_among_nodes_known_before(make, self_links, unseen_nodes):
     events = changing()
-    settings = f"protocol.self_links={json.dumps(self_links)}", f"protocol.unseen_nodes={json.dumps(unseen_nodes)}"
+    settings = f"task.self_links={json.dumps(self_links)}", f"task.unseen_nodes={json.dumps(unseen_nodes)}"
     experiment = make(events, *settings)
-    assert experiment.targets == list(range(1, STEPS))
+    assert experiment.task.targets == list(range(1, STEPS))
     views = {"all", "new"} | ({"no_self"} if self_links else set()) | ({"new_strict"} if unseen_nodes else set())
-    assert set(experiment.views) == views | ({"strict"} if self_links or unseen_nodes else set())
-    for target, view in product(experiment.targets, experiment.views):
+    assert set(experiment.task.scopes) == views | ({"strict"} if self_links or unseen_nodes else set())
+    for target, view in product(experiment.task.targets, experiment.task.scopes):
         expected = known_links(events, target)
         if view != "all" or not self_links:
             expected = {(u, v) for u, v in expected if u != v}
         if "new" in view:
             expected -= links_of(events, target - 1)
-        found = pairs(experiment.examples(target, view, 3), 1)
+        found = pairs(experiment.task.examples(target, view, 3), 1)
         assert set(found) == expected and len(found) == len(expected), (target, view)
         assert any(u == v for u, v in found) == (self_links and view == "all")
 
@@ -159,10 +174,10 @@ def test_positives_are_the_links_among_nodes_known_before(make, self_links, unse
 def test_negatives_are_no_links_of_the_target(make, unseen_nodes):
     events = changing()
     seen = first_seen(events)
-    experiment = make(events, f"protocol.unseen_nodes={json.dumps(unseen_nodes)}", "protocol.self_links=true")
+    experiment = make(events, f"task.unseen_nodes={json.dumps(unseen_nodes)}", "task.self_links=true")
     unseen = {"all": 0, "no_self": 0, "new": 0, "strict": 0, "new_strict": 0}
-    for target, view, seed in product(experiment.targets, experiment.views, range(3)):
-        examples = experiment.examples(target, view, seed)
+    for target, view, seed in product(experiment.task.targets, experiment.task.scopes, range(3)):
+        examples = experiment.task.examples(target, view, seed)
         others = pairs(examples, 0)
         assert len(set(others)) == len(others) == len(pairs(examples, 1))
         assert not set(others) & links_of(events, target)
@@ -179,7 +194,7 @@ def test_negatives_are_uniform(make):
     experiment = make(events)
     target, often, seeds = 3, {}, 1500
     for seed in range(seeds):
-        for pair in pairs(experiment.examples(target, "all", seed), 0):
+        for pair in pairs(experiment.task.examples(target, "all", seed), 0):
             often[pair] = often.get(pair, 0) + 1
     seen, links = first_seen(events), links_of(events, target)
     known = [v for v in range(NODES) if seen[v] < target]
@@ -192,28 +207,30 @@ def test_negatives_are_uniform(make):
 
 def test_directed_links_are_ordered_pairs(make):
     events = changing()
-    experiment = make(events, "graph.both_ways=false")
+    experiment = make(events, "task.both_ways=false")
     seen = first_seen(events)
-    for target in experiment.targets:
+    for target in experiment.task.targets:
         links = {(u, v) for s, u, v in events if s == target}
-        examples = experiment.examples(target, "all", 0)
+        examples = experiment.task.examples(target, "all", 0)
         assert set(pairs(examples, 1)) == {(u, v) for u, v in links if u != v and max(seen[u], seen[v]) < target}
         others = pairs(examples, 0)
         assert not set(others) & links and any(u > v for u, v in others) and any(u < v for u, v in others)
 
 
 def test_both_classes_are_split_alike(make):
-    experiment = make(changing(), "protocol.self_links=true", "protocol.unseen_nodes=true")
-    for target, view in product(experiment.targets, experiment.views):
-        examples = experiment.examples(target, view, 0)
+    experiment = make(changing(), "task.self_links=true", "task.unseen_nodes=true")
+    for target, view in product(experiment.task.targets, experiment.task.scopes):
+        examples = experiment.task.examples(target, view, 0)
         half = len(examples.label) // 2
         for label in (0, 1):
             part = examples.part[examples.label == label]
             sizes = [(part == which).sum() for which in (FIT, VAL, TEST)]
             assert sizes == [round(0.2 * half), round(0.4 * half) - round(0.2 * half), half - round(0.4 * half)]
-    sizes = experiment.sizes()
-    total = sum(len(experiment.examples(target, "all", 0).label) for target in experiment.targets)
-    assert sum(sizes.values()) == total and sizes["test"] == pytest.approx(0.6 * total, abs=len(experiment.targets))
+    sizes = experiment.task.sizes()
+    total = sum(len(experiment.task.examples(target, "all", 0).label) for target in experiment.task.targets)
+    assert sum(sizes.values()) == total and sizes["test"] == pytest.approx(
+        0.6 * total, abs=len(experiment.task.targets)
+    )
 
 
 def links_tested(examples):
@@ -225,20 +242,19 @@ def links_tested(examples):
 def test_who_is_tested_is_drawn(make):
     """The split is one at random, not one by number."""
     experiment = make(changing())
-    one, two, three = (set(links_tested(experiment.examples(4, "all", seed))) for seed in range(3))
+    one, two, three = (set(links_tested(experiment.task.examples(4, "all", seed))) for seed in range(3))
     assert one != two and two != three and one != three
 
 
 def test_examples_are_those_of_the_seed_for_every_variant(make):
     experiment = make(changing())
     for seed in range(2):
-        expected = vars(experiment.examples(experiment.targets[0], "all", seed))
+        expected = vars(experiment.task.examples(experiment.task.targets[0], "all", seed))
         for variant in ("ours", "no_temporal", "no_structural", "uniform"):
             torch.manual_seed(seed + 17)
             np.random.seed(seed + 5)
-            fit, _ = experiment.fit(variant, seed)
-            same(vars(fit.current.examples), expected)
-    one, other = (experiment.examples(4, "all", seed) for seed in (0, 1))
+            same(vars(first_round(experiment, variant, seed).task.own), expected)
+    one, other = (experiment.task.examples(4, "all", seed) for seed in (0, 1))
     assert set(pairs(one, 0)) != set(pairs(other, 0)) and set(pairs(one, 1)) == set(pairs(other, 1))
     assert pairs(one, 1) != pairs(other, 1), "another split"
 
@@ -254,14 +270,14 @@ def test_steps_with_too_few_links_are_left_out(make):
         # Neither of these can be predicted.
         events += [(step, 3, 3), (step, 5, 13 + step)]
     experiment = make(events_task(events, 19))
-    assert experiment.targets == [2, 4] and len(experiment.past) == 4
-    assert experiment.examples(1, "all", 0) is None and experiment.examples(3, "all", 0) is None
-    fit, _ = experiment.fit("counting", 0)
-    assert not fit.step()
+    assert experiment.task.targets == [2, 4] and experiment.task.shown().steps == 4
+    assert experiment.task.examples(1, "all", 0) is None and experiment.task.examples(3, "all", 0) is None
+    fit = experiment.training("counting", 0)
+    assert fit.step() and not fit.step(), "two targets"
     more = fit.finish()["more"]
-    assert set(fit.tally.kept) >= {"all.2.score", "all.4.score"} and "all.1.score" not in fit.tally.kept
+    assert set(kept(fit)) >= {"all.2.score", "all.4.score"} and "all.1.score" not in kept(fit)
     assert more["all links, macro_auc"] == np.mean(
-        [100 * roc_auc_score(fit.tally.kept[f"all.{t}.label"], fit.tally.kept[f"all.{t}.score"]) for t in (2, 4)]
+        [100 * roc_auc_score(kept(fit)[f"all.{t}.label"], kept(fit)[f"all.{t}.score"]) for t in (2, 4)]
     )
 
 
@@ -272,17 +288,17 @@ def test_a_step_in_which_nearly_all_meet_is_left_out(make):
         events = [(0, v, (v + 1) % 7) for v in range(7)] + [(1, u, v) for u, v in every[missing:]]
         events += [(2, v, (v + 2) % 7) for v in range(7)]
         experiment = make(events_task(events, 7))
-        assert experiment.targets == expected
-        examples = experiment.examples(expected[0], "all", 1)
+        assert experiment.task.targets == expected
+        examples = experiment.task.examples(expected[0], "all", 1)
         assert (examples.label == 0).sum() == (examples.label == 1).sum() >= FEWEST
 
 
 def test_rivals_are_no_links(make):
     events = changing()
-    experiment = make(events, "protocol.self_links=true")
+    experiment = make(events, "task.self_links=true")
     seen = first_seen(events)
-    for target in experiment.targets:
-        examples = experiment.examples(target, "all", 0)
+    for target in experiment.task.targets:
+        examples = experiment.task.examples(target, "all", 0)
         tested = links_tested(examples)
         assert examples.rivals.shape == (len(tested), RIVALS)
         for (src, _), rivals in zip(tested, examples.rivals.tolist(), strict=True):
@@ -316,30 +332,32 @@ def test_counting_is_how_often_then_degrees(make):
     events = changing()
     experiment = make(events)
     every = np.array(list(product(range(NODES), range(NODES))))
-    for target in experiment.targets:
-        score = experiment.pairs.history(target)(every[:, 0], every[:, 1])
+    for target in experiment.task.targets:
+        inputs = Counting.prepare(experiment.task.shown_before(target))
+        history = Counting.build(None, inputs)(*inputs)
+        score = history(every[:, 0], every[:, 1])
         expected = in_words(plain_counting(events, target), every[:, 0], every[:, 1])
         assert (np.unique(score, return_inverse=True)[1] == expected).all()
-        again = experiment.pairs.history(target)(every[:, 1], every[:, 0])
+        again = history(every[:, 1], every[:, 0])
         assert (score == again).all()
 
 
 def test_counting_as_computed_by_hand(make):
     events = changing()
-    experiment = make(events, "protocol.self_links=true", "protocol.unseen_nodes=true", "protocol.first_target=3")
-    fit, _ = experiment.fit("counting", 5)
+    experiment = make(events, "task.self_links=true", "task.unseen_nodes=true", "task.first_target=3")
+    fit = experiment.training("counting", 5)
     to_the_end(fit)
     result = fit.finish()
-    found = {view: [] for view in experiment.views}
+    found = {view: [] for view in experiment.task.scopes}
     val = []
-    for target, view in product(range(3, STEPS), experiment.views):
-        examples = experiment.examples(target, view, 5)
+    for target, view in product(range(3, STEPS), experiment.task.scopes):
+        examples = experiment.task.examples(target, view, 5)
         place = in_words(plain_counting(events, target), examples.src, examples.dst)
         here = examples.part == TEST
         found[view].append((examples.label[here], place[here]))
         if view == "all":
             val.append(roc_auc_score(examples.label[examples.part == VAL], place[examples.part == VAL]))
-    for view, title in snapshot_links.VIEWS.items():
+    for view, title in snapshot_links.SCOPES.items():
         expected = 100 * np.mean([roc_auc_score(*row) for row in found[view]])
         assert result["more"][f"{title}, macro_auc"] == pytest.approx(expected)
     precision = 100 * np.mean([average_precision_score(*row) for row in found["strict"]])
@@ -374,8 +392,8 @@ def test_the_rank_of_a_link_among_its_rivals():
     assert ranks.tolist() == pytest.approx([1 / (1 + 1 + 0.5), 1.0, 1 / (1 + 4)])
 
 
-def first_losses(experiment, epochs=3, **options):
-    fit, _ = experiment.fit("ours", 0, **options)
+def first_losses(experiment, epochs=3):
+    fit = experiment.training("ours", 0)
     found = []
     for _ in range(epochs):
         assert fit.step()
@@ -387,7 +405,7 @@ def first_losses(experiment, epochs=3, **options):
 def test_the_target_snapshot_trains_nothing(make, loss):
     """Whatever happens in it, losses and weights are the same."""
     events, target = changing(), 4
-    settings = (f"protocol.first_target={target}", "train.epochs=9", f"protocol.loss={loss}")
+    settings = (f"task.first_target={target}", "train.epochs=9", f"task.loss={loss}")
     random = np.random.default_rng(7)
     changed = [(s, *(random.integers(0, NODES, 2).tolist() if s >= target else (u, v))) for s, u, v in events]
     one, other = (first_losses(make(e, *settings)) for e in (events, changed))
@@ -399,22 +417,22 @@ def test_the_target_snapshot_trains_nothing(make, loss):
 
 def test_test_labels_choose_nothing(make, monkeypatch):
     """With all of them wrong the same epoch and weights are kept, and the scores are others."""
-    experiment = make(blocks(), "protocol.first_target=4", "train.epochs=11")
+    experiment = make(blocks(), "task.first_target=4", "train.epochs=11")
 
     def outcome():
-        fit, _ = experiment.fit("ours", 0)
+        fit = experiment.training("ours", 0)
         result = to_the_end(fit).finish()
         return result, fit.model.state_dict()
 
     right, weights = outcome()
-    real = experiment.examples
+    real = experiment.task.examples
 
     def wrong(*arguments, **options):
         examples = real(*arguments, **options)
         examples.label[examples.part == TEST] ^= 1
         return examples
 
-    monkeypatch.setattr(experiment, "examples", wrong)
+    monkeypatch.setattr(experiment.task, "examples", wrong)
     # The ranks know no labels but that of the links, which are as many either way here.
     monkeypatch.setattr(snapshot_links, "_ranks", lambda score, examples: np.ones(3))
     turned, others = outcome()
@@ -425,13 +443,14 @@ def test_test_labels_choose_nothing(make, monkeypatch):
 
 
 def embeddings(experiment, model, target):
-    return snapshot_links._embedding(model, experiment.snapshots[:target], experiment.feat)
+    shown = experiment.task.shown_before(target)
+    return snapshot_links._answer(model, find("dysat").prepare(shown, **experiment.recipe.graph))
 
 
 def test_the_controls_switch_off_what_they_say(make):
     """Without temporal attention only the last step's links matter, without the structural one none do."""
     events, target = changing(), 5
-    setting = f"protocol.first_target={target}"
+    setting = f"task.first_target={target}"
 
     def shuffled(step):
         """The same nodes in the same step, linked otherwise."""
@@ -440,12 +459,12 @@ def test_the_controls_switch_off_what_they_say(make):
         return [e for e in events if e[0] != step] + [(step, u, v) for (u, _), v in zip(here, targets, strict=True)]
 
     whole, early, late = (make(sorted(e, key=lambda x: x[0]), setting) for e in (events, shuffled(2), shuffled(4)))
-    assert torch.equal(whole.snapshots.present, early.snapshots.present)
-    assert torch.equal(whole.snapshots.present, late.snapshots.present)
+    assert torch.equal(whole.task.snapshots.present, early.task.snapshots.present)
+    assert torch.equal(whole.task.snapshots.present, late.task.snapshots.present)
     changes = {}
     for variant in ("ours", "no_temporal", "no_structural", "uniform"):
-        fit, context = whole.fit(variant, 0)
-        with context:
+        fit = whole.training(variant, 0)
+        with whole.context(variant):
             before, *after = (embeddings(e, fit.model, target) for e in (whole, early, late))
         changes[variant] = [not np.allclose(before, x, atol=1e-6) for x in after]
         assert np.abs(before).max() > 0.01
@@ -456,34 +475,82 @@ def test_the_controls_switch_off_what_they_say(make):
 
 @pytest.mark.slow
 def test_uniform_attention_is_uniform_while_it_trains(make):
-    experiment = make(changing(), "protocol.first_target=5")
-    fit, context = experiment.fit("uniform", 0)
-    with context:
-        (beta,) = fit.model.attention(*fit.current.inputs)
+    experiment = make(changing(), "task.first_target=5")
+    fit = first_round(experiment, "uniform")
+    with experiment.context("uniform"):
+        (beta,) = fit.model.attention(*fit.inputs["train"])
     first = first_seen(changing())
     for node in range(11):
         steps = torch.arange(1, 6 - first[node]).float()
         expected = (1 / steps).unsqueeze(1).expand(-1, len(steps)).tril()
         assert torch.allclose(beta[node, 1, first[node] :, first[node] :], expected)
-    assert not torch.allclose(fit.model.attention(*fit.current.inputs)[0], beta)
+    assert not torch.allclose(fit.model.attention(*fit.inputs["train"])[0], beta)
 
 
 SETTINGS = {
     "all nodes at once": (),
-    "in batches": ("protocol.batch=7",),
-    "links as the loss": ("protocol.loss=links",),
-    "links in batches": ("protocol.loss=links", "protocol.batch=7"),
+    "in batches": ("task.batch=7",),
+    "links as the loss": ("task.loss=links",),
+    "links in batches": ("task.loss=links", "task.batch=7"),
     "cumulative": ("graph.cumulative=true",),
 }
 
 
+@pytest.mark.parametrize("loss", ["walks", "links"])
+@pytest.mark.parametrize(
+    "setting", ["graph.cumulative=true", "graph.self_loops=false", "graph.weight='normalized'", "graph.both_ways=false"]
+)
+def test_what_the_model_sees_changes_nothing_of_what_is_asked(make, setting, loss):
+    """Examples, counting and everything that is drawn for the loss are the task's own."""
+    options = f"task.loss={loss}", "task.first_target=5", "task.batch=17", "task.self_links=true"
+    plain, other = make(changing(), *options), make(changing(), *options, setting)
+    assert plain.task.targets == other.task.targets and plain.task.sizes() == other.task.sizes()
+    for target, scope in product(plain.task.targets, plain.task.scopes):
+        same(vars(plain.task.examples(target, scope, 1)), vars(other.task.examples(target, scope, 1)))
+    asked = []
+    for experiment in (plain, other):
+        fit = first_round(experiment)
+        torch.manual_seed(3)
+        asked.append([batch.more for batch in fit.task.batches(fit.model, fit.inputs["train"])])
+        assert first_round(experiment, "counting").evaluate("test") == first_round(plain, "counting").evaluate("test")
+    for one, two in zip(*asked, strict=True):
+        same(one, two)
+    inputs = [first_round(experiment).inputs["train"][0] for experiment in (plain, other)]
+    ends = [sorted(zip(*(x.tolist() for x in found.graph.edges()), strict=True)) for found in inputs]
+    weights = [found.graph.edata["weight"].sort().values.tolist() for found in inputs]
+    assert (ends[0], weights[0]) != (ends[1], weights[1]), "and the model does see it"
+
+
+def test_what_is_shown_is_what_happened_before_with_its_step(make):
+    """Cut in each of the ways; events outside of all steps are in none."""
+    events = changing()
+    for cut, step in (
+        ("column='step'", [s for s, *_ in events]),
+        ("windows=5", [min(k * 5 // (len(events) - 1), 4) for k in range(len(events))]),
+        ("width=53.0", [k // 53 for k in range(len(events))]),
+        ("events=53", [k // 53 for k in range(len(events))]),
+        ("boundaries=[10, 60, 200, 301]", [sum(k >= b for b in (10, 60, 200)) - 1 for k in range(302)]),
+    ):
+        task = make(events, "task.column=", f"task.{cut}").task
+        assert len(task.snapshots) == max(step) + 1
+        assert task.shown() is task.shown() is task.rounds()[-1].shown() and task.shown().steps == task.targets[-1]
+        for target in task.targets:
+            shown = task.shown_before(target)
+            src, dst = (end.tolist() for end in shown.graph.edges(order="eid"))
+            held = list(zip(shown.graph.edata["step"].tolist(), src, dst, strict=True))
+            assert held == [(t, u, v) for t, (_, u, v) in zip(step, events, strict=False) if 0 <= t < target]
+            assert (shown.graph.num_nodes(), shown.steps, shown.directed) == (NODES, target, False)
+    directed = make(events, "task.both_ways=false").task
+    assert directed.shown().directed and not directed.snapshots.both_ways
+
+
 def test_batches_share_the_nodes_among_them(make, monkeypatch):
-    fit = make(changing(), "protocol.batch=7").fit("ours", 0)[0].current
+    fit = first_round(make(changing(), "task.batch=7"))
     chosen = []
-    monkeypatch.setattr(fit, "_loss", lambda nodes: chosen.append(nodes) or torch.ones(()))
+    monkeypatch.setattr(fit.task, "_batch", lambda nodes: chosen.append(nodes) or Batch())
     for _ in range(2):
         chosen.clear()
-        list(fit.losses())
+        list(fit.task.batches(fit.model, fit.inputs["train"]))
         assert sorted(int(nodes.sum()) for nodes in chosen) == [3, 7, 7, 7, 7]
         assert (sum(nodes.int() for nodes in chosen) == 1).all()
 
@@ -491,21 +558,21 @@ def test_batches_share_the_nodes_among_them(make, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_groups_are_learned(make, settings):
-    experiment = make(events_task(blocks(), 41), "protocol.first_target=4", "train.epochs=29", *SETTINGS[settings])
-    fit, _ = experiment.fit("ours", 0)
-    steps = len(list(fit.current.losses()))
+    experiment = make(events_task(blocks(), 41), "task.first_target=4", "train.epochs=29", *SETTINGS[settings])
+    fit = experiment.training("ours", 0)
+    steps = len(list(losses(fit.fit)))
     assert steps == (6 if "batch" in settings else 1)
     fit.step()
     first = fit.loss
     result = to_the_end(fit).finish()
     assert fit.loss < 0.9 * first
     # Some pairs without a link are in one group, too: knowing the groups, and nothing else, gives so much.
-    examples = experiment.examples(4, "all", 0)
+    examples = experiment.task.examples(4, "all", 0)
     here = examples.part == TEST
     best = 100 * roc_auc_score(examples.label[here], (examples.src % 3 == examples.dst % 3)[here])
     assert best - 9 < result["test"] < best + 4, (result["test"], best)
     assert result["more"]["new links, macro_auc"] > 70 and result["epochs"] <= 29
-    counting, _ = experiment.fit("counting", 0)
+    counting = experiment.training("counting", 0)
     assert to_the_end(counting).finish()["test"] < result["test"] + 3
 
 
@@ -513,20 +580,21 @@ def test_links_at_random_are_worth_nothing(make):
     """The protocol gives nothing away: links at random, nobody met before."""
     random = np.random.default_rng(1)
     events = [(step, *random.permutation(41)[:2].tolist()) for step in range(3) for _ in range(97)]
-    experiment = make(events_task(events, 41), "protocol.first_target=2", "train.epochs=7")
-    found = [to_the_end(experiment.fit("ours", seed)[0]).finish()["test"] for seed in range(5)]
+    experiment = make(events_task(events, 41), "task.first_target=2", "train.epochs=7")
+    found = [to_the_end(experiment.training("ours", seed)).finish()["test"] for seed in range(5)]
     assert 40 < np.mean(found) < 60
 
 
 def test_the_next_links_are_what_the_loss_reads(make):
     events = [e for e in changing() if e[0] != 2]  # an empty step, from which nothing can be drawn
-    experiment = make(events, "protocol.loss=links", "protocol.first_target=6")
-    fit = experiment.fit("ours", 0)[0].current
-    found = sorted((s // NODES, s % NODES, d % NODES) for s, d in zip(*(x.tolist() for x in fit.links), strict=True))
-    assert all(s // NODES == d // NODES for s, d in zip(*(x.tolist() for x in fit.links), strict=True))
+    experiment = make(events, "task.loss=links", "task.first_target=6")
+    target = first_round(experiment).task
+    links = list(zip(*(x.tolist() for x in target.links), strict=True))
+    assert all(s // NODES == d // NODES for s, d in links)
+    found = sorted((s // NODES, s % NODES, d % NODES) for s, d in links)
     assert found == sorted((t - 1, u, v) for t in (1, 4, 5) for u, v in known_links(events, t) if u != v)
-    far = fit.pool.negatives(fit.links[0], 13)
-    assert (far // NODES == (fit.links[0] // NODES).unsqueeze(1)).all()
+    far = target.pool.negatives(target.links[0], 13)
+    assert (far // NODES == (target.links[0] // NODES).unsqueeze(1)).all()
 
 
 def silent(nodes=41, steps=6, active=13, seed=0):
@@ -540,11 +608,11 @@ def silent(nodes=41, steps=6, active=13, seed=0):
 def test_the_loss_speaks_of_silent_nodes(make, settings):
     """Those without a link in a step are told from others, too: they are most of what is scored."""
     events = [e for e in silent(NODES, 7, 11) if e[0] != 3]  # a step without links teaches nothing
-    experiment = make(events, "protocol.first_target=6", *SETTINGS[settings])
+    experiment = make(events, "task.first_target=6", *SETTINGS[settings])
     reached = {}
     for noise in ("known", "linked"):
-        experiment.noise = noise
-        fit = experiment.fit("ours", 0)[0].current
+        experiment.task.noise = noise
+        fit = first_round(experiment)
         total, forward = torch.zeros(6, NODES), fit.model.forward
 
         def watched(*inputs, total=total, forward=forward):
@@ -554,29 +622,27 @@ def test_the_loss_speaks_of_silent_nodes(make, settings):
 
         fit.model.forward = watched
         for _ in range(20):
-            for loss in fit.losses():
+            for loss in losses(fit):
                 loss.backward()
         reached[noise] = total > 0
     first, known = first_seen(events), torch.zeros(6, NODES, dtype=torch.bool)
     learned = [0, 1, 2, 4, 5]
-    if experiment.loss == "links":
+    if experiment.task.kind_of_loss == "links":
         learned = [0, 1, 4]  # those that a step with links follows
-    elif "cumulative" in settings:
-        learned = range(6)
     for t in learned:
         known[t, [v for v, step in first.items() if step <= t]] = True
     assert torch.equal(reached["known"], known)
     assert (reached["linked"] & ~known).sum() == 0
-    if "cumulative" not in settings:
-        assert not reached["linked"][4, 11:].any()
+    # Also where the model sees all links so far: what is to be alike are those of the step.
+    assert not reached["linked"][4, 11:].any()
 
 
 def test_silent_nodes_are_told_from_active_ones(make):
-    settings = "protocol.first_target=5", "train.epochs=60", "train.lr=0.02", "model.temporal_drop=0.0"
+    settings = "task.first_target=5", "train.epochs=60", "train.lr=0.02", "model.temporal_drop=0.0"
     found = {}
     for noise in ("known", "linked"):
-        experiment = make(events_task(silent(), 41), *settings, f"protocol.noise={noise}")
-        fit = experiment.fit("ours", 0)[0].current
+        experiment = make(events_task(silent(), 41), *settings, f"task.noise={noise}")
+        fit = first_round(experiment)
         for _ in range(60):
             fit.step()
         rows = embeddings(experiment, fit.model, 5)
@@ -616,19 +682,19 @@ def make_typed(make, tmp_path):
 
 
 def test_typed_pairs_are_of_the_right_types(make_typed):
-    experiment = make_typed("protocol.unseen_nodes=true")
-    start = experiment.pairs.offset
-    assert len(experiment.snapshots) == 5 and sorted(start.values()) in ([0, 11], [0, 19])
+    experiment = make_typed("task.unseen_nodes=true")
+    start = experiment.task.pairs.offset
+    assert len(experiment.task.snapshots) == 5 and sorted(start.values()) in ([0, 11], [0, 19])
     task = typed_task()
     rated = {}  # by either level
     for etype in task.graph.canonical_etypes:
         src, dst = (end.tolist() for end in task.graph.edges(etype=etype, order="eid"))
         for u, f, t in zip(src, dst, task.graph.edges[etype].data["time"].tolist(), strict=True):
-            rated.setdefault(int((t - float(experiment.snapshots.boundaries[0])) // 10), set()).add((u, f))
-    for target in experiment.targets:
+            rated.setdefault(int((t - float(experiment.task.snapshots.boundaries[0])) // 10), set()).add((u, f))
+    for target in experiment.task.targets:
         before = set().union(*(rated[s] for s in range(target)))
         users, films = ({pair[k] for pair in before} for k in (0, 1))
-        examples = experiment.examples(target, "strict", 0)
+        examples = experiment.task.examples(target, "strict", 0)
         found = [{(u - start["user"], f - start["film"]) for u, f in pairs(examples, label)} for label in (0, 1)]
         assert found[1] <= {(u, f) for u, f in rated[target] if u in users and f in films}
         assert not found[0] & rated[target] and len(found[0]) == len(found[1])
@@ -640,13 +706,13 @@ def test_typed_pairs_are_of_the_right_types(make_typed):
 
 @pytest.mark.parametrize("loss", ["walks", "links"])
 def test_typed_snapshots_are_trained_on(make_typed, loss):
-    experiment = make_typed("protocol.first_target=3", f"protocol.loss={loss}", "protocol.batch=17")
+    experiment = make_typed("task.first_target=3", f"task.loss={loss}", "task.batch=17")
     for variant in ("ours", "no_temporal", "uniform", "counting"):
-        fit, context = experiment.fit(variant, 0)
-        with context:
-            result = to_the_end(fit).finish()
+        with experiment.context(variant):
+            result = to_the_end(experiment.training(variant, 0)).finish()
         assert 0 < result["test"] < 100
-    assert set(experiment.scores(experiment.model(), 0)) == {"train", "val", "test"}
+    task, inputs = experiment.last()
+    assert set(task.scores(experiment.model(task, inputs["train"]), inputs, "macro_auc")) == {"train", "val", "test"}
     with pytest.raises(RecipeError, match="train.controls: expected 'no_structural' with one type of nodes and events"):
         make_typed("train.controls=['no_structural']")
 
@@ -654,15 +720,15 @@ def test_typed_snapshots_are_trained_on(make_typed, loss):
 def test_steps_further_ahead(make):
     """One training on all but three steps; who was not known then is in no example."""
     events, ahead = changing(), 3
-    experiment = make(events, f"protocol.ahead={ahead}", "protocol.first_target=3")
-    fit, _ = experiment.fit("counting", 0)
+    experiment = make(events, f"task.ahead={ahead}", "task.first_target=3")
+    fit = experiment.training("counting", 0)
     more = to_the_end(fit).finish()["more"]
     assert [name for name in more if "ahead" in name] == [
         "1 step ahead, auc", "2 steps ahead, auc", "3 steps ahead, auc"
     ]  # fmt: skip
     known_at = STEPS - ahead
     for step in range(known_at, STEPS):
-        examples = experiment.examples(step, "all", 0, known_at=known_at)
+        examples = experiment.task.examples(step, "all", 0, known_at=known_at)
         assert set(pairs(examples, 1)) == {(u, v) for u, v in known_links(events, step, known_at) if u != v}
         seen = first_seen(events)
         assert all(max(seen[u], seen[v]) < known_at for u, v in pairs(examples, 0))
@@ -670,20 +736,20 @@ def test_steps_further_ahead(make):
         here = examples.part == TEST
         name = f"{step - known_at + 1} step{'s' if step > known_at else ''} ahead, auc"
         assert more[name] == pytest.approx(100 * roc_auc_score(examples.label[here], place[here]))
-    ours, _ = experiment.fit("ours", 0)
+    ours = experiment.training("ours", 0)
     assert [name for name in to_the_end(ours).finish()["more"] if "ahead" in name] == [n for n in more if "ahead" in n]
 
 
 def test_scores_are_those_of_the_last_targets_model(make):
-    experiment = make(blocks(), "protocol.first_target=3", "train.epochs=9")
-    fit, _ = experiment.fit("ours", 0)
+    experiment = make(blocks(), "task.first_target=3", "train.epochs=9")
+    fit = experiment.training("ours", 0)
     result = to_the_end(fit).finish()
-    scores = experiment.scores(fit.model, 0)
-    kept = fit.tally.kept
-    assert scores["test"][0] == pytest.approx(100 * roc_auc_score(kept["all.4.label"], kept["all.4.score"]))
+    task, inputs = experiment.last(0)
+    scores, last = task.scores(fit.model, inputs, "macro_auc"), kept(fit)
+    assert scores["test"][0] == pytest.approx(100 * roc_auc_score(last["all.4.label"], last["all.4.score"]))
     assert scores["val"][0] == pytest.approx(fit.done[-1]["val"]) and result["val"] != pytest.approx(scores["val"][0])
     table = embeddings(experiment, fit.model, 4)
-    examples = experiment.examples(4, "all", 0)
+    examples = experiment.task.examples(4, "all", 0)
     both = torch.tensor(table[examples.src] * table[examples.dst])
     here = examples.part == FIT
     # A logistic regression with scikit-learn's default penalty, by hand.
@@ -716,17 +782,17 @@ def through_a_file(fit, path):
 @pytest.mark.parametrize("variant", ["ours", "no_temporal", "counting"])
 def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, variant):
     """In a target, between two, and behind the last."""
-    experiment = make(changing(), "protocol.first_target=4", "protocol.batch=17")
-    whole, _ = experiment.fit(variant, 1)
+    experiment = make(changing(), "task.first_target=4", "task.batch=17")
+    whole = experiment.training(variant, 1)
     states, more = [], True
     while more:
         more = whole.step()
         states.append((more, *through_a_file(whole, tmp_path / "state")))
     expected = no_times(whole.finish())
-    assert len(states) == (1 if variant == "counting" else 9)
+    assert len(states) == (3 if variant == "counting" else 9), "a step for each target, or an epoch"
     for follows, tensors, numbers in states:
         torch.manual_seed(99)
-        again, _ = experiment.fit(variant, 1)
+        again = experiment.training(variant, 1)
         torch.rand(3)
         again.restore(tensors, numbers)
         if follows:
@@ -740,13 +806,13 @@ def test_a_state_at_any_epoch_leads_to_the_same_end(make, tmp_path, variant):
 
 def test_a_state_that_no_run_can_have_saved_is_refused(make):
     """In the third target: what is done, what it scored, and the training itself."""
-    experiment = make(changing(), "protocol.first_target=4")
-    fit, _ = experiment.fit("ours", 1)
-    while len(fit.done) < 2 or fit.current.epoch < 1:
+    experiment = make(changing(), "task.first_target=4")
+    fit = experiment.training("ours", 1)
+    while len(fit.done) < 2 or fit.fit.epoch < 1:
         fit.step()
     tensors, numbers = fit.state()
     done = numbers["done"]
-    label, score, rank = (next(k for k in tensors if k.startswith("tally.all") and k.endswith(e)) for e in
+    label, score, rank = (next(k for k in tensors if k.startswith("round.1.all") and k.endswith(e)) for e in
                           (".label", ".score", ".rank"))  # fmt: skip
     tries = [
         (tensors, {**numbers, "done": done[:1]}),
@@ -756,7 +822,9 @@ def test_a_state_that_no_run_can_have_saved_is_refused(make):
         (tensors, {**numbers, "done": [done[0], {**done[1], "val": float("nan")}]}),
         (tensors, {**numbers, "done": [done[0], {**done[1], "epochs": "3"}]}),
         (tensors, {**numbers, "done": [done[0], {**done[1], "best_epoch": -1}]}),
-        (tensors, {**numbers, "before": numbers["before"] + 1}),
+        (tensors, {**numbers, "stages": None}),
+        (tensors, {**numbers, "stages": [{"epochs": 1, "seconds": 1.0}]}),
+        (tensors, {**numbers, "before": 1}),
         (tensors, {**numbers, "fit": None}),
         (tensors, {**numbers, "fit": {**numbers["fit"], "epoch": 99}}),
         (tensors, {**numbers, "more": 1}),
@@ -765,7 +833,7 @@ def test_a_state_that_no_run_can_have_saved_is_refused(make):
         ({**tensors, score: tensors[score][:-1]}, numbers),
         ({**tensors, score: tensors[score] * torch.nan}, numbers),
         ({**tensors, rank: tensors[rank] * 0}, numbers),
-        ({**tensors, "tally.more": torch.ones(2)}, numbers),
+        ({**tensors, "round.1.more": torch.ones(2)}, numbers),
         ({**tensors, "more": torch.ones(2)}, numbers),
         ({k: v for k, v in tensors.items() if k != score}, numbers),
         ({k: v for k, v in tensors.items() if k != "fit.generator"}, numbers),
@@ -774,13 +842,13 @@ def test_a_state_that_no_run_can_have_saved_is_refused(make):
         (tensors, {}),
     ]
     for number, changed in enumerate(tries):
-        again, _ = experiment.fit("ours", 1)
+        again = experiment.training("ours", 1)
         with pytest.raises(Unfit, match="expected .*, got"):
             again.restore(*changed)
             pytest.fail(str(number))
-    again, _ = experiment.fit("ours", 1)
+    again = experiment.training("ours", 1)
     again.restore(tensors, numbers)
-    counting, _ = experiment.fit("counting", 1)
+    counting = experiment.training("counting", 1)
     with pytest.raises(Unfit):
         counting.restore(tensors, numbers)
 
@@ -800,7 +868,7 @@ def test_a_run_killed_at_any_write_ends_the_same(tmp_path, monkeypatch):
     real, count = checkpoint.write_bytes, [0]
 
     def go(out, resume=False):
-        overrides = ["protocol.first_target=2"]
+        overrides = ["task.first_target=2"]
         return train(tmp_path / "r.toml", out=tmp_path / out, resume=resume, overrides=overrides, progress=False)
 
     def outcome(out):
@@ -820,8 +888,8 @@ def test_a_run_killed_at_any_write_ends_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_bytes", counted)
     go("whole")
     total, expected = count[0], outcome("whole")
-    # Recipe; every epoch of two targets, once for counting, weights, three results, metrics.
-    assert total == 1 + 4 + 4 + 1 + 1 + 3 + 1
+    # Recipe; every epoch of two targets, once for each of counting's, weights, three results, metrics.
+    assert total == 1 + 4 + 4 + 2 + 1 + 3 + 1
     assert expected[0]["controls"]["counting"]["more"].keys() == expected[0]["more"].keys()
     for stop in range(1, total + 1):
         count[0] = 0
@@ -834,23 +902,26 @@ def test_a_run_killed_at_any_write_ends_the_same(tmp_path, monkeypatch):
 
 
 WRONG = {
-    "protocol.first_target=0": "protocol.first_target: expected a step from 1 to 6, got 0",
-    "protocol.first_target=7": "protocol.first_target: expected a step from 1 to 6, got 7",
-    "protocol.batch=0": "protocol.batch: expected 1 or more, got 0",
-    "protocol.ahead=0": "protocol.ahead: expected 1 or more, got 0",
-    "protocol.ahead=7": "protocol.ahead: expected 1, or 1 to 6 with links enough, got 7",
-    "protocol.negatives=0": "protocol.negatives: expected 1 or more, got 0",
-    "protocol.positives=-1": "protocol.positives: expected 1 or more, got -1",
-    "protocol.num_walks=0": "protocol.num_walks: expected 1 or more, got 0",
-    "protocol.walk_length=0": "protocol.walk_length: expected 1 or more, got 0",
-    "protocol.window=0": "protocol.window: expected 1 or more, got 0",
-    "protocol.loss=mse": "protocol.loss: expected 'walks' or 'links', got 'mse'",
-    "protocol.loss=links": "protocol.first_target: expected 2 or more with loss = 'links', got 1",
-    "protocol.typo=1": "protocol: expected only the keys first_target, .*, got 'typo'",
-    "protocol.name=links": "protocol.name: expected one of nodes, snapshot_links, stream_links, got 'links'",
+    "task.first_target=0": "task.first_target: expected a step from 1 to 6, got 0",
+    "task.first_target=7": "task.first_target: expected a step from 1 to 6, got 7",
+    "task.batch=0": "task.batch: expected 1 or more, got 0",
+    "task.ahead=0": "task.ahead: expected 1 or more, got 0",
+    "task.ahead=7": "task.ahead: expected 1, or 1 to 6 with links enough, got 7",
+    "task.negatives=0": "task.negatives: expected 1 or more, got 0",
+    "task.positives=-1": "task.positives: expected 1 or more, got -1",
+    "task.num_walks=0": "task.num_walks: expected 1 or more, got 0",
+    "task.walk_length=0": "task.walk_length: expected 1 or more, got 0",
+    "task.window=0": "task.window: expected 1 or more, got 0",
+    "task.loss=mse": "task.loss: expected 'walks' or 'links', got 'mse'",
+    "task.loss=links": "task.first_target: expected 2 or more with loss = 'links', got 1",
+    "task.typo=1": "task: expected only the keys boundaries, .*, first_target, .*, got 'typo'",
+    "task.name=links": "task.name: expected one of nodes, snapshot_links, stream_links, got 'links'",
     "train.metric=accuracy": "train.metric: expected one of macro_auc, .*, got 'accuracy'",
     "train.controls=['majority']": "train.controls: expected names among .*'counting'.*, got 'majority'",
-    "graph.column=week": r"snapshots: expected edata\['week'\]",
+    "task.column=": "snapshots: expected one of boundaries, windows, width, events, column, got none",
+    "task.windows=3": "snapshots: expected one of boundaries, .*, got windows, column",
+    "graph.typo=1": "graph: expected only the keys cumulative, self_loops, both_ways, weight, got 'typo'",
+    "task.column=week": r"snapshots: expected edata\['week'\]",
     "model.heads=[]": "model.heads",
 }
 
@@ -858,12 +929,13 @@ WRONG = {
 @pytest.mark.parametrize("setting", WRONG)
 def test_wrong_settings(make, setting):
     with pytest.raises(HgatError, match=WRONG[setting]) as error:
-        make(changing(), setting).model()
+        made = make(changing(), setting)
+        made.model(made.task, made.inputs(made.task)["train"])
     assert "\n" not in str(error.value)
 
 
 def test_too_little_to_learn_from(make):
-    with pytest.raises(RecipeError, match="graph: expected two snapshots or more, to learn from and to predict, got 1"):
+    with pytest.raises(RecipeError, match="task: expected two snapshots or more, to learn from and to predict, got 1"):
         make(changing(steps=7)[:53])
     events = [(step, v, v + 1) for step in range(3) for v in range(FEWEST - 1)]
     with pytest.raises(
@@ -874,31 +946,30 @@ def test_too_little_to_learn_from(make):
 
 def test_refit_is_refused(make):
     """Before anything is trained."""
-    with pytest.raises(RecipeError, match="train.refit: expected false with links"):
+    with pytest.raises(RecipeError, match="train.refit: expected false with snapshot_links, got true"):
         make(changing(), "train.refit=true")
 
 
-PAPER = RECIPE[: RECIPE.index("[graph]")]
+PAPER = RECIPE[: RECIPE.index("[model]")]
 OTHERS = {
-    ("gat", "snapshot_links", "macro_auc"): "expected a model on snapshots for snapshot_links, got gat on homogeneous",
-    ("tgat", "snapshot_links", "macro_auc"): "expected a model on snapshots for snapshot_links, got tgat on recent",
-    ("dysat", "nodes", "accuracy"): "on homogeneous or metapath or relations for nodes, got dysat on snapshots",
-    ("dysat", "stream_links", "auc"): "expected a model on recent for stream_links, got dysat on snapshots",
+    ("gat", "snapshot_links", "macro_auc"): "task.name: expected nodes for gat, got 'snapshot_links'",
+    ("tgat", "snapshot_links", "macro_auc"): "task.name: expected stream_links for tgat, got 'snapshot_links'",
+    ("dysat", "nodes", "accuracy"): "task.name: expected snapshot_links for dysat, got 'nodes'",
+    ("dysat", "stream_links", "auc"): "task.name: expected snapshot_links for dysat, got 'stream_links'",
 }
 
 
-@pytest.mark.parametrize("system, protocol, metric", OTHERS)
-def test_a_model_on_another_structure(tmp_path, system, protocol, metric):
+@pytest.mark.parametrize("system, task, metric", OTHERS)
+def test_a_system_that_does_not_solve_the_task(tmp_path, system, task, metric):
     """Is refused before any file is read."""
-    text = f"{PAPER}[model]\nsystem = {system!r}\n[protocol]\nname = {protocol!r}\n[train]\n"
+    text = f"{PAPER}[model]\nsystem = {system!r}\n[task]\nname = {task!r}\n[train]\n"
     (tmp_path / "r.toml").write_text(f"{text}metric = {metric!r}\nepochs = 3\nlr = 0.01\n")
-    recipe = read(tmp_path / "r.toml")
-    with pytest.raises(RecipeError, match=OTHERS[system, protocol, metric]):
-        find(protocol)(recipe, tmp_path, "cpu", **recipe.settings("protocol"))
+    with pytest.raises(RecipeError, match=OTHERS[system, task, metric]):
+        read(tmp_path / "r.toml")
 
 
 def test_losses_are_finite_or_say_so(make):
-    fit, _ = make(changing(), "train.lr=1e30", "train.epochs=5").fit("ours", 0)
+    fit = make(changing(), "train.lr=1e30", "train.epochs=5").training("ours", 0)
     with pytest.raises(HgatError, match="a smaller train.lr may help"):
         to_the_end(fit)
 
@@ -908,7 +979,7 @@ def test_the_recipes_are_one_recipe():
     enron, movielens = read("dysat-enron"), read("dysat-movielens")
     of_the_data = {
         "model": {"structural", "embed", "heads", "temporal_heads"},  # typed or not, and narrow where there is more
-        "protocol": {"first_target", "self_links", "unseen_nodes", "ahead"},
+        "task": {"column", "width", "first_target", "self_links", "unseen_nodes", "ahead"},
     }
     for section, free in of_the_data.items():
         a, b = ({k: v for k, v in getattr(recipe, section).items() if k not in free} for recipe in (enron, movielens))
