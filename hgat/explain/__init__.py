@@ -14,9 +14,10 @@ def draw(model: System, inputs: tuple, path: str | Path, title: str = "") -> boo
 
     inputs: those of its forward.
     """
-    for read, paint in ((shares, draw_shares), (past, draw_past)):
-        found = read(model, *inputs)
-        if found:
-            paint(found, path, title)
-            return True
-    return False
+    if spent := shares(model, *inputs):
+        draw_shares(spent, path, title)
+    elif layers := past(model, *inputs):
+        draw_past(layers, path, title)
+    else:
+        return False
+    return True

@@ -4,12 +4,12 @@ A model that can do both has `layers`, `start(feat, nodes=None)`, what the first
 h)`, one layer on a graph or block.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dgl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape
 from hgat.graph.metapath import Views
@@ -37,6 +37,15 @@ class Layered(System):
     """
 
     target: str | None = None
+    layers: nn.ModuleList
+
+    def start(self, feat: Any, nodes: Any = None) -> Any:
+        """What the first layer receives of `feat`; nodes: the ids in the whole graph, where only some are here."""
+        raise NotImplementedError(f"{type(self).__name__}.start")
+
+    def step(self, depth: int, graph: Any, h: Any) -> Any:
+        """Layer `depth`, counted from 0, on a graph or block: of its sources' rows those of its destinations."""
+        raise NotImplementedError(f"{type(self).__name__}.step")
 
     def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
         """((blocks, features of their sources), ()) whose answer has the rows of the nodes `ids`."""
@@ -59,7 +68,7 @@ class Layered(System):
         return self(*inputs) if batch_size is None else layerwise(self, *inputs, batch_size=batch_size)
 
 
-def one_type(feat):
+def one_type(feat: Any) -> Any:
     """The features themselves where they come as {node type: features} of one type; ShapeError where of several."""
     if isinstance(feat, dict):
         if len(feat) != 1:
@@ -68,7 +77,7 @@ def one_type(feat):
     return feat
 
 
-def of_type(feat, ntype):
+def of_type(feat: Any, ntype: str | None) -> Any:
     """Features of one node type, by its name where they come as a dict and the model knows the name."""
     if not isinstance(feat, dict) or ntype is None:
         return one_type(feat)
@@ -77,7 +86,7 @@ def of_type(feat, ntype):
     return feat[ntype]
 
 
-def widths(feat, ntypes):
+def widths(feat: Any, ntypes: Iterable[str]) -> dict[str, int | None]:
     """{node type: F, or None for a type without features}; ShapeError for features that are no dict of tensors."""
     if not isinstance(feat, Mapping):
         raise ShapeError(f"feat: expected a dict over node types {list(ntypes)}, got {type(feat).__name__}")
@@ -88,7 +97,7 @@ def widths(feat, ntypes):
     return {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
 
 
-def check_parts(graph):
+def check_parts(graph: object) -> None:
     """Raise GraphError for something else in the place of a graph, or of one of several blocks."""
     parts = graph if isinstance(graph, (list, tuple)) else [graph]
     for part in parts:
@@ -99,7 +108,7 @@ def check_parts(graph):
             check_graph(given, one_relation=False, expected="a DGLGraph, or blocks, one for each layer")
 
 
-def per_layer(graph, layers):
+def per_layer(graph: Any, layers: int) -> Sequence[Any]:
     """The graph of each layer: blocks as they are, one graph for all. Raises RecipeError for too few or many blocks,
     GraphError for something else in their place."""
     check_parts(graph)
@@ -110,7 +119,7 @@ def per_layer(graph, layers):
     return graph
 
 
-def source_ids(graph):
+def source_ids(graph: Any) -> dict[str, Tensor | None] | None:
     """{node type: ids in the whole graph} of the first block's sources; None for anything but blocks.
 
     The ids of a type are None on a block that no sampler made, which does not say them.
@@ -122,7 +131,7 @@ def source_ids(graph):
     return {ntype: columns[dgl.NID] if dgl.NID in columns else None for ntype, columns in data.items()}
 
 
-def over_layers(model, graph, feat):
+def over_layers(model: Layered, graph: Any, feat: Any) -> Any:
     """forward of a model, from its steps."""
     h = model.start(feat, source_ids(graph))
     for depth, part in enumerate(per_layer(graph, len(model.layers))):
@@ -131,7 +140,14 @@ def over_layers(model, graph, feat):
 
 
 @torch.no_grad()
-def layerwise(model, graph, feat, *, batch_size=1024, device=None):
+def layerwise(
+    model: System,
+    graph: dgl.DGLGraph,
+    feat: Tensor | Mapping[str, Tensor | None],
+    *,
+    batch_size: int = 1024,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Logits of all nodes as model(graph, feat) gives them, in batches: each layer is finished before the next begins.
 
     For graphs that were trained on by sampling. Every batch has all its in-edges, so nothing is sampled, and no more
