@@ -4,7 +4,7 @@ A model that can do both has `layers`, `start(feat, nodes=None)`, what the first
 h)`, one layer on a graph or block.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dgl
@@ -38,14 +38,8 @@ class Layered(System):
 
     target: str | None = None
     layers: nn.ModuleList
-
-    def start(self, feat: Any, nodes: Any = None) -> Any:
-        """What the first layer receives of `feat`; nodes: the ids in the whole graph, where only some are here."""
-        raise NotImplementedError(f"{type(self).__name__}.start")
-
-    def step(self, depth: int, graph: Any, h: Any) -> Any:
-        """Layer `depth`, counted from 0, on a graph or block: of its sources' rows those of its destinations."""
-        raise NotImplementedError(f"{type(self).__name__}.step")
+    start: Callable[..., Any]
+    step: Callable[..., Any]
 
     def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
         """((blocks, features of their sources), ()) whose answer has the rows of the nodes `ids`."""
@@ -141,7 +135,7 @@ def over_layers(model: Layered, graph: Any, feat: Any) -> Any:
 
 @torch.no_grad()
 def layerwise(
-    model: System,
+    model: Layered,
     graph: dgl.DGLGraph,
     feat: Tensor | Mapping[str, Tensor | None],
     *,
@@ -162,7 +156,7 @@ def layerwise(
     check_graph(graph, one_relation=False)
     device = next(model.parameters()).device if device is None else torch.device(device)
     typed = isinstance(feat, dict) and len(graph.ntypes) > 1
-    h = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
+    h: Any = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
     if h is None:
         raise ShapeError(f"feat: expected features of {graph.ntypes[0]!r} nodes, got none")
     if not typed and not isinstance(h, torch.Tensor):
@@ -172,7 +166,7 @@ def layerwise(
         last = depth == len(model.layers) - 1
         ntypes = [model.target] if last and typed else graph.ntypes
         nodes = {ntype: torch.arange(graph.num_nodes(ntype), dtype=graph.idtype) for ntype in ntypes}
-        parts = {ntype: [] for ntype in ntypes}
+        parts: dict[Any, list[Tensor]] = {ntype: [] for ntype in ntypes}
         # One type after the other, so that what a batch gives has one order.
         for ntype in ntypes:
             ids = {ntype: nodes[ntype]} if typed else nodes[ntype]

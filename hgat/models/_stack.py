@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_type_hints
 
 import torch.nn.functional as F
-from torch import nn
+from dgl import DGLGraph
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.graph import homogeneous
@@ -13,6 +14,8 @@ from hgat.models._batches import Layered, one_type, over_layers
 from hgat.models._system import Facts
 
 __all__ = ["Stack", "check_heads", "check_settings", "feature_width"]
+
+Features = Tensor | Mapping[str, Tensor | None]
 
 # Of a layer's constructor, what the stack itself decides.
 DECIDED = {"self", "in_feats", "out_feats", "num_heads", "activation", "allow_zero_in_degree", "edge_feats"}
@@ -39,19 +42,20 @@ class Stack(Layered):
         return homogeneous.prepare(shown.graph, self_loops=self_loops, undirected=undirected), dict(shown.feat)
 
     @classmethod
-    def build(cls, shown: Facts, inputs: tuple, **settings) -> "Stack":
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "Stack":
+        """A model as wide as the features of the target type, and its classes."""
         return cls(feature_width(inputs[1], shown.target), shown.num_classes, **settings)
 
-    def start(self, feat, nodes=None):
+    def start(self, feat: Features, nodes: Any = None) -> Tensor:
         """What the first layer receives."""
         return one_type(feat)
 
-    def step(self, depth, graph, h):
+    def step(self, depth: int, graph: DGLGraph, h: Tensor) -> Tensor:
         """Layer `depth`, counted from 0, on a graph or block: [N_src, width] -> [N_dst, width], of the last logits."""
         h = self.layers[depth](graph, h)
         return h.mean(1) if depth == len(self.layers) - 1 else h.flatten(1)
 
-    def forward(self, graph, feat):
+    def forward(self, graph: DGLGraph | Sequence[DGLGraph], feat: Features) -> Tensor:
         """Logits of every node.
 
         graph: DGLGraph with self-loops, feat [N, F] or {node type: [N, F]}; or DGL's blocks, one per layer, and feat
@@ -64,17 +68,19 @@ class Stack(Layered):
 def _constructor(cls):
     """__init__ of a stack, with the settings of its layer in its signature, where recipes and help() read them."""
     hints = get_type_hints(cls.layer.__init__)
-    settings = {"hidden": (int, 8), "heads": (list[int], (8, 1))}
+    settings = {"hidden": (int, 8), "heads": (Sequence[int], (8, 1))}
     for name, parameter in inspect.signature(cls.layer.__init__).parameters.items():
         if name not in DECIDED:
             default = cls.defaults.get(name, parameter.default)
             settings[name] = hints.get(name, type(default)), default
     keyword = inspect.Parameter.KEYWORD_ONLY
-    first = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("self", "in_feats", "num_outputs")]
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    sizes = [inspect.Parameter(name, plain, annotation=int) for name in ("in_feats", "num_outputs")]
     parameters = [
         inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in settings.items()
     ]
-    signature = inspect.Signature([*first, *parameters])
+    first = [inspect.Parameter("self", plain), *sizes]
+    signature = inspect.Signature([*first, *parameters], return_annotation=None)
 
     def __init__(self, in_feats, num_outputs, **given):
         super(cls, self).__init__()
@@ -91,7 +97,7 @@ def _constructor(cls):
         self.layers.append(cls.layer(width, num_outputs, heads[-1], **options))
 
     __init__.__signature__ = signature
-    __init__.__annotations__ = {name: kind for name, (kind, _) in settings.items()}
+    __init__.__annotations__ = {p.name: p.annotation for p in [*sizes, *parameters]} | {"return": None}
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     return __init__
 

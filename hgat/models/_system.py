@@ -94,7 +94,7 @@ class Past:
 
 
 def _extensible(function: Callable[..., _Given]) -> Callable[..., _Given]:
-    """`function` itself: each subclass's has keyword-only arguments of its own, which recipes check and types do not."""
+    """`function` itself; subclasses give it keyword-only arguments of their own, which recipes check."""
     return function
 
 
