@@ -261,7 +261,7 @@ class Training:
         # A bar counts the epochs of all rounds.
         self.train = _changed(self.fit.train, epochs=self.fit.train.epochs * len(self.rounds))
 
-    def _start(self, number):
+    def _start(self, number: int) -> None:
         """The first stage of a round, counted from 0 or from the last one, -1; the last where there are not so many."""
         task = self.rounds[min(number, len(self.rounds) - 1)]
         inputs = self.prepared(task)
