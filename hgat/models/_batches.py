@@ -29,6 +29,8 @@ __all__ = [
     "widths",
 ]
 
+Features = Tensor | Mapping[str, Tensor | None]  # [N, F] of one node type, or by type
+
 
 class Layered(System):
     """A system of `layers` with `start` and `step`, which runs on DGL's blocks and in `layerwise`.
@@ -137,7 +139,7 @@ def over_layers(model: Layered, graph: Any, feat: Any) -> Any:
 def layerwise(
     model: Layered,
     graph: dgl.DGLGraph,
-    feat: Tensor | Mapping[str, Tensor | None],
+    feat: Features,
     *,
     batch_size: int = 1024,
     device: torch.device | str | None = None,

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.graph import homogeneous
-from hgat.models._batches import Layered, one_type, over_layers
+from hgat.models._batches import Features, Layered, one_type, over_layers
 from hgat.models._system import Facts
 
 __all__ = ["Stack", "check_heads", "check_settings", "feature_width"]
-
-Features = Tensor | Mapping[str, Tensor | None]
 
 # Of a layer's constructor, what the stack itself decides.
 DECIDED = {"self", "in_feats", "out_feats", "num_heads", "activation", "allow_zero_in_degree", "edge_feats"}

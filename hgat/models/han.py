@@ -1,6 +1,6 @@
 """HAN as a whole model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 from dgl import DGLGraph
@@ -10,7 +10,7 @@ from hgat.errors import RecipeError, check_whole
 from hgat.graph import metapath
 from hgat.graph.metapath import Views
 from hgat.graph.metapath import views as as_views
-from hgat.models._batches import Layered, of_type, per_layer
+from hgat.models._batches import Features, Layered, of_type, per_layer
 from hgat.models._shares import by_view
 from hgat.models._stack import check_settings, feature_width
 from hgat.models._system import Facts, Shares
@@ -18,7 +18,6 @@ from hgat.nn import HANConv
 
 __all__ = ["HAN"]
 
-Features = Tensor | Mapping[str, Tensor | None]
 ViewsOrBlocks: TypeAlias = Views | DGLGraph | Sequence[DGLGraph]
 
 
@@ -84,7 +83,7 @@ class HAN(Layered):
         """A model for the names of the prepared views, as wide as the features of the target type, and its classes."""
         views, feat = inputs
         width = feature_width(feat, shown.target)
-        classes = cast(int, shown.num_classes)  # the constructor refuses None
+        classes = cast(int, shown.num_classes)  # of a task that classifies nodes
         return cls(width, classes, as_views(views).names, shown.target, **settings)
 
     def embed(self, views: ViewsOrBlocks, feat: Features) -> Tensor:
