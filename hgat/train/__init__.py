@@ -1,5 +1,8 @@
 """Training: recipes, the loop, results, checkpoints. The only place where data and models meet."""
 
+from importlib import import_module
+from typing import Any
+
 from hgat.renamed import old_names
 from hgat.train.processes import Processes
 from hgat.train.recipe import available, read
@@ -16,4 +19,10 @@ __all__ = [
     "train",
 ]
 
-__getattr__ = old_names(globals(), {"Runs": "Seeds"})
+_renamed = old_names(globals(), {"Runs": "Seeds"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("attention", "load_ogb", "options"):  # each warns when it is called
+        return getattr(import_module("hgat.train.earlier"), name)
+    return _renamed(name)
