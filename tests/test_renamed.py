@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+from hgat.ops.alignment import is_uniform
+
 OLD = [
     ("hgat.graph", "join", "join_relations"),
     ("hgat.graph", "union", "disjoint_union"),
@@ -30,3 +32,20 @@ def test_an_old_name_gives_the_new_thing_and_says_so(home, old, new):
 def test_any_other_name_is_missing_as_ever():
     with pytest.raises(AttributeError, match="module 'hgat.graph' has no attribute 'attic'"):
         getattr(importlib.import_module("hgat.graph"), "attic")  # noqa: B009
+
+
+def test_what_scripts_of_earlier_releases_used_works_and_says_what_to_use(tmp_path):
+    from hgat.train import attention, load_ogb, options  # no warning yet: a script may only import them
+
+    with pytest.warns(FutureWarning, match="hgat.train.options is now called argparse"):
+        parser = options("ogbn-arxiv: a script", conv=("GATConv", "GATv2Conv"), hidden=8, on_sample={"heads": 2})
+    args = parser.parse_args(["--sample", "--control", "uniform"])
+    assert (args.conv, args.hidden, args.heads, args.runs, args.out) == (
+        "GATConv", 8, 2, 1, "runs/ogb/ogbn-arxiv-uniform-sample"
+    )  # fmt: skip
+    with pytest.warns(FutureWarning, match="hgat.train.attention is now called hgat.ops.uniform_attention"):
+        context = attention(args)
+    with context:
+        assert is_uniform()
+    with pytest.warns(FutureWarning, match="hgat.train.load_ogb is now called hgat.data.ogb.load"):
+        assert load_ogb("ogbn-arxiv", args).stands_in

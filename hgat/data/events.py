@@ -6,7 +6,7 @@ value) and numbered from 0. Times are whole numbers or decimals in any unit. Col
 empty lines are passed over.
 
 Traps:
-- Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the protocol's to
+- Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the task's to
   say.
 - Enron's steps are given in a column: two months each, the first and the last wider, as the authors cut them.
 """

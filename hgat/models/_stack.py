@@ -22,8 +22,8 @@ DECIDED = {"self", "in_feats", "out_feats", "num_heads", "activation", "allow_ze
 class Stack(Layered):
     """Layers of `layer`: heads[k] heads each, `hidden` wide with ELU, the last as wide as the answer, without.
 
-    A subclass names its layer and the defaults that are not the layer's own. Its settings are hidden, heads and every
-    setting that the layer's constructor has.
+    A subclass names its layer and the defaults that are not the layer's own. Its settings are hidden, heads, every
+    setting that the layer's constructor has, and those of its own `more`.
     """
 
     layer: ClassVar[type[nn.Module]]
@@ -44,13 +44,19 @@ class Stack(Layered):
         """A model as wide as the features of the target type, and its classes."""
         return cls(feature_width(inputs[1], shown.target), shown.num_classes, **settings)
 
+    def more(self) -> None:
+        """Settings that the layer does not have, keyword-only, to be checked and kept; called behind the layers."""
+
     def start(self, feat: Features, nodes: Any = None) -> Tensor:
         """What the first layer receives."""
         return one_type(feat)
 
     def step(self, depth: int, graph: DGLGraph, h: Tensor) -> Tensor:
         """Layer `depth`, counted from 0, on a graph or block: [N_src, width] -> [N_dst, width], of the last logits."""
-        h = self.layers[depth](graph, h)
+        return self.merged(depth, self.layers[depth](graph, h))
+
+    def merged(self, depth: int, h: Tensor) -> Tensor:
+        """What layer `depth` gave, [N, H, D], without heads: side by side [N, H * D], of the last the mean [N, D]."""
         return h.mean(1) if depth == len(self.layers) - 1 else h.flatten(1)
 
     def forward(self, graph: DGLGraph | Sequence[DGLGraph], feat: Features) -> Tensor:
@@ -64,13 +70,17 @@ class Stack(Layered):
 
 
 def _constructor(cls):
-    """__init__ of a stack, with the settings of its layer in its signature, where recipes and help() read them."""
+    """__init__ of a stack, its layer's settings and its own in its signature, where recipes and help() read them."""
     hints = get_type_hints(cls.layer.__init__)
-    settings = {"hidden": (int, 8), "heads": (Sequence[int], (8, 1))}
+    hidden, heads = (cls.defaults.get(name, usual) for name, usual in (("hidden", 8), ("heads", (8, 1))))
+    settings = {"hidden": (int, hidden), "heads": (Sequence[int], heads)}
     for name, parameter in inspect.signature(cls.layer.__init__).parameters.items():
         if name not in DECIDED:
             default = cls.defaults.get(name, parameter.default)
             settings[name] = hints.get(name, type(default)), default
+    hints = get_type_hints(cls.more)
+    own = {p.name: (hints[p.name], p.default) for p in list(inspect.signature(cls.more).parameters.values())[1:]}
+    settings |= own
     keyword = inspect.Parameter.KEYWORD_ONLY
     plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
     sizes = [inspect.Parameter(name, plain, annotation=int) for name in ("in_feats", "num_outputs")]
@@ -86,6 +96,7 @@ def _constructor(cls):
         given.apply_defaults()
         options = {name: given.arguments[name] for name in settings}
         hidden, heads = options.pop("hidden"), options.pop("heads")
+        more = {name: options.pop(name) for name in own}
         check_settings(heads, hidden, **{name: rate for name, rate in options.items() if name.endswith("_drop")})
         self.layers = nn.ModuleList()
         width = in_feats
@@ -93,6 +104,7 @@ def _constructor(cls):
             self.layers.append(cls.layer(width, hidden, count, activation=F.elu, **options))
             width = hidden * count
         self.layers.append(cls.layer(width, num_outputs, heads[-1], **options))
+        self.more(**more)
 
     __init__.__signature__ = signature
     __init__.__annotations__ = {p.name: p.annotation for p in [*sizes, *parameters]} | {"return": None}

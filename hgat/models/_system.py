@@ -140,8 +140,9 @@ class System(nn.Module):
     def again(self, shown: Facts, inputs: tuple, stage: int) -> "tuple[System, tuple] | None":
         """What is trained behind stage `stage`, counted from 1, with its inputs: this model or another; None: nothing.
 
-        Called on the model with the weights that the stage's validation chose. It may read `shown` and its own answers,
-        and what is random in it draws from PyTorch's generator, seeded by the seed and the stage.
+        Called on the model with the weights that the stage's validation chose, in evaluation mode and without
+        gradients. It may read `shown` and its own answers, and what is random in it draws from PyTorch's generator,
+        seeded by the seed and the stage. It is called again to continue and to score what was trained.
         """
         return None
 

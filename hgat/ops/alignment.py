@@ -83,7 +83,7 @@ def alignment(
     if mask is not None:
         left_out = left_out | ~(mask if graph is None else _beside(mask, logits))
     if form == "softmax":
-        return _axis_softmax(logits, dim, left_out)
+        return _axis_softmax(logits, dim, left_out, mask is not None)
     if is_uniform():
         weights = torch.ones_like(logits.detach())
     else:
@@ -91,12 +91,17 @@ def alignment(
     return weights.masked_fill(left_out, 0.0)
 
 
-def _axis_softmax(logits: Tensor, dim: Any, left_out: Tensor) -> Tensor:
-    """Softmax along an axis without the entries that are left out; zeros where all of them are."""
+def _axis_softmax(logits: Tensor, dim: Any, left_out: Tensor, masked: bool) -> Tensor:
+    """Softmax along an axis without the entries that are left out; zeros where all of them are.
+
+    masked: whether some are left out by more than their logits.
+    """
     if is_uniform():
         logits = torch.zeros_like(logits.detach())
     nothing = left_out.all(dim, keepdim=True) if left_out.dim() else left_out
-    logits = logits.masked_fill(left_out, -torch.inf).masked_fill(nothing, 0.0)
+    if masked or is_uniform():
+        logits = logits.masked_fill(left_out, -torch.inf)
+    logits = logits.masked_fill(nothing, 0.0)
     return torch.softmax(logits, dim).masked_fill(nothing, 0.0)  # what backward keeps is softmax's own
 
 

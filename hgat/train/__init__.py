@@ -1,6 +1,9 @@
 """Training: recipes, the loop, results, checkpoints. The only place where data and models meet."""
 
-from hgat.renamed import old_names
+from importlib import import_module
+from typing import Any
+
+from hgat.renamed import warn
 from hgat.train.processes import Processes
 from hgat.train.recipe import available, read
 from hgat.train.run import Result, evaluate_folder, train
@@ -16,4 +19,11 @@ __all__ = [
     "train",
 ]
 
-__getattr__ = old_names(globals(), {"Runs": "Seeds"})
+
+def __getattr__(name: str) -> Any:
+    if name == "Runs":
+        warn("hgat.train.Runs", "hgat.train.Seeds")
+        return Seeds
+    if name in ("attention", "load_ogb", "options"):  # each warns when it is called
+        return getattr(import_module("hgat.train.earlier"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

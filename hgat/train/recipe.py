@@ -73,7 +73,7 @@ class Train:
 class Expect:
     """The numbers to compare with, in percent, each [mean] or [mean, std]; `controls` has one per control.
 
-    paper_more: the paper's numbers for the other measures that a protocol reports, by their names in the table.
+    paper_more: the paper's numbers for the other measures that a task reports, by their names in the table.
     """
 
     paper: list[float] = field(default_factory=list)

@@ -151,6 +151,22 @@ def test_dropout_acts_on_the_sum_and_not_on_what_is_given():
     torch.testing.assert_close(out, (beta.unsqueeze(-1) * z).sum(1))
 
 
+@pytest.mark.parametrize("form", ["stacked", "list"])
+@pytest.mark.parametrize("gate", ["softmax", "sigmoid", "tanh", "none"])
+def test_what_is_given_may_be_overwritten(gate, form):
+    layer, (z, views) = Fusion(F, gate=gate).double(), _views()
+    found = []
+    for overwrite in (False, True):
+        outs = layer(z if form == "stacked" else views)
+        loss = sum((out * 2.0).sum() for out in outs)
+        if overwrite:
+            for out in outs:
+                out += 1.0
+        found.append(torch.autograd.grad(loss, [z, *layer.parameters()]))
+    for mine, wanted in zip(*found, strict=True):
+        assert torch.equal(mine, wanted)
+
+
 @pytest.mark.parametrize("form", ["global", "per_node"])
 def test_semantic_attention_is_a_setting_of_fusion(form):
     torch.manual_seed(3)
