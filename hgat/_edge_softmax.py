@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Literal
 
@@ -20,7 +19,7 @@ DGLS = importlib.import_module("dgl.ops.edge_softmax").edge_softmax
 
 def edge_softmax(
     graph: dgl.DGLGraph,
-    logits: torch.Tensor | Mapping[str | tuple[str, str, str], torch.Tensor],
+    logits: torch.Tensor | dict[str | tuple[str, str, str], torch.Tensor],
     eids: torch.Tensor | str = ALL,
     norm_by: Literal["dst", "src"] = "dst",
 ) -> torch.Tensor | dict[tuple[str, str, str], torch.Tensor]:

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from hgat import doctor
 from hgat.errors import HgatError
@@ -13,7 +14,7 @@ __all__ = ["main"]
 ROOT = "the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)"
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives its exit status: 0, or 2 after one sentence that says what to mend."""
     arguments = _parser().parse_args(argv)
     try:

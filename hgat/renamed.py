@@ -36,7 +36,7 @@ class OldKeys(dict):
     what: what the dict is called, in the warning.
     """
 
-    def __init__(self, content, what, keys):
+    def __init__(self, content: Mapping[str, Any], what: str, keys: Mapping[str, str]) -> None:
         super().__init__(content)
         self._what, self._keys = what, keys
 

@@ -7,7 +7,7 @@ everywhere.
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
@@ -29,7 +29,7 @@ def fits(value: Any, kind: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if origin in (Union, types.UnionType):
         return any(fits(value, choice) for choice in inner)
-    if origin is list:
+    if origin in (list, Sequence):
         return isinstance(value, (list, tuple)) and all(fits(item, inner[0]) for item in value)
     if origin is dict:
         return type(value) is dict and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
@@ -46,7 +46,8 @@ def _readable(kind):
     if get_origin(kind) in (Union, types.UnionType):  # Python 3.10 writes int | None as Optional[int]
         return " | ".join("None" if choice is type(None) else _readable(choice) for choice in get_args(kind))
     text = kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
-    return text.replace("typing.", "").replace("float", "finite float")
+    text = text.replace("typing.", "").replace("collections.abc.Sequence", "list")
+    return text.replace("float", "finite float")
 
 
 def check_settings(

@@ -26,6 +26,7 @@ Traps:
 
 import zipfile
 from array import array
+from pathlib import Path
 from typing import Literal
 
 import dgl
@@ -33,6 +34,7 @@ import numpy as np
 import torch
 
 from hgat.data import labels, tables
+from hgat.data.card import Card
 from hgat.data.files import find_all
 from hgat.data.sets import PARTS, NodeData
 from hgat.errors import DataError
@@ -40,7 +42,14 @@ from hgat.errors import DataError
 LARGEST = 1 << 30  # elements of the features; Actor has 7 million
 
 
-def load(card, folder, *, verify: bool = True, split: int | None = None, normalize: Literal["row", "none"] = "row"):
+def load(
+    card: Card,
+    folder: Path,
+    *,
+    verify: bool = True,
+    split: int | None = None,
+    normalize: Literal["row", "none"] = "row",
+) -> NodeData:
     """Load a graph in Geom-GCN's form: NodeData with features [N, F] and all splits of the files.
 
     `split`: None for all ten, of which seed k takes number k in turn, the first at first; or a number, that one alone.

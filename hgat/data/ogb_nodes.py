@@ -5,13 +5,15 @@ and its loader leaves a cache among them.
 """
 
 from pathlib import Path
+from typing import cast
 
+from hgat.data.card import Card
 from hgat.data.sets import NodeData
 
 __all__ = ["load"]
 
 
-def load(card, folder, *, verify: bool = True, mapped: bool = False) -> NodeData:
+def load(card: Card, folder: Path, *, verify: bool = True, mapped: bool = False) -> NodeData:
     """Load one of OGB's data sets, or a stand-in for it, with OGB's split.
 
     `verify`: the number of classes is the card's; there are no checksums. `mapped`: features of nodes and edges lie in
@@ -19,4 +21,5 @@ def load(card, folder, *, verify: bool = True, mapped: bool = False) -> NodeData
     """
     from hgat.data import ogb  # the package ogb takes seconds to import
 
-    return ogb.load(card.name, Path(folder).parent, mapped=mapped)
+    # Cards name data sets of nodes alone.
+    return cast(NodeData, ogb.load(card.name, Path(folder).parent, mapped=mapped))

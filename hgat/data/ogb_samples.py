@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -461,7 +462,7 @@ REAL = {
 }
 LABELLED = {"ogbn-arxiv": "_N", "ogbn-mag": "paper"}
 # name -> what makes it, and its usual number of nodes
-SAMPLES = {
+SAMPLES: dict[str, tuple[Callable[..., dict], int]] = {
     "ogbn-arxiv": (_papers, 2400),
     "ogbn-products": (_products, 2400),
     "ogbn-proteins": (_proteins, 1200),

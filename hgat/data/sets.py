@@ -65,9 +65,12 @@ class NodeData:
 
         Without further splits it is the data set itself, so that every seed may ask for its own.
         """
-        return replace(self, **self.splits[number % len(self.splits)]) if self.splits else self
+        if not self.splits:
+            return self
+        split = self.splits[number % len(self.splits)]
+        return replace(self, train=split["train"], val=split["val"], test=split["test"])
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """What a card may count: nodes, edges, relations, features, classes and the parts of the split."""
         return {
             **_size(self.graph),
@@ -177,7 +180,7 @@ class EventData:
     ids: dict[str, tuple]
     notes: tuple[str, ...] = field(default=())
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """What a card may count."""
         return _size(self.graph)
 

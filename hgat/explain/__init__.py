@@ -19,9 +19,10 @@ def draw(model: System, inputs: tuple, path: str | Path, title: str | Path = "",
     if not isinstance(inputs, tuple):
         warn("draw(model, structure, feat, path, title)", "draw(model, (structure, feat), path, title)")
         inputs, path, title = (inputs, path), title, more[0] if more else ""
-    for read, paint in ((shares, draw_shares), (past, draw_past)):
-        found = read(model, *inputs)
-        if found:
-            paint(found, path, str(title))
-            return True
-    return False
+    if spent := shares(model, *inputs):
+        draw_shares(spent, path, str(title))
+    elif layers := past(model, *inputs):
+        draw_past(layers, path, str(title))
+    else:
+        return False
+    return True

@@ -1,14 +1,21 @@
 """Attention in numbers: by relation, meta-path or moment, beside what uniform attention would spend."""
 
+from collections.abc import Collection, Mapping
+
 import torch
+from torch import Tensor
 
 from hgat.graph import csr
+from hgat.graph.metapath import Views
+from hgat.graph.relations import JoinedRelations
 from hgat.models._system import Past, Shares
 
 __all__ = ["by_relation", "by_view", "over_time"]
 
 
-def by_relation(joined, alpha, layer, read):
+def by_relation(
+    joined: JoinedRelations, alpha: Mapping[tuple[str, str, str], Tensor], layer: str, read: Collection[str]
+) -> list[Shares]:
     """Shares of every destination type in `read`, heads averaged, over the nodes that have in-edges.
 
     joined: the relations. alpha: {relation: [E_r, H]}. layer: what the titles call it.
@@ -46,7 +53,7 @@ def _name(etypes, k):
     return name if sum(e[1] == name for e in etypes) == 1 else f"{name} ({src})"
 
 
-def by_view(views, beta, depth):
+def by_view(views: Views, beta: Tensor, depth: int) -> Shares:
     """Shares of the views of layer `depth`; beta: [P], or [N, P] by node."""
     mean = beta if beta.dim() == 1 else beta.mean(0)
     return Shares(
@@ -57,7 +64,7 @@ def by_view(views, beta, depth):
     )
 
 
-def over_time(present, beta, seen, title):
+def over_time(present: Tensor, beta: Tensor, seen: Tensor, title: str) -> Past:
     """Past of one temporal layer; present: [T, N], beta: [N, H, T, T], seen: [T, N], the steps that may be seen."""
     beta = beta.mean(1).cpu()
     visible = (seen.t().unsqueeze(1) & present.t().unsqueeze(2)).tril()  # [N, T, T]

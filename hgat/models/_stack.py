@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_type_hints
 
 import torch.nn.functional as F
-from torch import nn
+from dgl import DGLGraph
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.graph import homogeneous
-from hgat.models._batches import Layered, one_type, over_layers
+from hgat.models._batches import Features, Layered, one_type, over_layers
 from hgat.models._system import Facts
 
 __all__ = ["Stack", "check_heads", "check_settings", "feature_width"]
@@ -39,25 +40,26 @@ class Stack(Layered):
         return homogeneous.prepare(shown.graph, self_loops=self_loops, undirected=undirected), dict(shown.feat)
 
     @classmethod
-    def build(cls, shown: Facts, inputs: tuple, **settings) -> "Stack":
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "Stack":
+        """A model as wide as the features of the target type, and its classes."""
         return cls(feature_width(inputs[1], shown.target), shown.num_classes, **settings)
 
     def more(self) -> None:
         """Settings that the layer does not have, keyword-only, to be checked and kept; called behind the layers."""
 
-    def start(self, feat, nodes=None):
+    def start(self, feat: Features, nodes: Any = None) -> Tensor:
         """What the first layer receives."""
         return one_type(feat)
 
-    def step(self, depth, graph, h):
+    def step(self, depth: int, graph: DGLGraph, h: Tensor) -> Tensor:
         """Layer `depth`, counted from 0, on a graph or block: [N_src, width] -> [N_dst, width], of the last logits."""
         return self.merged(depth, self.layers[depth](graph, h))
 
-    def merged(self, depth, h):
+    def merged(self, depth: int, h: Tensor) -> Tensor:
         """What layer `depth` gave, [N, H, D], without heads: side by side [N, H * D], of the last the mean [N, D]."""
         return h.mean(1) if depth == len(self.layers) - 1 else h.flatten(1)
 
-    def forward(self, graph, feat):
+    def forward(self, graph: DGLGraph | Sequence[DGLGraph], feat: Features) -> Tensor:
         """Logits of every node.
 
         graph: DGLGraph with self-loops, feat [N, F] or {node type: [N, F]}; or DGL's blocks, one per layer, and feat
@@ -70,7 +72,8 @@ class Stack(Layered):
 def _constructor(cls):
     """__init__ of a stack, its layer's settings and its own in its signature, where recipes and help() read them."""
     hints = get_type_hints(cls.layer.__init__)
-    settings = {"hidden": (int, cls.defaults.get("hidden", 8)), "heads": (list[int], cls.defaults.get("heads", (8, 1)))}
+    hidden, heads = (cls.defaults.get(name, usual) for name, usual in (("hidden", 8), ("heads", (8, 1))))
+    settings = {"hidden": (int, hidden), "heads": (Sequence[int], heads)}
     for name, parameter in inspect.signature(cls.layer.__init__).parameters.items():
         if name not in DECIDED:
             default = cls.defaults.get(name, parameter.default)
@@ -79,11 +82,13 @@ def _constructor(cls):
     own = {p.name: (hints[p.name], p.default) for p in list(inspect.signature(cls.more).parameters.values())[1:]}
     settings |= own
     keyword = inspect.Parameter.KEYWORD_ONLY
-    first = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("self", "in_feats", "num_outputs")]
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    sizes = [inspect.Parameter(name, plain, annotation=int) for name in ("in_feats", "num_outputs")]
     parameters = [
         inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in settings.items()
     ]
-    signature = inspect.Signature([*first, *parameters])
+    first = [inspect.Parameter("self", plain), *sizes]
+    signature = inspect.Signature([*first, *parameters], return_annotation=None)
 
     def __init__(self, in_feats, num_outputs, **given):
         super(cls, self).__init__()
@@ -102,7 +107,7 @@ def _constructor(cls):
         self.more(**more)
 
     __init__.__signature__ = signature
-    __init__.__annotations__ = {name: kind for name, (kind, _) in settings.items()}
+    __init__.__annotations__ = {p.name: p.annotation for p in [*sizes, *parameters]} | {"return": None}
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     return __init__
 

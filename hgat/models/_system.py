@@ -6,7 +6,7 @@ asks in Batches. A System answers: it prepares its structure from what is shown,
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import dgl
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from hgat.errors import RecipeError
 
 __all__ = ["Ablation", "Batch", "Facts", "Past", "Shares", "System"]
+
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,11 @@ class Past:
     present: Tensor
 
 
+def _extensible(function: Callable[..., _Given]) -> Callable[..., _Given]:
+    """`function` itself; subclasses give it keyword-only arguments of their own, which recipes check."""
+    return function
+
+
 class System(nn.Module):
     """A whole model that answers a task; every class of hgat.models is one.
 
@@ -103,6 +110,7 @@ class System(nn.Module):
     ablations: ClassVar[Mapping[str, Ablation]] = {}
 
     @staticmethod
+    @_extensible
     def prepare(shown: Facts) -> tuple:
         """The inputs of forward, from what is shown: structure, features, whatever is computed before training.
 
@@ -112,7 +120,8 @@ class System(nn.Module):
         return shown.graph, dict(shown.feat)
 
     @classmethod
-    def build(cls, shown: Facts, inputs: tuple, **settings) -> "System":
+    @_extensible
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "System":
         """A model with fresh weights for these inputs; settings: the keys of a recipe's [model]."""
         raise NotImplementedError(f"{cls.__name__}.build")
 
@@ -149,12 +158,14 @@ class System(nn.Module):
         """forward on everything, in eval mode; batch_size: in pieces of so many rows where the system can do that."""
         return self(*inputs)
 
-    def attended(self, *inputs) -> list:
+    def attended(self, *inputs: Any) -> list[Shares] | list[Past]:
         """What attention was spent on, as Shares or Past of every layer worth looking at; what hgat.explain draws."""
         return []
 
     @classmethod
-    def for_graph(cls, graph, feat=None, num_outputs=None, target=None, **settings):
+    def for_graph(
+        cls, graph: Any, feat: Any = None, num_outputs: int | None = None, target: str | None = None, **settings: Any
+    ) -> "System":
         """The model for a prepared graph and the features of its nodes: `build` without a task."""
         shown = Facts(graph, feat, target=target, num_classes=num_outputs)
         return cls.build(shown, (graph, feat), **settings)

@@ -1,22 +1,27 @@
 """RGAT as a whole model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch.nn.functional as F
-from torch import nn
+from dgl import DGLGraph
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
 from hgat.graph import relations
-from hgat.graph.relations import join_relations
+from hgat.graph.relations import JoinedRelations, join_relations
 from hgat.models._batches import Layered, per_layer, source_ids, widths
 from hgat.models._shares import by_relation
 from hgat.models._stack import check_settings
-from hgat.models._system import Facts
+from hgat.models._system import Facts, Shares
 from hgat.nn import FeaturelessRGATConv, RGATConv
 from hgat.nn.common import check_floats
 from hgat.nn.names import NamedState, order_of, reorder_children
 
 __all__ = ["RGAT"]
+
+Features = Mapping[str, Tensor | None] | None
+RelationsOrBlocks: TypeAlias = JoinedRelations | DGLGraph | Sequence[JoinedRelations | DGLGraph]
 
 
 class RGAT(Layered, NamedState):
@@ -32,17 +37,19 @@ class RGAT(Layered, NamedState):
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
 
+    target: str
+
     def __init__(
         self,
-        joined,
-        in_feats,
-        num_outputs,
-        target,
+        joined: JoinedRelations | DGLGraph,
+        in_feats: Mapping[str, int | None],
+        num_outputs: int,
+        target: str,
         *,
         one_hot: bool = False,
         embed: int = 16,
         hidden: int = 16,
-        heads: list[int] = (4, 1),
+        heads: Sequence[int] = (4, 1),
         softmax: str = "across",
         score: str = "additive",
         attn_feats: int = 1,
@@ -53,7 +60,7 @@ class RGAT(Layered, NamedState):
         attn_drop: float = 0.0,
         negative_slope: float = 0.2,
         residual: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         joined = join_relations(joined)
         check_whole(1, num_outputs=num_outputs)
@@ -73,12 +80,14 @@ class RGAT(Layered, NamedState):
         self.featured = tuple(ntype in featured for ntype in sizes)
         self.inputs = nn.ModuleList()
         for ntype, count in () if one_hot else sizes.items():
-            if ntype in featured:
-                self.inputs.append(nn.Linear(in_feats[ntype], embed))
+            given = in_feats.get(ntype)
+            if given is not None:
+                self.inputs.append(nn.Linear(given, embed))
             else:
-                self.inputs.append(nn.Embedding(count, embed))
-                nn.init.xavier_uniform_(self.inputs[-1].weight)
-        options = {
+                rows = nn.Embedding(count, embed)
+                nn.init.xavier_uniform_(rows.weight)
+                self.inputs.append(rows)
+        options: dict[str, Any] = {
             "softmax": softmax,
             "score": score,
             "attn_feats": attn_feats,
@@ -96,8 +105,8 @@ class RGAT(Layered, NamedState):
             if one_hot and depth == 0:
                 self.layers.append(FeaturelessRGATConv(joined, out, count, **options))
             else:
-                projection = {"num_bases": num_bases, "num_blocks": num_blocks}
-                self.layers.append(RGATConv(width, out, count, joined.etypes, **options, **projection))
+                shared = {**options, "num_bases": num_bases, "num_blocks": num_blocks}
+                self.layers.append(RGATConv(width, out, count, joined.etypes, **shared))
             if residual:
                 no_input = one_hot and depth == 0
                 self.skips.append(nn.Identity() if no_input else nn.Linear(width, out if last else out * count))
@@ -111,10 +120,12 @@ class RGAT(Layered, NamedState):
         return graph, dict(shown.feat)
 
     @classmethod
-    def build(cls, shown: Facts, inputs: tuple, **settings) -> "RGAT":
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "RGAT":
+        """A model for the relations of the prepared graph, as wide as the features; RecipeError for no target."""
         joined, feat = join_relations(inputs[0]), inputs[1]
         ntypes = {**joined.num_src, **joined.num_dst}
-        return cls(joined, widths(feat, ntypes), shown.num_classes, shown.target, **settings)
+        classes, target = cast(int, shown.num_classes), cast(str, shown.target)  # of a task on nodes
+        return cls(joined, widths(feat, ntypes), classes, target, **settings)
 
     def _names(self):
         return {"ntypes": self.ntypes}
@@ -123,7 +134,7 @@ class RGAT(Layered, NamedState):
         theirs = names.get("ntypes") if isinstance(names, dict) else None
         reorder_children(state, f"{prefix}inputs.", order_of(theirs, self.ntypes, "node types"))
 
-    def start(self, feat, nodes=None):
+    def start(self, feat: Features, nodes: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor] | None:
         """What the first layer receives, {node type: [N, embed]}; nodes: {type: ids} where only some nodes are here."""
         if self.one_hot and nodes is not None:
             raise RecipeError("model.one_hot: expected false on blocks, got true: layer one has a row per relation")
@@ -131,8 +142,8 @@ class RGAT(Layered, NamedState):
             return None
         if not isinstance(feat, Mapping):
             raise ShapeError(f"feat: expected a dict over node types {list(self.ntypes)}, got {type(feat).__name__}")
-        h = {}
-        for ntype, featured, layer in zip(self.ntypes, self.featured, self.inputs, strict=True):
+        h, inputs = {}, cast(Sequence[Any], self.inputs)  # linear maps and learned rows
+        for ntype, featured, layer in zip(self.ntypes, self.featured, inputs, strict=True):
             if nodes is not None and ntype not in nodes:
                 continue
             if featured and feat.get(ntype) is None:
@@ -159,22 +170,22 @@ class RGAT(Layered, NamedState):
             out = {t: z + self.skips[depth](h[t][: len(z)]) for t, z in out.items()}
         return out if last else {t: F.relu(z) for t, z in out.items()}
 
-    def step(self, depth, graph, h):
+    def step(self, depth: int, graph: JoinedRelations | DGLGraph, h: Any) -> Any:
         """Layer `depth`, counted from 0, on a graph or block: {type: [N_src, width]} -> {type: [N_dst, width]}."""
         h = self._layer(depth, join_relations(graph), h)
         return h[self.target] if depth == len(self.layers) - 1 else h
 
-    def hidden_states(self, graph, feat):
+    def hidden_states(self, graph: RelationsOrBlocks, feat: Features) -> tuple[list[dict[str, Tensor] | None], Tensor]:
         """What each layer receives: a list of {node type: [N, width]}, and the logits behind them."""
         parts = [join_relations(part) for part in per_layer(graph, len(self.layers))]
-        h = self.start(feat, source_ids(graph))
+        h: Any = self.start(feat, source_ids(graph))
         states = []
         for depth, part in enumerate(parts):
             states.append(h)
             h = self._layer(depth, part, h)
         return states, h[self.target]
 
-    def forward(self, graph, feat):
+    def forward(self, graph: RelationsOrBlocks, feat: Features) -> Tensor:
         """Logits of the nodes of the target type.
 
         graph: a DGLGraph or joined relations, feat {node type: [N, F] or None} -> [N_target, C]; or DGL's blocks, one
@@ -185,7 +196,7 @@ class RGAT(Layered, NamedState):
         """
         return self.hidden_states(graph, feat)[1]
 
-    def attention(self, graph, feat):
+    def attention(self, graph: RelationsOrBlocks, feat: Features) -> list[dict[tuple[str, str, str], Tensor]]:
         """alpha of every layer, a list of {relation: [E_r, H]}."""
         states, _ = self.hidden_states(graph, feat)
         parts = [join_relations(part) for part in per_layer(graph, len(self.layers))]
@@ -193,7 +204,7 @@ class RGAT(Layered, NamedState):
             layer(part, h, get_attention=True)[1] for layer, part, h in zip(self.layers, parts, states, strict=True)
         ]
 
-    def attended(self, graph, feat):
+    def attended(self, graph: JoinedRelations | DGLGraph, feat: Features) -> list[Shares]:
         """Attention by relation: of every layer and destination type, of the last layer the predicted type alone."""
         joined, layers = join_relations(graph), self.attention(graph, feat)
         found = []

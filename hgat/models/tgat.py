@@ -1,9 +1,10 @@
 """TGAT as a whole model: a node at a time, and whether two nodes meet then."""
 
 from numbers import Real
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
@@ -31,14 +32,16 @@ class TGAT(System):
     """
 
     solves = ("stream_links",)
+    layers: nn.ModuleList
+    link: nn.Sequential
     # Where an hour and a year are the same, only the order of events is left.
     ablations = {"no_time": Ablation("order of events only", {"time_unit": 1e30})}
 
     def __init__(
         self,
-        num_nodes,
-        in_feats=None,
-        edge_feats=0,
+        num_nodes: int,
+        in_feats: int | None = None,
+        edge_feats: int = 0,
         *,
         node_input: str = "zeros",
         hidden: int = 100,
@@ -52,7 +55,7 @@ class TGAT(System):
         norm: bool = True,
         attn_drop: float = 0.1,
         out_drop: float = 0.1,
-    ):
+    ) -> None:
         super().__init__()
         check_whole(1, hidden=hidden, heads=heads, layers=layers, neighbours=neighbours, in_feats=in_feats)
         check_whole(0, num_nodes=num_nodes, edge_feats=edge_feats)
@@ -89,21 +92,37 @@ class TGAT(System):
         return (recent,)
 
     @classmethod
-    def build(cls, shown: Facts, inputs: tuple, *, edge_feat=None, **settings) -> "TGAT":
+    def build(cls, shown: Facts, inputs: tuple, *, edge_feat: Tensor | None = None, **settings: Any) -> "TGAT":
+        """A model for the prepared events, as wide as the features; GraphError for something else than events."""
         recent, feat = inputs[0], inputs[1] if len(inputs) > 1 else None
         _check_recent(recent, "graph")
         widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
         return cls(recent.num_nodes, *widths, **settings)
 
-    def embed(self, recent, nodes, times, feat=None, edge_feat=None):
+    def embed(
+        self,
+        recent: RecentNeighbours,
+        nodes: Tensor,
+        times: Tensor,
+        feat: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> Tensor:
         """h of each node at its time, [B, hidden]."""
         return self._at(len(self.layers), *self._checked(recent, nodes, times, feat, edge_feat))
 
-    def score(self, z_src, z_dst):
+    def score(self, z_src: Tensor, z_dst: Tensor) -> Tensor:
         """Logits [B] that the nodes behind z_src and z_dst [B, hidden] meet."""
         return self.link(torch.cat([z_src, z_dst], -1)).squeeze(-1)
 
-    def forward(self, recent, src, dst, times, feat=None, edge_feat=None):
+    def forward(
+        self,
+        recent: RecentNeighbours,
+        src: Tensor,
+        dst: Tensor,
+        times: Tensor,
+        feat: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> Tensor:
         """Whether two nodes meet at a time.
 
         recent: hgat.graph.recent_neighbours; src, dst, times: [B] each; feat [N, F] where node_input is "feat";
@@ -115,7 +134,14 @@ class TGAT(System):
         z = self._at(len(self.layers), recent, torch.cat([src, dst]), times.repeat(2), *given)
         return self.score(*z.chunk(2))
 
-    def attention(self, recent, nodes, times, feat=None, edge_feat=None):
+    def attention(
+        self,
+        recent: RecentNeighbours,
+        nodes: Tensor,
+        times: Tensor,
+        feat: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(alpha [B, H, K] of the last layer, and what it stands on: neighbour, time, edge, mask, [B, K] each)."""
         inputs, events = self._below(len(self.layers), *self._checked(recent, nodes, times, feat, edge_feat))
         return self.layers[-1](*inputs, get_attention=True)[1], *events

@@ -129,8 +129,9 @@ class DotGatConv(nn.Module):
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
         edge_mask = edge_column(edge_mask)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        given = {"edge_weight": edge_weight, "edge_mask": edge_mask}
-        out = ops.dot_product_attention(graph, query, key, value, dropout=dropout, **given)
+        out = ops.dot_product_attention(
+            graph, query, key, value, dropout=dropout, edge_weight=edge_weight, edge_mask=edge_mask
+        )
         if not get_attention:
             return out
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.

@@ -1,6 +1,7 @@
 """GAT with edge features."""
 
 from collections.abc import Callable
+from typing import Any
 
 import dgl
 import torch
@@ -148,7 +149,7 @@ class EdgeGATConv(nn.Module):
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
         edge_weight = edge_column(edge_weight, copies)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         alpha = ops.additive_weights(graph, *scores, **options)
         dropped = attention_dropout(alpha, self.attn_drop.p) if self.attn_drop.training else alpha
         dropped = weighted(dropped, edge_weight)

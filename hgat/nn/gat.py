@@ -1,6 +1,7 @@
 """GAT: additive attention."""
 
 from collections.abc import Callable
+from typing import Any
 
 import dgl
 import torch
@@ -174,7 +175,7 @@ class GATConv(nn.Module):
         edge_weight = edge_column(edge_weight, copies)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         out = ops.additive_attention(
             graph,
             with_extra_axes(self.value_drop(value), prefix),

@@ -1,6 +1,7 @@
 """GATv2: dynamic attention."""
 
 from collections.abc import Callable
+from typing import Any
 
 import dgl
 import torch
@@ -146,7 +147,7 @@ class GATv2Conv(nn.Module):
         edge_weight = edge_column(edge_weight)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, feat_src.device)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         out = ops.gatv2_attention(graph, *ends, feat_edge, edge_weight=edge_weight, dropout=dropout, **options)
         out = add_residual(out, self.res_fc, h_dst, shape)

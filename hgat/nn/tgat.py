@@ -54,8 +54,8 @@ class TimeEncoding(WideParameters):
     def forward(self, elapsed: Tensor) -> Tensor:
         """The code of every elapsed time.
 
-        elapsed [*], of any type of real numbers -> [*, width], of the type of the layer. Raises ShapeError for anything
-        else.
+        elapsed [B, K] or of any other shape [*], of any type of real numbers -> [B, K, width] or [*, width], of the
+        type of the layer. Raises ShapeError for anything else.
         """
         if not isinstance(elapsed, torch.Tensor) or elapsed.is_complex():
             got = getattr(elapsed, "dtype", type(elapsed).__name__)

@@ -131,7 +131,7 @@ class ViewGATConv(NamedState):
         theirs = names.get(self._entry) if isinstance(names, dict) else None
         if theirs is None:
             return
-        if not self._names_were_given:
+        if not self._names_were_given or self.view_names is None:
             self.view_names = names_of("state dict", theirs)
             return
         order = order_of(theirs, self.view_names, self._called)
@@ -227,7 +227,7 @@ class ViewGATConv(NamedState):
             attn_l, attn_r, bias = attn_l[order], attn_r[order], None if bias is None else bias[order]
         value, at_dst = self._project(views, feat, fc)
         scores = self._scores(views, value, at_dst, attn_l, attn_r)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         z = ops.additive_attention(views.graph, self.value_drop(value), *scores, dropout=dropout, **options)
         z = z.view(views.num_views, views.num_dst, self._num_heads * self._out_feats)

@@ -1,5 +1,7 @@
 """Scores of node classification, all in percent, by scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn import metrics
@@ -68,12 +70,12 @@ def _one_against_rest(logits, label, multilabel):
 _METRICS = {f.__name__: f for f in (accuracy, macro_f1, micro_f1, average_precision, auc)}
 
 
-def names():
+def names() -> list[str]:
     """The metrics that a recipe may name."""
     return list(_METRICS)
 
 
-def score(metric, logits, label, multilabel=False):
+def score(metric: str, logits: Any, label: Any, multilabel: bool = False) -> float:
     """The metric of `logits` [N, C] against `label` [N] or [N, C], in percent.
 
     Raises RecipeError for an unknown metric, and where these nodes leave it undefined.
@@ -87,7 +89,7 @@ def score(metric, logits, label, multilabel=False):
     return 100.0 * float(_METRICS[metric](logits, label.astype(int), multilabel))
 
 
-def knn_micro_f1(embedding, label, share, repeats=10):
+def knn_micro_f1(embedding: np.ndarray, label: np.ndarray, share: float, repeats: int = 10) -> float:
     """HAN's protocol: micro-F1 in percent of 5 nearest neighbours fitted on a share of frozen embeddings.
 
     embedding [N, F] and label [N] of the test nodes alone; `share` of them, drawn at random, fits the classifier and

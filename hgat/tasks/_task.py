@@ -26,7 +26,7 @@ class Control(System):
     title: ClassVar[str] = ""
     solutions: ClassVar[int | None] = None
 
-    def sampled(self, inputs, ids, fanout):
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple | None:
         """None: the rows of a batch are taken from the whole answer."""
         return None
 
@@ -49,8 +49,9 @@ class Task:
     bounds: ClassVar[tuple[float, float]] = (0.0, 100.0)
     controls: ClassVar[Mapping[str, type[Control]]] = {}
     unit: ClassVar[str] = ""
+    data: Any
 
-    def __init__(self, data: Any):
+    def __init__(self, data: Any) -> None:
         if not isinstance(data, self.kind):
             raise RecipeError(
                 f"task: expected data of the kind {self.kind.__name__} for {self.name()}, got "
@@ -143,8 +144,8 @@ def check_finite(loss: float, where: str, feat: Mapping[str, Tensor | None]) -> 
         return loss
     cause = "; a smaller train.lr may help"
     for ntype, rows in feat.items():
-        wrong = [] if rows is None else (~torch.isfinite(rows).all(1)).nonzero().flatten()
-        if len(wrong):
+        wrong = None if rows is None else (~torch.isfinite(rows).all(1)).nonzero().flatten()
+        if wrong is not None and len(wrong):
             cause = f": the features of {len(wrong)} {ntype!r} nodes are not finite, first node {int(wrong[0])}"
             break
     raise TrainingError(f"training: expected a finite loss, got {loss} {where}{cause}")

@@ -1,8 +1,8 @@
 """Classification of nodes: trained, chosen and scored on the split that the data give."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import dgl
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hgat.data import NodeData
 from hgat.errors import GraphError, RecipeError
-from hgat.models import Batch, Facts
+from hgat.models import Batch, Facts, System
 from hgat.tasks import _metrics
 from hgat.tasks._metrics import knn_micro_f1, score
 from hgat.tasks._task import PARTS, Control, Task, check_finite
@@ -27,20 +27,21 @@ class Majority(Control):
 
     title = "majority class"
 
-    def __init__(self, num_nodes, num_classes):
+    def __init__(self, num_nodes: int, num_classes: int) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(num_classes))
         self.num_nodes = num_nodes
 
     @staticmethod
-    def prepare(shown):
+    def prepare(shown: Facts) -> tuple:
         return ()
 
     @classmethod
-    def build(cls, shown, inputs):
-        return cls(shown.graph.num_nodes(shown.target), shown.num_classes)
+    def build(cls, shown: Facts, inputs: tuple) -> "Majority":
+        return cls(shown.graph.num_nodes(shown.target), cast(int, shown.num_classes))
 
-    def forward(self):
+    def forward(self) -> Tensor:
+        """The same logits for every node, [N, C]."""
         return self.logits.expand(self.num_nodes, -1)
 
 
@@ -49,7 +50,7 @@ class NoGraph(Control):
 
     title = "no graph"
 
-    def __init__(self, in_feats, num_classes, hidden, drop):
+    def __init__(self, in_feats: int, num_classes: int, hidden: int, drop: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Dropout(drop),
@@ -60,20 +61,21 @@ class NoGraph(Control):
         )
 
     @staticmethod
-    def prepare(shown):
-        feat = shown.feat[shown.target]
+    def prepare(shown: Facts) -> tuple:
+        feat = shown.feat[cast(str, shown.target)]
         return () if feat is None else (feat,)
 
     @classmethod
-    def build(cls, shown, inputs, *, hidden: int = 64, feat_drop: float = 0.5):
+    def build(cls, shown: Facts, inputs: tuple, *, hidden: int = 64, feat_drop: float = 0.5) -> Control:
         if not inputs:
             return Majority.build(shown, inputs)
-        return cls(inputs[0].shape[1], shown.num_classes, hidden, feat_drop)
+        return cls(inputs[0].shape[1], cast(int, shown.num_classes), hidden, feat_drop)
 
-    def forward(self, feat):
+    def forward(self, feat: Tensor) -> Tensor:
+        """feat [N, F] -> logits [N, C]."""
         return self.layers(feat)
 
-    def sampled(self, inputs, ids, fanout):
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
         return (inputs[0][ids.to(inputs[0].device)],), ()
 
 
@@ -92,13 +94,13 @@ class Neighbours(Control):
     title = "linear on neighbours"
     solutions = len(STRENGTHS)
 
-    def __init__(self, num_neighbours, num_classes):
+    def __init__(self, num_neighbours: int, num_classes: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(num_neighbours, num_classes))
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     @staticmethod
-    def prepare(shown):
+    def prepare(shown: Facts) -> tuple:
         graph, width, rows, columns = shown.graph, 0, [], []
         start = {}
         for ntype in graph.ntypes:
@@ -116,16 +118,20 @@ class Neighbours(Control):
         return (torch.sparse_coo_tensor(place, value, (nodes, width), is_coalesced=True, check_invariants=True),)
 
     @classmethod
-    def build(cls, shown, inputs):
-        return cls(inputs[0].shape[1], shown.num_classes) if inputs else Majority.build(shown, inputs)
+    def build(cls, shown: Facts, inputs: tuple) -> Control:
+        if not inputs:
+            return Majority.build(shown, inputs)
+        return cls(inputs[0].shape[1], cast(int, shown.num_classes))
 
-    def forward(self, bag):
+    def forward(self, bag: Tensor) -> Tensor:
+        """bag [N, M], sparse -> logits [N, C]."""
         return torch.sparse.mm(bag, self.weight) + self.bias
 
-    def solve(self, shown, inputs, number):
+    def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
         bag = inputs[0].cpu()
-        rows = scipy.sparse.csr_matrix((bag.values(), bag.indices()), shape=tuple(bag.shape))[shown.train.numpy()]
-        label = shown.label[shown.train].numpy()
+        rows = scipy.sparse.csr_matrix((bag.values(), bag.indices()), shape=tuple(bag.shape))
+        train, known = cast(Tensor, shown.train), cast(Tensor, shown.label)
+        rows, label = rows[train.numpy()], known[train].numpy()
         weight, bias = (np.zeros(p.shape, dtype=np.float32) for p in (self.weight, self.bias))
         problems = enumerate(label.T if shown.multilabel else [label == k for k in range(weight.shape[1])])
         for k, has in problems:
@@ -149,11 +155,12 @@ class Nodes(Task):
     """
 
     kind = NodeData
+    data: NodeData
     unit = "nodes"
     metrics = tuple(_metrics.names())
     controls = {"majority": Majority, "neighbours": Neighbours, "no_graph": NoGraph}
 
-    def __init__(self, data: Any, *, batch: int | None = None, fanout: list[int] | None = None):
+    def __init__(self, data: Any, *, batch: int | None = None, fanout: list[int] | None = None) -> None:
         super().__init__(data)
         if batch is None and fanout is not None:
             raise RecipeError(f"task.fanout: expected it beside batch, got {fanout} without")
@@ -202,19 +209,23 @@ class Nodes(Task):
         )
         return found
 
-    def check(self, metric, controls):
+    def check(self, metric: str, controls: Sequence[str]) -> None:
+        """Raise RecipeError where the validation or the test nodes leave the metric undefined."""
         for part in ("val", "test"):
             label = self.data.label[getattr(self.data, part)]
             score(metric, torch.zeros(len(label), self.data.num_classes), label, self.data.multilabel)
 
-    def shown(self):
+    def shown(self) -> Facts:
+        """The whole graph, and the labels of the training nodes alone."""
         return self._shown
 
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
+        """{part: nodes}."""
         return {part: len(getattr(self.data, part)) for part in PARTS}
 
-    def batches(self, model, inputs) -> Iterator[Batch]:
-        ids, label = self._shown.train, self.data.label
+    def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
+        """All training nodes at once, or `batch` of them in a step, in a new random order."""
+        ids, label = cast(Tensor, self._shown.train), self.data.label
         if self.batch is None:
             yield Batch(rows=ids, label=label[ids])
             return
@@ -228,14 +239,15 @@ class Nodes(Task):
             else:
                 yield Batch(inputs=found[0], query=found[1], label=label[part])
 
-    def loss(self, answer, batch):
+    def loss(self, answer: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of one class per node, or the mean binary cross-entropy of several."""
         if batch.rows is not None:
             answer = answer[batch.rows.to(answer.device)]
-        return _loss(answer, batch.label.to(answer.device), self.data.multilabel)
+        return _loss(answer, cast(Tensor, batch.label).to(answer.device), self.data.multilabel)
 
     @torch.no_grad()
-    def evaluate(self, model, inputs, part, metric):
+    def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
+        """(metric in percent, loss) on the nodes of a part; GraphError for a graph that the model cannot run on."""
         model.eval()
         try:
             logits = model.whole(inputs, self.batch)
@@ -247,11 +259,19 @@ class Nodes(Task):
         check_finite(loss, f"on the {part} nodes", self.data.feat)
         return score(metric, logits, label, self.data.multilabel), loss
 
-    def results(self, model, inputs, metric, *, knn_share=None, **more):
+    def results(
+        self, model: System, inputs: tuple, metric: str, *, knn_share: float | None = None, **more: Any
+    ) -> tuple[dict, dict[str, Tensor]]:
+        """({"test": metric in percent}, {}).
+
+        knn_share: of the test nodes, to fit 5 nearest neighbours with; then the result has "knn", too, of a model that
+        embeds nodes.
+        """
         found = {}
-        if knn_share is not None and hasattr(model, "embed"):
+        embed: Any = getattr(model, "embed", None)
+        if knn_share is not None and embed is not None:
             with torch.no_grad():
-                embedding = model.embed(*inputs).cpu()[self.data.test].numpy()
+                embedding = embed(*inputs).cpu()[self.data.test].numpy()
             found["knn"] = knn_micro_f1(embedding, self.data.label[self.data.test].numpy(), knn_share)
         return {**found, "test": self.evaluate(model, inputs, "test", metric)[0]}, {}
 

@@ -7,10 +7,10 @@ scored. Macro is the mean of the steps' AUC, micro the AUC of all steps' example
 Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, section 5; what macro and micro mean is not said there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import dgl
 import numpy as np
@@ -18,15 +18,19 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from torch import Tensor
 
 from hgat.data import EventData
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import snapshots, walks
-from hgat.graph.snapshots import step_of_events
-from hgat.models import Batch, Facts
+from hgat.graph.snapshots import Snapshots, step_of_events
+from hgat.graph.walks import Walks
+from hgat.models import Batch, Facts, System
 from hgat.tasks._task import Control, Task
 
 __all__ = ["SnapshotLinks"]
+
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 FEWEST = 5  # links of a step below which there is nothing to split
 RIVALS = 100  # other partners that a link is ranked among
@@ -51,16 +55,16 @@ class Counting(Control):
     solutions = 0
 
     @staticmethod
-    def prepare(shown):
+    def prepare(shown: Facts) -> tuple:
         """(the distinct pairs of all steps that are shown,)."""
-        options = {"both_ways": not shown.directed, "self_loops": False}
-        return (_Pairs(snapshots(shown.graph, column=STEP, steps=shown.steps, **options)),)
+        cut = snapshots(shown.graph, column=STEP, steps=shown.steps, both_ways=not shown.directed, self_loops=False)
+        return (_Pairs(cut),)
 
     @classmethod
-    def build(cls, shown, inputs):
+    def build(cls, shown: Facts, inputs: tuple) -> "Counting":
         return cls()
 
-    def forward(self, pairs):
+    def forward(self, pairs: "_Pairs") -> Score:
         """f(src, dst) -> how often a pair was linked, ties broken by the product of degrees."""
         return pairs.history()
 
@@ -85,6 +89,7 @@ class SnapshotLinks(Task):
     """
 
     kind = EventData
+    data: EventData
     unit = "pairs"
     metrics = METRICS
     controls = {"counting": Counting}
@@ -112,13 +117,19 @@ class SnapshotLinks(Task):
         negatives: int = 10,
         negative_weight: float = 1.0,
         batch: int | None = None,
-    ):
+    ) -> None:
         super().__init__(data)
         numbers = {"num_walks": num_walks, "walk_length": walk_length, "window": window, "ahead": ahead}
         for name, number in {**numbers, "positives": positives, "negatives": negatives, "batch": batch}.items():
             if number is not None and number < 1:
                 raise RecipeError(f"task.{name}: expected 1 or more, got {number}")
-        way = {"boundaries": boundaries, "windows": windows, "width": width, "events": events, "column": column}
+        way: dict[str, Any] = {
+            "boundaries": boundaries,
+            "windows": windows,
+            "width": width,
+            "events": events,
+            "column": column,
+        }
         self.snapshots = snapshots(data.graph, **way, both_ways=both_ways, self_loops=False)
         self.event_steps = step_of_events(data.graph, **way)[0]
         steps = len(self.snapshots)
@@ -150,18 +161,22 @@ class SnapshotLinks(Task):
             raise RecipeError(f"task.first_target: expected 2 or more with loss = 'links', got {first_target}")
         self._facts: dict[int, Facts] = {}
 
-    def check(self, metric, controls):
+    def check(self, metric: str, controls: Sequence[str]) -> None:
+        """Raise RecipeError for the control "no_structural" on several types of nodes or events."""
         if self.snapshots.is_typed and "no_structural" in controls:
             raise RecipeError("train.controls: expected 'no_structural' with one type of nodes and events, got several")
 
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
         """Examples of all targets, half of them links."""
-        parts = [self.examples(t, "all", 0).part for t in self.targets]
+        parts = [self._all(t, 0).part for t in self.targets]
         found = np.concatenate(parts)
         return {name: int((found == number).sum()) for name, number in NUMBERS.items()}
 
-    def examples(self, target, scope, seed, known_at=None):
-        """Pairs of step `target` to score, the same for every variant of one seed."""
+    def examples(self, target: int, scope: str, seed: int, known_at: int | None = None) -> "_Examples | None":
+        """Pairs of step `target` to score, the same for every variant of a seed; None where there are too few.
+
+        known_at: the step before which both ends have appeared, by default `target`.
+        """
         options = {
             "self_links": self.self_links and scope == "all",
             "unseen_nodes": self.unseen_nodes and "strict" not in scope,
@@ -169,10 +184,15 @@ class SnapshotLinks(Task):
         }
         return self.pairs.examples(target, seed, **options, known_at=known_at)
 
-    def rounds(self) -> "Sequence[Task]":
+    def _all(self, target: int, seed: int) -> "_Examples":
+        """The examples of all links of a step to predict, of which there are enough."""
+        return cast(_Examples, self.examples(target, "all", seed))
+
+    def rounds(self) -> Sequence[Task]:
+        """A training for every step to predict."""
         return [_Round(self, target) for target in self.targets]
 
-    def shown(self):
+    def shown(self) -> Facts:
         """The events before the last step to predict."""
         return self.shown_before(self.targets[-1])
 
@@ -187,14 +207,14 @@ class SnapshotLinks(Task):
             self._facts[target] = Facts(past, self.data.feat, steps=target, directed=not self.snapshots.both_ways)
         return self._facts[target]
 
-    def combine(self, found, metric):
+    def combine(self, found: Sequence[tuple[dict, dict[str, Tensor]]], metric: str) -> dict:
         """{"test": the metric on all links, "more": every other one}."""
         kept = {name: tensor for _, tensors in found for name, tensor in tensors.items()}
 
         def of(name):
             return tuple(kept[f"{name}.{what}"].numpy() for what in ("label", "score", "rank"))
 
-        more = {}
+        more: dict[str, float] = {}
         for scope, title in SCOPES.items():
             scored = [of(f"{scope}.{t}") for t in self.targets if f"{scope}.{t}.label" in kept]
             told = METRICS if scope in ("all", "strict") else METRICS[:2]
@@ -206,12 +226,13 @@ class SnapshotLinks(Task):
                 more[f"{step} step{'s' if step > 1 else ''} ahead, auc"] = auc
         return {"test": more[f"{SCOPES['all']}, {metric}"], "more": more}
 
-    def scored(self, metric):
+    def scored(self, metric: str) -> str:
+        """What `scores` gives, in words."""
         return f"auc of step {self.targets[-1]} alone"
 
-    def scores(self, model, inputs, metric):
+    def scores(self, model: System, inputs: Mapping[str, tuple], metric: str) -> dict[str, tuple[float, int]]:
         """AUC of the model of the last target, on that step alone."""
-        examples = self.examples(self.targets[-1], "all", self.seed)
+        examples = self._all(self.targets[-1], self.seed)
         logits = _scorer(_answer(model, inputs["test"]), examples)(examples.src, examples.dst)
         masks = {name: examples.part == number for name, number in NUMBERS.items()}
         return {name: (_auc(examples.label, logits, mask), int(mask.sum())) for name, mask in masks.items()}
@@ -223,35 +244,37 @@ class _Round(Task):
     kind = EventData
     unit, metrics = SnapshotLinks.unit, SnapshotLinks.metrics
 
-    def __init__(self, task: SnapshotLinks, target: int):
+    data: EventData
+
+    def __init__(self, task: SnapshotLinks, target: int) -> None:
         self.task, self.target, self.data, self.seed = task, target, task.data, task.seed
 
     @property
-    def first_state(self):
+    def first_state(self) -> int:
         return self.seed * 1_000_003 + self.target
 
-    def shown(self):
+    def shown(self) -> Facts:
         return self.task.shown_before(self.target)
 
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
         return {name: int((self.own.part == number).sum()) for name, number in NUMBERS.items()}
 
     @cached_property
-    def own(self):
+    def own(self) -> "_Examples":
         """The pairs that are fitted on, chosen by and scored."""
-        return self.task.examples(self.target, "all", self.seed)
+        return self.task._all(self.target, self.seed)
 
     @cached_property
-    def pool(self):
+    def pool(self) -> Walks:
         """Walks on the past, and the nodes that they meet."""
         return walks(self.past, **self.task.walk_settings, seed=self.seed)
 
     @property
-    def past(self):
+    def past(self) -> Snapshots:
         return self.task.snapshots[: self.target]
 
     @cached_property
-    def links(self):
+    def links(self) -> tuple[Tensor, Tensor]:
         """(source, destination) rows t * N + v of the links of step t + 1 whose ends have both appeared by t."""
         pairs, past = self.task.pairs, self.past
         here = (pairs.step >= past.start + 1) & (pairs.step < past.stop)
@@ -263,7 +286,7 @@ class _Round(Task):
         base = (step - past.start)[known] * pairs.num
         return torch.from_numpy(base + src[known]), torch.from_numpy(base + dst[known])
 
-    def batches(self, model, inputs):
+    def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
         if self.task.batch is None:
             yield self._batch(None)
             return
@@ -301,7 +324,7 @@ class _Round(Task):
         known = known[torch.bincount(nodes // num, minlength=steps)[known // num] > 0]
         return known, self.pool.strangers(known, self.task.negatives)
 
-    def loss(self, answer, batch):
+    def loss(self, answer: Tensor, batch: Batch) -> Tensor:
         """softplus(-z_v . z_u) of near and softplus(z_v . z_u) of far pairs, means over a step, summed over steps."""
         nodes, near, others, far = (batch.more[name] for name in ("nodes", "near", "others", "far"))
         num, steps = answer.shape[:2]
@@ -324,7 +347,7 @@ class _Round(Task):
         loss = mean(F.softplus(-logits(nodes, near)), nodes)
         return loss + self.task.negative_weight * mean(F.softplus(logits(others, far)), others)
 
-    def evaluate(self, model, inputs, part, metric):
+    def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
         """(AUC in percent, log loss) of the regression on the part."""
         here = self.own.part == NUMBERS[part]
         logits = _scorer(_answer(model, inputs), self.own)(self.own.src, self.own.dst)
@@ -344,7 +367,7 @@ class _Round(Task):
                 if examples is not None:
                     yield f"ahead.{step - self.target + 1}", examples
 
-    def results(self, model, inputs, metric, **more):
+    def results(self, model: System, inputs: tuple, metric: str, **more: Any) -> tuple[dict, dict[str, Tensor]]:
         """({}, labels, scores and reciprocal ranks of the test part in every scope)."""
         answer, kept = _answer(model, inputs), {}
         for name, examples in self._due():
@@ -356,8 +379,8 @@ class _Round(Task):
             kept[f"{name}.rank"] = torch.from_numpy(_ranks(score, examples))
         return {}, kept
 
-    def expected(self):
-        found = {}
+    def expected(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
         for name, examples in self._due():
             label = torch.from_numpy(examples.label[examples.part == TEST])
             score, rank = (torch.zeros(count, dtype=torch.float64) for count in (len(label), int((label == 1).sum())))

@@ -9,20 +9,22 @@ arXiv:2207.10128. Differs from TGAT's code: see hgat.graph.recent for its neighb
 batches, and its negatives are drawn anew at every evaluation.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
 
 from hgat.data import EventData
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import from_events
-from hgat.models import Batch, Facts
+from hgat.models import Batch, Facts, System
 from hgat.tasks._task import PARTS, Control, Task
 
 __all__ = ["StreamLinks"]
@@ -53,7 +55,7 @@ class Counting(Control):
     solutions = 0
 
     @staticmethod
-    def prepare(shown):
+    def prepare(shown: Facts) -> tuple:
         """(how many events of a pair, of a source and of a destination lie before a time, what normalises ties)."""
         events, total = _stacked(shown.graph), shown.graph.num_nodes()
         pairs = _Earlier(events.src * total + events.dst, events.time)
@@ -63,10 +65,21 @@ class Counting(Control):
         return total, pairs, *ends, most
 
     @classmethod
-    def build(cls, shown, inputs):
+    def build(cls, shown: Facts, inputs: tuple) -> "Counting":
         return cls()
 
-    def forward(self, total, pairs, sources, targets, most, src, dst, times):
+    def forward(
+        self,
+        total: int,
+        pairs: "_Earlier",
+        sources: "_Earlier",
+        targets: "_Earlier",
+        most: float,
+        src: Tensor,
+        dst: Tensor,
+        times: Tensor,
+    ) -> Tensor:
+        """src, dst, times [B] each -> how often the pair met before, ties broken, [B]."""
         met = pairs.count(src * total + dst, times)
         return torch.from_numpy(met + sources.count(src, times) * targets.count(dst, times) / most)
 
@@ -81,6 +94,7 @@ class StreamLinks(Task):
     """
 
     kind = EventData
+    data: EventData
     unit = "events"
     metrics = ("average_precision", "auc")
     controls = {"counting": Counting}
@@ -94,7 +108,7 @@ class StreamLinks(Task):
         new_nodes: float = 0.1,
         new_nodes_seed: int = 0,
         batch: int = 200,
-    ):
+    ) -> None:
         super().__init__(data)
         if not (0 < val_share and 0 < test_share and val_share + test_share < 1 and 0 <= new_nodes < 1):
             raise RecipeError(
@@ -130,28 +144,29 @@ class StreamLinks(Task):
             "test": Facts(data.graph, data.feat, directed=True),
         }
 
-    def shown(self):
+    def shown(self) -> Facts:
         """The training events."""
         return self._facts["shown"]
 
-    def shown_at(self, part):
+    def shown_at(self, part: str) -> Facts:
         """All events up to the end of the part, those of hidden nodes, too: what is earlier may be read."""
         return self._facts["test" if part == "test" else "val"]
 
     @cached_property
-    def trained(self):
+    def trained(self) -> tuple[_Events, Tensor]:
         """(events, the nodes that negatives are drawn from) of training."""
         events = self.events[self.masks["train"]]
         return events, torch.unique(events.dst)
 
-    def batches(self, model, inputs):
+    def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
+        """`batch` training events in a step, in order of time, and as many pairs that did not meet behind them."""
         events, targets = self.trained
         for first in range(0, len(events), self.batch):
             part = events[slice(first, first + self.batch)]
             other = targets[torch.randint(0, len(targets), (len(part),))]
             yield Batch(query=(part.src.repeat(2), torch.cat([part.dst, other]), part.time.repeat(2)))
 
-    def loss(self, answer, batch):
+    def loss(self, answer: Tensor, batch: Batch) -> Tensor:
         """softplus(-logit) of events plus softplus(logit) of as many that did not happen, means over the batch."""
         met, not_met = answer.chunk(2)
         return F.softplus(-met).mean() + F.softplus(not_met).mean()
@@ -164,12 +179,22 @@ class StreamLinks(Task):
         hidden[nodes[chosen]] = True
         return hidden
 
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
         """Events of every part."""
         return {part: int(mask.sum()) for part, mask in self.masks.items()}
 
-    def ranked(self, score, part, kind, seed, new=None):
-        """(labels, scores) of a part's events and their negatives. new: True or False for one half of the part."""
+    def ranked(
+        self,
+        score: Callable[[_Events], np.ndarray],
+        part: str,
+        kind: str,
+        seed: int,
+        new: bool | None = None,
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """(labels, scores) of a part's events and their negatives; None where there are none.
+
+        new: True or False for one half of the part.
+        """
         mask = self.masks[part]
         if new is not None:
             mask = mask & (self.touches == new)
@@ -180,7 +205,7 @@ class StreamLinks(Task):
         label = np.concatenate([np.ones(len(events), int), np.zeros(len(other), int)])
         return label, np.concatenate([score(events), score(other)])
 
-    def negatives(self, events, kind, random):
+    def negatives(self, events: _Events, kind: str, random: np.random.RandomState) -> _Events:
         """One event that did not happen for each of `events`, at its time.
 
         random: the same source, and any destination of the same type. historical: a pair of the training events.
@@ -228,14 +253,15 @@ class StreamLinks(Task):
             src[rows], dst[rows] = draw(rows)
         return _Events(src, dst, events.time)
 
-    def evaluate(self, model, inputs, part, metric):
+    def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
         """(metric in percent, loss) on the part's transductive events against random negatives."""
         with _alike(self.seed):
-            label, logits = self.ranked(_scorer(model, inputs), part, "random", self.seed, new=False)
+            found = self.ranked(_scorer(model, inputs), part, "random", self.seed, new=False)
+        label, logits = cast(tuple[np.ndarray, np.ndarray], found)  # no part is empty
         loss = float(F.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(label).double()))
         return _measures(label, logits)[metric], loss
 
-    def results(self, model, inputs, metric, **_):
+    def results(self, model: System, inputs: tuple, metric: str, **_: Any) -> tuple[dict, dict[str, Tensor]]:
         """{"test": the metric on transductive events against random negatives, "more": every other one}."""
         more = {}
         with _alike(self.seed):
@@ -248,13 +274,13 @@ class StreamLinks(Task):
                             more[f"{half}, {kind} negatives, {name}"] = value
         return {"test": more[f"transductive, random negatives, {metric}"], "more": more}, {}
 
-    def scores(self, model, inputs, metric):
+    def scores(self, model: System, inputs: Mapping[str, tuple], metric: str) -> dict[str, tuple[float, int]]:
         """Against random negatives, old and new nodes together."""
         found, sizes = {}, self.sizes()
         with _alike(self.seed):
             for part in PARTS:
-                label, logits = self.ranked(_scorer(model, inputs[part]), part, "random", self.seed)
-                found[part] = _measures(label, logits)[metric], sizes[part]
+                ranked = self.ranked(_scorer(model, inputs[part]), part, "random", self.seed)
+                found[part] = _measures(*cast(tuple[np.ndarray, np.ndarray], ranked))[metric], sizes[part]
         return found
 
 

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import dgl
 import numpy as np
@@ -35,7 +35,9 @@ class Fit:
     epoch depends on, the random generator included, so that a run that was killed ends as if it had not been.
     """
 
-    def __init__(self, model: System, task: Task, inputs: Mapping[str, tuple], train: Train, epochs: int | None = None):
+    def __init__(
+        self, model: System, task: Task, inputs: Mapping[str, tuple], train: Train, epochs: int | None = None
+    ) -> None:
         self.model, self.task, self.inputs = model, task, inputs
         self.solutions = getattr(model, "solutions", None)
         if epochs is not None:
@@ -141,7 +143,7 @@ class Fit:
 
     def finish(self) -> tuple[dict, dict[str, Tensor]]:
         """Put the kept epoch's weights back; (validation scores and epochs, with what the task says; its tensors)."""
-        self.model.load_state_dict(self.kept)
+        self.model.load_state_dict(cast(dict[str, Tensor], self.kept))  # there is one behind the first epoch
         val, val_loss = self.evaluate("val")
         if self.solutions == 0:
             val_loss = float("nan")
@@ -249,7 +251,7 @@ class Training:
         moved: Callable[[Any], Any] = lambda inputs: inputs,
         epochs: int | None = None,
         first: int = 0,
-    ):
+    ) -> None:
         self.task, self.settings, self.prepared, self.build, self.moved = task, train, prepared, build, moved
         self.epochs = epochs
         self.rounds = task.rounds()
@@ -259,7 +261,7 @@ class Training:
         # A bar counts the epochs of all rounds.
         self.train = _changed(self.fit.train, epochs=self.fit.train.epochs * len(self.rounds))
 
-    def _start(self, number):
+    def _start(self, number: int) -> None:
         """The first stage of a round, counted from 0 or from the last one, -1; the last where there are not so many."""
         task = self.rounds[min(number, len(self.rounds) - 1)]
         inputs = self.prepared(task)
@@ -288,10 +290,25 @@ class Training:
         )
         return True
 
-    model = property(lambda self: self.fit.model)
-    inputs = property(lambda self: self.fit.inputs)
-    loss = property(lambda self: self.fit.loss)
-    val_metric = property(lambda self: self.fit.val_metric)
+    @property
+    def model(self) -> System:
+        """The model that is trained now, or was last."""
+        return self.fit.model
+
+    @property
+    def inputs(self) -> Mapping[str, tuple]:
+        """{part: inputs of its forward}."""
+        return self.fit.inputs
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the last epoch's steps."""
+        return self.fit.loss
+
+    @property
+    def val_metric(self) -> float:
+        """The last epoch's metric on validation, in percent."""
+        return self.fit.val_metric
 
     @property
     def epoch(self) -> int:
@@ -305,6 +322,7 @@ class Training:
         return len(self.done) < len(self.rounds)
 
     def step(self) -> bool:
+        """One epoch, and what follows the last one of a stage or a round. False when nothing is left to train."""
         if self.fit.step():
             return True
         if self.fit.kept:
@@ -359,6 +377,7 @@ class Training:
             raise state.Unfit("stages", f"at most {place}", place + 1)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
+        """({name: tensor}, numbers): everything that the next epoch depends on, with what is finished."""
         tensors, numbers = self.fit.state()
         tensors = {f"fit.{k}": v for k, v in tensors.items()}
         stages = []
@@ -370,6 +389,7 @@ class Training:
         return tensors, {"fit": numbers, "done": self.done, "stages": stages}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: dict) -> None:
+        """Continue where `state()` was taken. Raises state.Unfit where it cannot have been."""
         state.record("fit", numbers, ("fit", "done", "stages"))
         done, stages = numbers["done"], numbers["stages"]
         if type(done) is not list or len(done) > len(self.rounds):

@@ -274,7 +274,7 @@ def _check(recipe):
             raise RecipeError(f"train.controls: expected names among {expected}, got {control!r}")
 
 
-def to_toml(recipe):
+def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML text that `read` reads back."""
     content = dataclasses.asdict(recipe)
     content.pop("name")

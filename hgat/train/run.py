@@ -138,7 +138,7 @@ class Experiment:
             raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
         return model.to(self.device)
 
-    def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, dict[str, tuple]]:
+    def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, Mapping[str, tuple]]:
         """(a seed's task, the model of its last round with the weights of a run, {part: inputs to score it with})."""
         training = self.training("ours", seed, 1 if self.recipe.train.refit else None, first=-1)
         training.choose(weights, stages)

@@ -5,13 +5,15 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import dgl
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from hgat.data.sets import PARTS
 from hgat.errors import RecipeError
@@ -57,7 +59,7 @@ class Seeds:
         resume: bool = False,
         settings: Mapping[str, object] | None = None,
         better: Callable[[float, float], float] = max,
-    ):
+    ) -> None:
         if count < 1:
             raise RecipeError(f"seeds: expected 1 or more, got {count}")
         if not _grouped() and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -67,8 +69,8 @@ class Seeds:
         self.rank = _rank()
         self.out = checkpoint.make_folder(out) if self.rank == 0 else Path(out)
         settings = {**(settings or {}), "processes": dist.get_world_size() if _grouped() else 1}
-        self.about = {"settings": settings, "done": [], "running": None}
-        self.tensors = {}
+        self.about: dict[str, Any] = {"settings": settings, "done": [], "running": None}
+        self.tensors: dict[str, Tensor] = {}
         self.saved = time.monotonic()
         path, content = self.out / PROGRESS, b""
         if resume and self.rank == 0 and path.exists():
@@ -87,7 +89,7 @@ class Seeds:
             for name in (PROGRESS, MODEL):
                 checkpoint.remove(self.out / name)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator["_Run"]:
         for seed in range(len(self.about["done"]), self.count):
             torch.manual_seed(seed)
             run = _Run(self, seed)
