@@ -17,7 +17,7 @@ from hgat.errors import GraphError, RecipeError
 from hgat.models import Batch, Facts, System
 from hgat.tasks import _metrics
 from hgat.tasks._metrics import knn_micro_f1, score
-from hgat.tasks._task import PARTS, Control, Task, check_finite
+from hgat.tasks._task import PARTS, Control, Task, check_finite, without_columns
 
 __all__ = ["Nodes"]
 
@@ -198,7 +198,7 @@ class Nodes(Task):
         label = torch.full_like(data.label, float("nan") if data.multilabel else -1)
         label[train] = data.label[train]
         found._shown = Facts(
-            data.graph,
+            without_columns(data.graph),
             data.feat,
             edge_feat=data.edge_feat,
             target=data.target,
