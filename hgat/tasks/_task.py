@@ -5,13 +5,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import dgl
 import torch
 from torch import Tensor
 
 from hgat.errors import RecipeError, TrainingError
 from hgat.models import Batch, Facts, System
 
-__all__ = ["Control", "Task", "check_finite"]
+__all__ = ["Control", "Task", "check_finite", "without_columns"]
 
 PARTS = ("train", "val", "test")
 
@@ -136,6 +137,17 @@ class Task:
     def scored(self, metric: str) -> str:
         """What `scores` gives, in words."""
         return metric.replace("_", " ")
+
+
+def without_columns(graph: dgl.DGLGraph) -> dgl.DGLGraph:
+    """The graph without what is written on its nodes, where a label or a mask of a split may stand."""
+    if not any(graph.nodes[ntype].data for ntype in graph.ntypes):
+        return graph
+    graph = graph.local_var()
+    for ntype in graph.ntypes:
+        for name in list(graph.nodes[ntype].data):
+            del graph.nodes[ntype].data[name]
+    return graph
 
 
 def check_finite(loss: float, where: str, feat: Mapping[str, Tensor | None]) -> float:

@@ -26,7 +26,7 @@ from hgat.graph import snapshots, walks
 from hgat.graph.snapshots import Snapshots, step_of_events
 from hgat.graph.walks import Walks
 from hgat.models import Batch, Facts, System
-from hgat.tasks._task import Control, Task
+from hgat.tasks._task import Control, Task, without_columns
 
 __all__ = ["SnapshotLinks"]
 
@@ -199,7 +199,7 @@ class SnapshotLinks(Task):
     def shown_before(self, target: int) -> Facts:
         """The events before step `target`, each with its step."""
         if target not in self._facts:
-            graph = self.data.graph
+            graph = without_columns(self.data.graph)
             before = {e: (step >= 0) & (step < target) for e, step in self.event_steps.items()}
             past = dgl.edge_subgraph(graph, before, relabel_nodes=False, store_ids=False)
             for etype, here in before.items():

@@ -25,7 +25,7 @@ from hgat.data import EventData
 from hgat.errors import RecipeError, TrainingError
 from hgat.graph import from_events
 from hgat.models import Batch, Facts, System
-from hgat.tasks._task import PARTS, Control, Task
+from hgat.tasks._task import PARTS, Control, Task, without_columns
 
 __all__ = ["StreamLinks"]
 
@@ -141,7 +141,7 @@ class StreamLinks(Task):
         self._facts = {
             "shown": Facts(_without(data.graph, masks["train"]), data.feat, directed=True),
             "val": Facts(_without(data.graph, time <= test), data.feat, directed=True),
-            "test": Facts(data.graph, data.feat, directed=True),
+            "test": Facts(without_columns(data.graph), data.feat, directed=True),
         }
 
     def shown(self) -> Facts:

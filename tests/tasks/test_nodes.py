@@ -46,6 +46,17 @@ def test_only_training_labels_are_shown():
     assert torch.equal(shown.label[data.train], sets.label[data.train]) and shown.label[rest].isnan().all()
 
 
+def test_nothing_that_is_written_on_nodes_is_shown():
+    """As DGL's own data sets have it: the label and the masks of the split stand in ndata."""
+    for data, ntype in ((neighbours(), "_N"), (films(), "film")):
+        data.graph.nodes[ntype].data["label"] = data.label
+        data.graph.nodes[ntype].data["test_mask"] = torch.zeros(len(data.label), dtype=torch.bool)
+        shown = NODES(data).shown().graph
+        assert not any(shown.nodes[t].data for t in shown.ntypes)
+        assert torch.equal(data.graph.nodes[ntype].data["label"], data.label)  # the data set keeps them
+        assert shown.num_edges() == data.graph.num_edges()
+
+
 def test_a_refit_shows_validation_labels_and_no_test_labels():
     data = neighbours()
     shown = NODES(data).refitted().shown()
