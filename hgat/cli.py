@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 from hgat import doctor
 from hgat.errors import HgatError
@@ -18,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives its exit status: 0, or 2 after one sentence that says what to mend."""
     arguments = _parser().parse_args(argv)
     try:
-        status = arguments.run(arguments) or 0
+        with _old_names_in_one_line():
+            status = arguments.run(arguments) or 0
         sys.stdout.flush()
         return status
     except HgatError as error:
@@ -33,6 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever reads the output, `head` say, has enough; Python is not to complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+@contextmanager
+def _old_names_in_one_line():
+    """What is said of an old name, without the line of this file that led there."""
+    show = warnings.showwarning
+
+    def say(message, category, *where, **more):
+        if category is FutureWarning:
+            print(f"hgat: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = say
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _parser():

@@ -750,3 +750,11 @@ def test_a_task_for_other_data(here, place, mails, tmp_path, data, system, task,
     text += f"[task]\nname = '{task}'\n[train]\nmetric = '{metric}'\nepochs = 1\nlr = 0.01\n"
     (tmp_path / "r.toml").write_text(text)
     refused(here("train", tmp_path / "r.toml", "--root", place, "--out", tmp_path / "out"), pattern)
+
+
+def test_an_old_key_is_one_line_and_not_a_line_of_the_program(small):
+    done = small("--set", "protocol.batch=0")
+    assert done.status == 2 and done.err.splitlines() == [
+        "hgat: protocol.batch is now called task.batch; the old name goes with the next release",
+        "hgat: task.batch: expected 1 or more, got 0",
+    ]
