@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import dgl
@@ -24,6 +24,7 @@ __all__ = ["Fit", "Training"]
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 # What a finished fit says of itself; a mean or a sum over several.
 MEANS, SUMS = ("val", "val_loss", "best_epoch"), ("epochs", "seconds")
+STAGE = {"epochs": "epoch", "seconds": "seconds", "best_epoch": "best_epoch"}  # what of a Fit is kept of a stage
 
 
 class Fit:
@@ -237,8 +238,8 @@ class Training:
     """All that one variant and seed are trained for: the rounds of its task, and the stages of its system in each.
 
     prepared(round): {part: inputs} of a round of the task. build(round, inputs): a model with fresh weights. moved:
-    puts inputs on the device. epochs: of every stage, where the number was chosen before. first: the round to begin
-    with.
+    puts inputs on the device. epochs: of every stage, where their numbers were chosen before. first: the round to
+    begin with.
     In the manner of one Fit: `step()` until it is False, then `finish()`.
     """
 
@@ -249,7 +250,7 @@ class Training:
         prepared: Callable[[Task], Mapping[str, tuple]],
         build: Callable[[Task, Mapping[str, tuple]], System],
         moved: Callable[[Any], Any] = lambda inputs: inputs,
-        epochs: int | None = None,
+        epochs: Sequence[int] | None = None,
         first: int = 0,
     ) -> None:
         self.task, self.settings, self.prepared, self.build, self.moved = task, train, prepared, build, moved
@@ -267,7 +268,12 @@ class Training:
         inputs = self.prepared(task)
         torch.manual_seed(task.first_state)
         self.stages: list[dict] = []  # the chosen weights of every finished stage but the last, and its numbers
-        self.fit = Fit(self.build(task, inputs), task, inputs, self.settings, self.epochs)
+        self.fit = Fit(self.build(task, inputs), task, inputs, self.settings, self._chosen())
+
+    def _chosen(self) -> int | None:
+        """The epochs of the stage that begins, where they were chosen before."""
+        # Where a refit has more stages than its selection had, the last number is all that is known.
+        return None if self.epochs is None else self.epochs[min(len(self.stages), len(self.epochs) - 1)]
 
     def _again(self) -> bool:
         """Begin the stage behind the finished one, whose weights are chosen; False where there is none."""
@@ -284,10 +290,9 @@ class Training:
             raise RecipeError(f"again: expected a System and a tuple of inputs, or None, got {got}")
         model, inputs = pair
         found = self.moved(inputs)
-        self.stages.append({"kept": self.fit.kept, "epochs": self.fit.epoch, "seconds": self.fit.seconds})
-        self.fit = Fit(
-            model.to(self.fit.device), task, dict.fromkeys(self.fit.inputs, found), self.settings, self.epochs
-        )
+        self.stages.append({"kept": self.fit.kept, **{key: getattr(self.fit, place) for key, place in STAGE.items()}})
+        model = model.to(self.fit.device)
+        self.fit = Fit(model, task, dict.fromkeys(self.fit.inputs, found), self.settings, self._chosen())
         return True
 
     @property
@@ -332,6 +337,8 @@ class Training:
         numbers, tensors = self.fit.finish()
         for stage in self.stages:
             numbers = {**numbers, **{key: numbers[key] + stage[key] for key in SUMS}}
+        if self.stages:
+            numbers["stages"] = [stage["best_epoch"] for stage in self.stages]
         self.done.append(numbers)
         self.found.append(tensors)
         if not self.more:
@@ -368,10 +375,12 @@ class Training:
         state.check_tensors("", tensors, self.fit.model.state_dict(), finite=False)  # a loss that is not says it better
         self.fit.model.load_state_dict(tensors)
 
-    def _behind(self, kept, epochs=0, seconds=0.0):
+    def _behind(self, kept, **numbers):
         """Begin the stage behind the one that chose these weights."""
         self.fit.model.load_state_dict(kept)
-        self.fit.kept, self.fit.epoch, self.fit.seconds = kept, epochs, seconds
+        self.fit.kept = kept
+        for key, value in numbers.items():
+            setattr(self.fit, STAGE[key], value)
         place = len(self.stages)
         if not self._again():
             raise state.Unfit("stages", f"at most {place}", place + 1)
@@ -383,7 +392,7 @@ class Training:
         stages = []
         for place, stage in enumerate(self.stages):
             tensors |= {f"stage.{place}.{k}": v for k, v in stage["kept"].items()}
-            stages.append({key: stage[key] for key in SUMS})
+            stages.append({key: stage[key] for key in STAGE})
         for place, found in enumerate(self.found):
             tensors |= {f"round.{place}.{k}": v for k, v in found.items()}
         return tensors, {"fit": numbers, "done": self.done, "stages": stages}
@@ -408,12 +417,13 @@ class Training:
         self.done, self.found = done, found
         self._start(len(done))
         for place, stage in enumerate(stages):
-            state.record(f"stages[{place}]", stage, SUMS)
+            state.record(f"stages[{place}]", stage, STAGE)
             state.whole("epochs", stage["epochs"], 1, self.fit.train.epochs)
+            state.whole("best_epoch", stage["best_epoch"], 1, stage["epochs"])
             state.number("seconds", stage["seconds"], 0)
             kept = state.part(tensors, f"stage.{place}.")
             state.check_tensors(f"stage.{place}.", kept, self.fit.model.state_dict())
-            self._behind(kept, stage["epochs"], stage["seconds"])
+            self._behind(kept, **stage)
         self.fit.restore(state.part(tensors, "fit."), numbers["fit"])
 
     def _check_row(self, row):

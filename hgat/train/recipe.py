@@ -272,7 +272,9 @@ def _check(recipe):
     _check_knn(recipe)
     for name in train.controls:
         if train.controls.count(name) > 1:
-            raise RecipeError(f"train.controls: expected each name once, got {name!r} {train.controls.count(name)} times")
+            raise RecipeError(
+                f"train.controls: expected each name once, got {name!r} {train.controls.count(name)} times"
+            )
     for control in [*train.controls, *recipe.expect.controls]:
         if control not in recipe.controls():
             expected = sorted(recipe.controls())

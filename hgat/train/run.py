@@ -62,10 +62,10 @@ class Experiment:
         self.task.check(recipe.train.metric, recipe.train.controls)
         self._prepared: list[tuple[Facts, type[System], tuple]] = []
 
-    def training(self, variant: str, seed: int, epochs: int | None = None, first: int = 0) -> Training:
+    def training(self, variant: str, seed: int, epochs: Sequence[int] | None = None, first: int = 0) -> Training:
         """What one variant and seed are trained for, from round `first` on.
 
-        epochs: chosen before, for a refit with the validation part.
+        epochs: of every stage, chosen before, for a refit with the validation part.
         """
         task = self.task.for_seed(seed)
         task = task if epochs is None else task.refitted()
@@ -140,7 +140,7 @@ class Experiment:
 
     def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, Mapping[str, tuple]]:
         """(a seed's task, the model of its last round with the weights of a run, {part: inputs to score it with})."""
-        training = self.training("ours", seed, 1 if self.recipe.train.refit else None, first=-1)
+        training = self.training("ours", seed, [1] if self.recipe.train.refit else None, first=-1)
         training.choose(weights, stages)
         inputs = training.inputs if stages else self.scoring(training.rounds[-1])
         return training.task, training.model, inputs
@@ -280,7 +280,7 @@ class _Ledger:
 
     def _check_result(self, where, result):
         numbers = ("test", "val", "val_loss", "best_epoch", "epochs", "seconds")
-        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more"))
+        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more", "stages"))
         self._check_key(where, result, ("select",))
         for key in ("test", "val", "knn"):
             if key in result:
@@ -293,6 +293,10 @@ class _Ledger:
             state.number(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
         else:
             state.whole(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
+        if type(result.get("stages", [])) is not list:
+            raise state.Unfit(f"{where}.stages", "a list", result["stages"])
+        for best in result.get("stages", ()):
+            state.whole(f"{where}.stages", best, 1, self.recipe.train.epochs)
         if "more" in result:
             state.record(f"{where}.more", result["more"], (), tuple(result["more"]) if result["more"] else ())
             for name, value in result["more"].items():
@@ -352,7 +356,8 @@ def _fit(experiment, variant, seed, ledger, progress):
         if recipe.train.refit:
             ledger.save_selected(result)
     if recipe.train.refit:
-        refitted, training = _stage(experiment, variant, seed, result["best_epoch"], ledger, progress)
+        epochs = [*result.get("stages", ()), result["best_epoch"]]
+        refitted, training = _stage(experiment, variant, seed, epochs, ledger, progress)
         result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
         weights, stages = training.weights()

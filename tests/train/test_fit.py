@@ -536,7 +536,7 @@ def test_refit_takes_its_last_epoch_whatever_validation_says(stop, small, monkey
     """Its validation nodes are trained on: they can select nothing any more."""
     result = small("run", "train.refit=true", "train.patience=2", f"train.stop={stop}", "train.controls=[]")
     experiment = run.Experiment(result.recipe, result.out.parent / "data-run")
-    training = experiment.training("ours", 0, epochs=6)
+    training = experiment.training("ours", 0, epochs=[6])
     worse = iter(range(100))
     monkeypatch.setattr(Nodes, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
     result = to_the_end(training).finish()
