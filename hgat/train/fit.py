@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hgat.errors import GraphError, RecipeError
+from hgat.errors import GraphError, RecipeError, TrainingError
 from hgat.models import System
 from hgat.models._system import resting
 from hgat.tasks import Task
@@ -108,7 +109,10 @@ class Fit:
 
     def evaluate(self, part: str) -> tuple[float, float]:
         """(metric in percent, loss) of the model as it is, in evaluation mode."""
-        return self.task.evaluate(self.model, self.inputs[part], part, self.train.metric)
+        found, loss = self.task.evaluate(self.model, self.inputs[part], part, self.train.metric)
+        if not math.isfinite(found):  # no rule would ever take it for the best
+            raise TrainingError(f"training: expected a finite {self.train.metric} on the {part} part, got {found}")
+        return found, loss
 
     def _select(self):
         rule = self.train.stop

@@ -114,7 +114,8 @@ class Experiment:
         if isinstance(inputs, Mapping):
             return {key: self._moved(value) for key, value in inputs.items()}
         if isinstance(inputs, (list, tuple)):
-            return type(inputs)(self._moved(value) for value in inputs)
+            moved = [self._moved(value) for value in inputs]
+            return inputs._make(moved) if hasattr(inputs, "_make") else type(inputs)(moved)
         if isinstance(inputs, dgl.DGLGraph) or not hasattr(inputs, "to"):
             return inputs
         return inputs.to(self.device)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import NamedTuple
 
 import dgl
 import pytest
@@ -446,6 +447,13 @@ def test_a_loss_that_is_not_finite(value, monkeypatch):
         fit.evaluate("test")
 
 
+def test_a_metric_that_is_no_number_is_a_sentence(monkeypatch):
+    fit = gat_fit()
+    monkeypatch.setattr(nodes.Nodes, "evaluate", lambda *_: (float("nan"), 1.0))
+    with pytest.raises(TrainingError, match="training: expected a finite accuracy on the val part, got nan"):
+        to_the_end(fit)
+
+
 @pytest.mark.parametrize("metric", names())
 def test_sets_of_labels_are_trained_too(metric):
     fit = alone_fit(some_data(multilabel=True), metric=metric, lr=0.1)
@@ -642,3 +650,17 @@ def test_nodes_without_neighbours_are_a_sentence(small):
     graph = {node: [n for n in near if n != 3] for node, near in graph.items()}
     with pytest.raises(GraphError, match="graph: expected one that the model can run on, got: .*0-in-degree"):
         small("run", "graph.self_loops=false", graph=graph)
+
+
+class Pair(NamedTuple):
+    one: torch.Tensor
+    two: list
+
+
+def test_inputs_of_every_form_are_moved():
+    experiment = object.__new__(run.Experiment)
+    experiment.device = torch.device("meta")
+    ones = torch.ones(2)
+    pair, rows, name = experiment._moved((Pair(ones, [ones]), {"a": ones}, "b"))
+    assert type(pair) is Pair and type(pair.two) is list and name == "b"
+    assert {x.device.type for x in (pair.one, *pair.two, rows["a"])} == {"meta"}
