@@ -270,6 +270,9 @@ def _check(recipe):
     if not 0 <= train.least <= train.epochs:
         raise RecipeError(f"train.least: expected a number from 0 to {train.epochs}, got {train.least}")
     _check_knn(recipe)
+    taken = sorted({*task.controls, UNIFORM} & set(system.ablations))
+    if taken:  # what a recipe names would be one of the two, and be called the other
+        raise RecipeError(f"ablations: expected names of {recipe.system}'s own, got {', '.join(taken)}, of all systems")
     for name in train.controls:
         if train.controls.count(name) > 1:
             raise RecipeError(

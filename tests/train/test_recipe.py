@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from hgat.errors import RecipeError
+from hgat.models import GAT, Ablation
 from hgat.train import recipe as recipes
 from hgat.train.recipe import available, read, to_toml
 
@@ -196,6 +197,12 @@ def test_an_override_without_section_key_and_value(written, override):
 )
 def test_overrides_that_do_not_fit(written, override, sentence):
     refused(sentence, written(MINIMAL), [override])
+
+
+@pytest.mark.parametrize("name", ["no_graph", "uniform"])
+def test_an_ablation_that_is_called_like_another_control(written, name, monkeypatch):
+    monkeypatch.setattr(GAT, "ablations", {name: Ablation("one head", {"heads": [1, 1]})})
+    refused(f"ablations: expected names of gat's own, got {name}", written(MINIMAL))
 
 
 @pytest.mark.parametrize("section", ["paper", "data", "task", "graph", "model", "train", "expect"])
