@@ -139,6 +139,23 @@ class Experiment:
             raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
         return model.to(self.device)
 
+    def check_ablations(self) -> None:
+        """Raise RecipeError, before any training, for an ablation that cannot be built on these data."""
+        named = [variant for variant in self.recipe.train.controls if variant in self.recipe.system_class.ablations]
+        if not named:
+            return
+        task = self.task.for_seed(0).rounds()[0]
+        inputs = self._of(task.shown(), self.recipe.system_class)
+        self.model(task, inputs)
+        for variant in named:
+            try:
+                self.model(task, inputs, variant)
+            except HgatError as error:
+                raise RecipeError(
+                    f"train.controls: expected ablations that {self.recipe.system} can be built with, got {variant!r}: "
+                    f"{error}"
+                ) from error
+
     def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, Mapping[str, tuple]]:
         """(a seed's task, the model of its last round with the weights of a run, {part: inputs to score it with})."""
         training = self.training("ours", seed, [1] if self.recipe.train.refit else None, first=-1)
@@ -182,6 +199,7 @@ def train(
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
     out = checkpoint.make_folder(out or Path("runs") / recipe.name)
     experiment = Experiment(recipe, root, device)
+    experiment.check_ablations()
     ledger = _Ledger(out, recipe, seeds, resume)
     fits = [(variant, seed) for variant in ["ours", *recipe.train.controls] for seed in range(seeds)]
     left = [fit for fit in fits if not ledger.has(*fit)]
