@@ -72,8 +72,8 @@ class Stack(Layered):
 def _constructor(cls):
     """__init__ of a stack, its layer's settings and its own in its signature, where recipes and help() read them."""
     hints = get_type_hints(cls.layer.__init__)
-    hidden, heads = (cls.defaults.get(name, usual) for name, usual in (("hidden", 8), ("heads", (8, 1))))
-    settings = {"hidden": (int, hidden), "heads": (Sequence[int], heads)}
+    usual = {"hidden": 8, "heads": (8, 1), **cls.defaults}
+    settings = {"hidden": (int, usual["hidden"]), "heads": (Sequence[int], usual["heads"])}
     for name, parameter in inspect.signature(cls.layer.__init__).parameters.items():
         if name not in DECIDED:
             default = cls.defaults.get(name, parameter.default)

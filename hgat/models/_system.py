@@ -19,6 +19,9 @@ __all__ = ["Ablation", "Batch", "Facts", "Past", "Shares", "System"]
 _Given = TypeVar("_Given")
 
 
+_NONE = torch.empty(0, dtype=torch.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Facts:
     """What a task shows before an answer is asked for: never a label, a link or an event that is held out.
@@ -27,16 +30,17 @@ class Facts:
     where links or events are asked for; its edata["time"] are times, and edata["step"] numbers of snapshots, of which
     there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}. edge_feat: [E, F] or None.
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
-    [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C.
+    [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. Elsewhere
+    they are empty.
     """
 
     graph: dgl.DGLGraph
     feat: Mapping[str, Tensor | None]
     edge_feat: Tensor | None = None
-    target: str | None = None
-    label: Tensor | None = None
-    train: Tensor | None = None
-    num_classes: int | None = None
+    target: str = ""
+    label: Tensor = _NONE
+    train: Tensor = _NONE
+    num_classes: int = 0
     multilabel: bool = False
     steps: int | None = None
     directed: bool = False
@@ -163,7 +167,7 @@ class System(nn.Module):
 
     @classmethod
     def for_graph(
-        cls, graph: Any, feat: Any = None, num_outputs: int | None = None, target: str | None = None, **settings: Any
+        cls, graph: Any, feat: Any = None, num_outputs: int = 0, target: str = "", **settings: Any
     ) -> "System":
         """The model for a prepared graph and the features of its nodes: `build` without a task."""
         shown = Facts(graph, feat, target=target, num_classes=num_outputs)

@@ -1,7 +1,7 @@
 """HAN as a whole model."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from dgl import DGLGraph
 from torch import Tensor, nn
@@ -83,8 +83,7 @@ class HAN(Layered):
         """A model for the names of the prepared views, as wide as the features of the target type, and its classes."""
         views, feat = inputs
         width = feature_width(feat, shown.target)
-        classes = cast(int, shown.num_classes)  # of a task that classifies nodes
-        return cls(width, classes, as_views(views).names, shown.target, **settings)
+        return cls(width, shown.num_classes, as_views(views).names, shown.target, **settings)
 
     def embed(self, views: ViewsOrBlocks, feat: Features) -> Tensor:
         """Z of the last layer, [N, H * D]."""

@@ -124,8 +124,7 @@ class RGAT(Layered, NamedState):
         """A model for the relations of the prepared graph, as wide as the features; RecipeError for no target."""
         joined, feat = join_relations(inputs[0]), inputs[1]
         ntypes = {**joined.num_src, **joined.num_dst}
-        classes, target = cast(int, shown.num_classes), cast(str, shown.target)  # of a task on nodes
-        return cls(joined, widths(feat, ntypes), classes, target, **settings)
+        return cls(joined, widths(feat, ntypes), shown.num_classes, shown.target, **settings)
 
     def _names(self):
         return {"ntypes": self.ntypes}

@@ -4,6 +4,9 @@ Every public name of dgl.nn that is not a layer of hgat's is DGL's own (HeteroGr
 that a program may say `import hgat.nn as dglnn`.
 """
 
+import pkgutil
+from importlib import import_module
+
 import dgl.nn
 
 from hgat.nn import functional  # noqa: F401
@@ -51,11 +54,25 @@ def _of_dgl(name):
     return not name.startswith("_") and str(home).partition(".")[0] == "dgl"
 
 
+def _layers():
+    """{name: class} of every layer that a file of this package exports: a new one needs no line here."""
+    found = {}
+    for file in pkgutil.iter_modules(__path__):
+        if file.name not in ("common", "functional", "names"):
+            module = import_module(f"{__name__}.{file.name}")
+            every = {name: getattr(module, name) for name in module.__all__}
+            found |= {name: thing for name, thing in every.items() if isinstance(thing, type)}
+    return found
+
+
 def __getattr__(name):
+    layer = None if name.startswith("_") else _layers().get(name)
+    if layer is not None:
+        return layer
     if _of_dgl(name):
         return getattr(dgl.nn, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *filter(_of_dgl, dir(dgl.nn))})
+    return sorted({*globals(), *_layers(), *filter(_of_dgl, dir(dgl.nn))})

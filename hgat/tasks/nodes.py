@@ -38,7 +38,7 @@ class Majority(Control):
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple) -> "Majority":
-        return cls(shown.graph.num_nodes(shown.target), cast(int, shown.num_classes))
+        return cls(shown.graph.num_nodes(shown.target), shown.num_classes)
 
     def forward(self) -> Tensor:
         """The same logits for every node, [N, C]."""
@@ -62,14 +62,14 @@ class NoGraph(Control):
 
     @staticmethod
     def prepare(shown: Facts) -> tuple:
-        feat = shown.feat[cast(str, shown.target)]
+        feat = shown.feat[shown.target]
         return () if feat is None else (feat,)
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple, *, hidden: int = 64, feat_drop: float = 0.5) -> Control:
         if not inputs:
             return Majority.build(shown, inputs)
-        return cls(inputs[0].shape[1], cast(int, shown.num_classes), hidden, feat_drop)
+        return cls(inputs[0].shape[1], shown.num_classes, hidden, feat_drop)
 
     def forward(self, feat: Tensor) -> Tensor:
         """feat [N, F] -> logits [N, C]."""
@@ -121,7 +121,7 @@ class Neighbours(Control):
     def build(cls, shown: Facts, inputs: tuple) -> Control:
         if not inputs:
             return Majority.build(shown, inputs)
-        return cls(inputs[0].shape[1], cast(int, shown.num_classes))
+        return cls(inputs[0].shape[1], shown.num_classes)
 
     def forward(self, bag: Tensor) -> Tensor:
         """bag [N, M], sparse -> logits [N, C]."""
@@ -130,7 +130,7 @@ class Neighbours(Control):
     def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
         bag = inputs[0].cpu()
         rows = scipy.sparse.csr_matrix((bag.values(), bag.indices()), shape=tuple(bag.shape))
-        train, known = cast(Tensor, shown.train), cast(Tensor, shown.label)
+        train, known = shown.train, shown.label
         rows, label = rows[train.numpy()], known[train].numpy()
         weight, bias = (np.zeros(p.shape, dtype=np.float32) for p in (self.weight, self.bias))
         problems = enumerate(label.T if shown.multilabel else [label == k for k in range(weight.shape[1])])
@@ -226,7 +226,7 @@ class Nodes(Task):
 
     def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
         """All training nodes at once, or `batch` of them in a step, in a new random order."""
-        ids, label = cast(Tensor, self._shown.train), self.data.label
+        ids, label = self._shown.train, self.data.label
         if self.batch is None:
             yield Batch(rows=ids, label=label[ids])
             return

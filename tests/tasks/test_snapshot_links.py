@@ -711,8 +711,8 @@ def test_typed_snapshots_are_trained_on(make_typed, loss):
         with experiment.context(variant):
             result = to_the_end(experiment.training(variant, 0)).finish()
         assert 0 < result["test"] < 100
-    task, inputs = experiment.last()
-    assert set(task.scores(experiment.model(task, inputs["train"]), inputs, "macro_auc")) == {"train", "val", "test"}
+    task, model, inputs = experiment.last(0, *experiment.training("ours", 0, first=-1).weights())
+    assert set(task.scores(model, inputs, "macro_auc")) == {"train", "val", "test"}
 
 
 def test_an_ablation_that_cannot_be_built_is_told_before_training(make_typed, tmp_path, monkeypatch):
@@ -753,8 +753,8 @@ def test_scores_are_those_of_the_last_targets_model(make):
     experiment = make(blocks(), "task.first_target=3", "train.epochs=9")
     fit = experiment.training("ours", 0)
     result = to_the_end(fit).finish()
-    task, inputs = experiment.last(0)
-    scores, last = task.scores(fit.model, inputs, "macro_auc"), kept(fit)
+    task, model, inputs = experiment.last(0, *fit.weights())
+    scores, last = task.scores(model, inputs, "macro_auc"), kept(fit)
     assert scores["test"][0] == pytest.approx(100 * roc_auc_score(last["all.4.label"], last["all.4.score"]))
     assert scores["val"][0] == pytest.approx(fit.done[-1]["val"]) and result["val"] != pytest.approx(scores["val"][0])
     table = embeddings(experiment, fit.model, 4)

@@ -421,8 +421,8 @@ def test_an_evaluation_can_be_repeated_and_draws_nothing(make):
     """With neighbours drawn at random, too, and however often there was one before."""
     experiment = make(stream(), "model.sample=uniform", "model.neighbours=3", "train.epochs=2")
     fit = to_the_end(experiment.training("ours", 0))
+    task, _, inputs = experiment.last(0, *fit.weights())
     generator = torch.get_rng_state()
-    task, inputs = experiment.last(0)
     one, scores = fit.fit.evaluate("val"), task.scores(fit.model, inputs, "auc")
     assert torch.equal(torch.get_rng_state(), generator)
     torch.rand(7)
