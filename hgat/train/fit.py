@@ -203,9 +203,9 @@ class Fit:
         state.whole("best_epoch", numbers["best_epoch"], 0, numbers["epoch"])
         state.whole("waited", numbers["waited"], 0, self.train.patience if by_mean else numbers["epoch"])
         state.number("seconds", numbers["seconds"], 0)
-        nothing = numbers["best_epoch"] == 0
+        nothing, least = numbers["best_epoch"] == 0, self.task.least_loss
         state.number("best_metric", numbers["best_metric"], *self.task.bounds, also=("-inf",) if nothing else ())
-        state.number("best_loss", numbers["best_loss"], 0, also=("inf",) if nothing else ())
+        state.number("best_loss", numbers["best_loss"], least, also=("inf",) if nothing else ())
         if not by_mean:
             # With "either" what is kept may be older than what is better.
             since = numbers["epoch"] - numbers["best_epoch"]
@@ -214,7 +214,7 @@ class Fit:
         if type(numbers["val_losses"]) is not list or len(numbers["val_losses"]) != due:
             raise state.Unfit("val_losses", f"a list of {due}", numbers["val_losses"])
         for value in numbers["val_losses"]:
-            state.number("val_losses", value, 0)
+            state.number("val_losses", value, least)
         weights, kept = self.model.state_dict(), state.part(tensors, "kept.")
         state.check_tensors("model.", state.part(tensors, "model."), weights)
         state.check_tensors("kept.", kept, weights if numbers["best_epoch"] else {})

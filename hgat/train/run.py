@@ -305,7 +305,8 @@ class _Ledger:
             if key in result:
                 state.number(f"{where}.{key}", result[key], *self.recipe.task_class.bounds)
         # What is counted and not trained has no loss.
-        state.number(f"{where}.val_loss", result["val_loss"], 0, also=() if result["variant"] == "ours" else ("nan",))
+        also = () if result["variant"] == "ours" else ("nan",)
+        state.number(f"{where}.val_loss", result["val_loss"], self.recipe.task_class.least_loss, also=also)
         state.number(f"{where}.seconds", result["seconds"], 0)
         state.whole(f"{where}.epochs", result["epochs"])
         if type(result["best_epoch"]) is float and not self.recipe.train.refit:  # a mean over several trainings

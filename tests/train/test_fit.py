@@ -229,6 +229,22 @@ def test_the_losses_that_are_compared_are_saved(monkeypatch):
         other.restore(tensors, {**numbers, "val_losses": [4.0, 2.0]})
 
 
+@pytest.mark.parametrize("stop", ["loss", "mean"])
+def test_losses_and_metrics_below_zero_go_on_where_the_task_has_such(stop, monkeypatch):
+    """As a log-likelihood of densities is, and R2."""
+    script = [(-900.0, 4.0), (-20.0, -2.0), (-30.0, -1.0)]
+    fit, _ = scripted(stop, script, monkeypatch, False)
+    tensors, numbers = fit.state()
+    with pytest.raises(state.Unfit, match="best_metric: expected a number from 0.0 to 100.0, got -20.0"):
+        fit.restore(tensors, numbers)
+    monkeypatch.setattr(nodes.Nodes, "bounds", (-float("inf"), 100.0))
+    with pytest.raises(state.Unfit, match="best_loss: expected a number from 0 to inf, got -2.0"):
+        fit.restore(tensors, numbers)
+    monkeypatch.setattr(nodes.Nodes, "least_loss", -float("inf"))
+    fit.restore(tensors, numbers)
+    assert (fit.best_metric, fit.best_loss, fit.best_epoch) == (-20.0, -2.0, 2)
+
+
 def test_the_result_is_that_of_the_kept_weights():
     fit = to_the_end(gat_fit(patience=5))
     result = finished(fit)
