@@ -74,7 +74,7 @@ def test_seed_k_is_trained_chosen_and_scored_on_split_k(ten, refit):
                 assert of[key][number] == expected[key]
             assert of["val"]["values"][number] == expected["val"]
             if refit:
-                training = Experiment(recipe).training(variant, number, expected["best_epoch"])
+                training = Experiment(recipe).training(variant, number, [expected["best_epoch"]])
                 while training.step():
                     pass
                 expected = training.finish()
