@@ -1,9 +1,12 @@
 """Old public names: each gives the new thing, with a warning that says what it is called now."""
 
+import argparse
 import importlib
 
 import pytest
+import torch.distributed as dist
 
+from hgat import train
 from hgat.ops.alignment import is_uniform
 
 OLD = [
@@ -49,3 +52,18 @@ def test_what_scripts_of_earlier_releases_used_works_and_says_what_to_use(tmp_pa
         assert is_uniform()
     with pytest.warns(FutureWarning, match="hgat.train.load_ogb is now called hgat.data.ogb.load"):
         assert load_ogb("ogbn-arxiv", args).stands_in
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_reads_first_with_load_ogb(rank, monkeypatch):
+    """OGB's first reading of a data set writes a copy, which another must not read while it is written."""
+    from hgat.data import ogb
+
+    seen = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: rank)
+    monkeypatch.setattr(dist, "barrier", lambda: seen.append("waits"))
+    monkeypatch.setattr(ogb, "load", lambda *_, **__: seen.append("reads"))
+    with pytest.warns(FutureWarning, match="hgat.train.load_ogb is now called hgat.data.ogb.load"):
+        train.load_ogb("ogbn-arxiv", argparse.Namespace(root=None, mapped=False, sample=False))
+    assert seen == [["reads", "waits"], ["waits", "reads"]][rank]

@@ -53,6 +53,7 @@ class Layered(System):
             raise RecipeError(f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {got}")
         typed = len(graph.ntypes) > 1
         sampler = dgl.dataloading.NeighborSampler(list(fanout))
+        ids = ids.to(graph.idtype)
         nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)
         device = next(self.parameters()).device
         nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}

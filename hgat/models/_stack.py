@@ -31,7 +31,7 @@ class Stack(Layered):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "layer" in cls.__dict__:
+        if hasattr(cls, "layer") and not {"layer", "defaults", "more"}.isdisjoint(cls.__dict__):
             cls.__init__ = _constructor(cls)
 
     @staticmethod
@@ -91,7 +91,7 @@ def _constructor(cls):
     signature = inspect.Signature([*first, *parameters], return_annotation=None)
 
     def __init__(self, in_feats, num_outputs, **given):
-        super(cls, self).__init__()
+        super(Stack, self).__init__()
         given = signature.bind(self, in_feats, num_outputs, **given)  # TypeError for a setting that is none
         given.apply_defaults()
         options = {name: given.arguments[name] for name in settings}

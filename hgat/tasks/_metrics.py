@@ -12,6 +12,8 @@ from hgat.errors import RecipeError
 
 __all__ = ["knn_micro_f1", "names", "score"]
 
+NEAREST = 5  # neighbours of an embedding
+
 
 def _predicted(logits, multilabel):
     return (logits > 0).astype(int) if multilabel else logits.argmax(1)
@@ -94,10 +96,14 @@ def knn_micro_f1(embedding: np.ndarray, label: np.ndarray, share: float, repeats
 
     embedding [N, F] and label [N] of the test nodes alone; `share` of them, drawn at random, fits the classifier and
     the rest is scored, `repeats` times. It reads test labels, so it compares embeddings and selects nothing.
+    Raises RecipeError where the share is fewer than those.
     Paper: Wang et al. 2019, arXiv:1903.07293, section 5.3.
     """
+    if not NEAREST <= int(share * len(label)) < len(label):
+        got = f"{share} of {len(label)}"
+        raise RecipeError(f"train.knn_share: expected a share of {NEAREST} test nodes or more, got {got}")
     found = []
     for seed in range(repeats):
         fit, rest, fit_label, rest_label = train_test_split(embedding, label, train_size=share, random_state=seed)
-        found.append(KNeighborsClassifier(5).fit(fit, fit_label).score(rest, rest_label))
+        found.append(KNeighborsClassifier(NEAREST).fit(fit, fit_label).score(rest, rest_label))
     return 100.0 * float(np.mean(found))

@@ -210,10 +210,11 @@ class Nodes(Task):
         return found
 
     def check(self, metric: str, controls: Sequence[str]) -> None:
-        """Raise RecipeError where the validation or the test nodes leave the metric undefined."""
-        for part in ("val", "test"):
-            label = self.data.label[getattr(self.data, part)]
-            score(metric, torch.zeros(len(label), self.data.num_classes), label, self.data.multilabel)
+        """Raise RecipeError where the validation or the test nodes of any split leave the metric undefined."""
+        for split in self.data.splits or (self.data.split,):
+            for part in ("val", "test"):
+                label = self.data.label[split[part]]
+                score(metric, torch.zeros(len(label), self.data.num_classes), label, self.data.multilabel)
 
     def shown(self) -> Facts:
         """The whole graph, and the labels of the training nodes alone."""

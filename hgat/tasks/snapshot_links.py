@@ -161,11 +161,6 @@ class SnapshotLinks(Task):
             raise RecipeError(f"task.first_target: expected 2 or more with loss = 'links', got {first_target}")
         self._facts: dict[int, Facts] = {}
 
-    def check(self, metric: str, controls: Sequence[str]) -> None:
-        """Raise RecipeError for the control "no_structural" on several types of nodes or events."""
-        if self.snapshots.is_typed and "no_structural" in controls:
-            raise RecipeError("train.controls: expected 'no_structural' with one type of nodes and events, got several")
-
     def sizes(self) -> dict[str, int]:
         """Examples of all targets, half of them links."""
         parts = [self._all(t, 0).part for t in self.targets]

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from hgat import ops
 from hgat.renamed import warn
@@ -112,7 +113,14 @@ def load_ogb(name: str, arguments: argparse.Namespace) -> Any:
     from hgat.data import ogb  # needs the package ogb, which takes seconds to import
 
     warn("hgat.train.load_ogb", "hgat.data.ogb.load")
-    return ogb.load(name, arguments.root, mapped=arguments.mapped, sample=arguments.sample)
+    grouped = dist.is_available() and dist.is_initialized()
+    rank = dist.get_rank() if grouped else 0
+    if rank > 0:
+        dist.barrier()  # OGB's first reading of a data set writes a copy of its own
+    data = ogb.load(name, arguments.root, mapped=arguments.mapped, sample=arguments.sample)
+    if grouped and rank == 0:
+        dist.barrier()
+    return data
 
 
 def attention(arguments: argparse.Namespace) -> AbstractContextManager:

@@ -2,8 +2,9 @@
 
 import copy
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import dgl
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hgat.errors import GraphError, RecipeError
+from hgat.errors import GraphError, RecipeError, TrainingError
 from hgat.models import System
 from hgat.models._system import resting
 from hgat.tasks import Task
@@ -24,6 +25,7 @@ __all__ = ["Fit", "Training"]
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 # What a finished fit says of itself; a mean or a sum over several.
 MEANS, SUMS = ("val", "val_loss", "best_epoch"), ("epochs", "seconds")
+STAGE = {"epochs": "epoch", "seconds": "seconds", "best_epoch": "best_epoch"}  # what of a Fit is kept of a stage
 
 
 class Fit:
@@ -107,7 +109,10 @@ class Fit:
 
     def evaluate(self, part: str) -> tuple[float, float]:
         """(metric in percent, loss) of the model as it is, in evaluation mode."""
-        return self.task.evaluate(self.model, self.inputs[part], part, self.train.metric)
+        found, loss = self.task.evaluate(self.model, self.inputs[part], part, self.train.metric)
+        if not math.isfinite(found):  # no rule would ever take it for the best
+            raise TrainingError(f"training: expected a finite {self.train.metric} on the {part} part, got {found}")
+        return found, loss
 
     def _select(self):
         rule = self.train.stop
@@ -198,9 +203,9 @@ class Fit:
         state.whole("best_epoch", numbers["best_epoch"], 0, numbers["epoch"])
         state.whole("waited", numbers["waited"], 0, self.train.patience if by_mean else numbers["epoch"])
         state.number("seconds", numbers["seconds"], 0)
-        nothing = numbers["best_epoch"] == 0
+        nothing, least = numbers["best_epoch"] == 0, self.task.least_loss
         state.number("best_metric", numbers["best_metric"], *self.task.bounds, also=("-inf",) if nothing else ())
-        state.number("best_loss", numbers["best_loss"], 0, also=("inf",) if nothing else ())
+        state.number("best_loss", numbers["best_loss"], least, also=("inf",) if nothing else ())
         if not by_mean:
             # With "either" what is kept may be older than what is better.
             since = numbers["epoch"] - numbers["best_epoch"]
@@ -209,7 +214,7 @@ class Fit:
         if type(numbers["val_losses"]) is not list or len(numbers["val_losses"]) != due:
             raise state.Unfit("val_losses", f"a list of {due}", numbers["val_losses"])
         for value in numbers["val_losses"]:
-            state.number("val_losses", value, 0)
+            state.number("val_losses", value, least)
         weights, kept = self.model.state_dict(), state.part(tensors, "kept.")
         state.check_tensors("model.", state.part(tensors, "model."), weights)
         state.check_tensors("kept.", kept, weights if numbers["best_epoch"] else {})
@@ -237,8 +242,8 @@ class Training:
     """All that one variant and seed are trained for: the rounds of its task, and the stages of its system in each.
 
     prepared(round): {part: inputs} of a round of the task. build(round, inputs): a model with fresh weights. moved:
-    puts inputs on the device. epochs: of every stage, where the number was chosen before. first: the round to begin
-    with.
+    puts inputs on the device. epochs: of every stage, where their numbers were chosen before. first: the round to
+    begin with.
     In the manner of one Fit: `step()` until it is False, then `finish()`.
     """
 
@@ -249,7 +254,7 @@ class Training:
         prepared: Callable[[Task], Mapping[str, tuple]],
         build: Callable[[Task, Mapping[str, tuple]], System],
         moved: Callable[[Any], Any] = lambda inputs: inputs,
-        epochs: int | None = None,
+        epochs: Sequence[int] | None = None,
         first: int = 0,
     ) -> None:
         self.task, self.settings, self.prepared, self.build, self.moved = task, train, prepared, build, moved
@@ -267,7 +272,12 @@ class Training:
         inputs = self.prepared(task)
         torch.manual_seed(task.first_state)
         self.stages: list[dict] = []  # the chosen weights of every finished stage but the last, and its numbers
-        self.fit = Fit(self.build(task, inputs), task, inputs, self.settings, self.epochs)
+        self.fit = Fit(self.build(task, inputs), task, inputs, self.settings, self._chosen())
+
+    def _chosen(self) -> int | None:
+        """The epochs of the stage that begins, where they were chosen before."""
+        # Where a refit has more stages than its selection had, the last number is all that is known.
+        return None if self.epochs is None else self.epochs[min(len(self.stages), len(self.epochs) - 1)]
 
     def _again(self) -> bool:
         """Begin the stage behind the finished one, whose weights are chosen; False where there is none."""
@@ -284,10 +294,9 @@ class Training:
             raise RecipeError(f"again: expected a System and a tuple of inputs, or None, got {got}")
         model, inputs = pair
         found = self.moved(inputs)
-        self.stages.append({"kept": self.fit.kept, "epochs": self.fit.epoch, "seconds": self.fit.seconds})
-        self.fit = Fit(
-            model.to(self.fit.device), task, dict.fromkeys(self.fit.inputs, found), self.settings, self.epochs
-        )
+        self.stages.append({"kept": self.fit.kept, **{key: getattr(self.fit, place) for key, place in STAGE.items()}})
+        model = model.to(self.fit.device)
+        self.fit = Fit(model, task, dict.fromkeys(self.fit.inputs, found), self.settings, self._chosen())
         return True
 
     @property
@@ -332,6 +341,8 @@ class Training:
         numbers, tensors = self.fit.finish()
         for stage in self.stages:
             numbers = {**numbers, **{key: numbers[key] + stage[key] for key in SUMS}}
+        if self.stages:
+            numbers["stages"] = [stage["best_epoch"] for stage in self.stages]
         self.done.append(numbers)
         self.found.append(tensors)
         if not self.more:
@@ -368,10 +379,12 @@ class Training:
         state.check_tensors("", tensors, self.fit.model.state_dict(), finite=False)  # a loss that is not says it better
         self.fit.model.load_state_dict(tensors)
 
-    def _behind(self, kept, epochs=0, seconds=0.0):
+    def _behind(self, kept, **numbers):
         """Begin the stage behind the one that chose these weights."""
         self.fit.model.load_state_dict(kept)
-        self.fit.kept, self.fit.epoch, self.fit.seconds = kept, epochs, seconds
+        self.fit.kept = kept
+        for key, value in numbers.items():
+            setattr(self.fit, STAGE[key], value)
         place = len(self.stages)
         if not self._again():
             raise state.Unfit("stages", f"at most {place}", place + 1)
@@ -383,7 +396,7 @@ class Training:
         stages = []
         for place, stage in enumerate(self.stages):
             tensors |= {f"stage.{place}.{k}": v for k, v in stage["kept"].items()}
-            stages.append({key: stage[key] for key in SUMS})
+            stages.append({key: stage[key] for key in STAGE})
         for place, found in enumerate(self.found):
             tensors |= {f"round.{place}.{k}": v for k, v in found.items()}
         return tensors, {"fit": numbers, "done": self.done, "stages": stages}
@@ -408,12 +421,13 @@ class Training:
         self.done, self.found = done, found
         self._start(len(done))
         for place, stage in enumerate(stages):
-            state.record(f"stages[{place}]", stage, SUMS)
+            state.record(f"stages[{place}]", stage, STAGE)
             state.whole("epochs", stage["epochs"], 1, self.fit.train.epochs)
+            state.whole("best_epoch", stage["best_epoch"], 1, stage["epochs"])
             state.number("seconds", stage["seconds"], 0)
             kept = state.part(tensors, f"stage.{place}.")
             state.check_tensors(f"stage.{place}.", kept, self.fit.model.state_dict())
-            self._behind(kept, stage["epochs"], stage["seconds"])
+            self._behind(kept, **stage)
         self.fit.restore(state.part(tensors, "fit."), numbers["fit"])
 
     def _check_row(self, row):

@@ -4,6 +4,7 @@ An unknown section or key, or a value of a wrong type, is a RecipeError that nam
 """
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -268,10 +269,30 @@ def _check(recipe):
         raise RecipeError(f"train.weight_decay: expected a number from 0 to {LARGEST}, got {train.weight_decay}")
     if not 0 <= train.least <= train.epochs:
         raise RecipeError(f"train.least: expected a number from 0 to {train.epochs}, got {train.least}")
+    _check_knn(recipe)
+    taken = sorted({*task.controls, UNIFORM} & set(system.ablations))
+    if taken:  # what a recipe names would be one of the two, and be called the other
+        raise RecipeError(f"ablations: expected names of {recipe.system}'s own, got {', '.join(taken)}, of all systems")
+    for name in train.controls:
+        if train.controls.count(name) > 1:
+            raise RecipeError(
+                f"train.controls: expected each name once, got {name!r} {train.controls.count(name)} times"
+            )
     for control in [*train.controls, *recipe.expect.controls]:
         if control not in recipe.controls():
             expected = sorted(recipe.controls())
             raise RecipeError(f"train.controls: expected names among {expected}, got {control!r}")
+
+
+def _check_knn(recipe):
+    system, task, share = recipe.system_class, recipe.task_class, recipe.train.knn_share
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise RecipeError(f"train.knn_share: expected a number between 0 and 1, got {share}")
+    if not hasattr(system, "embed") or "knn_share" not in inspect.signature(task.results).parameters:
+        got = f"{share} with {recipe.system} on {task.name()}"
+        raise RecipeError(f"train.knn_share: expected it of a system that embeds nodes to classify, got {got}")
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -62,10 +62,10 @@ class Experiment:
         self.task.check(recipe.train.metric, recipe.train.controls)
         self._prepared: list[tuple[Facts, type[System], tuple]] = []
 
-    def training(self, variant: str, seed: int, epochs: int | None = None, first: int = 0) -> Training:
+    def training(self, variant: str, seed: int, epochs: Sequence[int] | None = None, first: int = 0) -> Training:
         """What one variant and seed are trained for, from round `first` on.
 
-        epochs: chosen before, for a refit with the validation part.
+        epochs: of every stage, chosen before, for a refit with the validation part.
         """
         task = self.task.for_seed(seed)
         task = task if epochs is None else task.refitted()
@@ -114,7 +114,8 @@ class Experiment:
         if isinstance(inputs, Mapping):
             return {key: self._moved(value) for key, value in inputs.items()}
         if isinstance(inputs, (list, tuple)):
-            return type(inputs)(self._moved(value) for value in inputs)
+            moved = [self._moved(value) for value in inputs]
+            return inputs._make(moved) if hasattr(inputs, "_make") else type(inputs)(moved)
         if isinstance(inputs, dgl.DGLGraph) or not hasattr(inputs, "to"):
             return inputs
         return inputs.to(self.device)
@@ -138,9 +139,26 @@ class Experiment:
             raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
         return model.to(self.device)
 
+    def check_ablations(self) -> None:
+        """Raise RecipeError, before any training, for an ablation that cannot be built on these data."""
+        named = [variant for variant in self.recipe.train.controls if variant in self.recipe.system_class.ablations]
+        if not named:
+            return
+        task = self.task.for_seed(0).rounds()[0]
+        inputs = self._of(task.shown(), self.recipe.system_class)
+        self.model(task, inputs)
+        for variant in named:
+            try:
+                self.model(task, inputs, variant)
+            except HgatError as error:
+                raise RecipeError(
+                    f"train.controls: expected ablations that {self.recipe.system} can be built with, got {variant!r}: "
+                    f"{error}"
+                ) from error
+
     def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, Mapping[str, tuple]]:
         """(a seed's task, the model of its last round with the weights of a run, {part: inputs to score it with})."""
-        training = self.training("ours", seed, 1 if self.recipe.train.refit else None, first=-1)
+        training = self.training("ours", seed, [1] if self.recipe.train.refit else None, first=-1)
         training.choose(weights, stages)
         inputs = training.inputs if stages else self.scoring(training.rounds[-1])
         return training.task, training.model, inputs
@@ -181,6 +199,7 @@ def train(
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
     out = checkpoint.make_folder(out or Path("runs") / recipe.name)
     experiment = Experiment(recipe, root, device)
+    experiment.check_ablations()
     ledger = _Ledger(out, recipe, seeds, resume)
     fits = [(variant, seed) for variant in ["ours", *recipe.train.controls] for seed in range(seeds)]
     left = [fit for fit in fits if not ledger.has(*fit)]
@@ -280,19 +299,24 @@ class _Ledger:
 
     def _check_result(self, where, result):
         numbers = ("test", "val", "val_loss", "best_epoch", "epochs", "seconds")
-        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more"))
+        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more", "stages"))
         self._check_key(where, result, ("select",))
         for key in ("test", "val", "knn"):
             if key in result:
                 state.number(f"{where}.{key}", result[key], *self.recipe.task_class.bounds)
         # What is counted and not trained has no loss.
-        state.number(f"{where}.val_loss", result["val_loss"], 0, also=() if result["variant"] == "ours" else ("nan",))
+        also = () if result["variant"] == "ours" else ("nan",)
+        state.number(f"{where}.val_loss", result["val_loss"], self.recipe.task_class.least_loss, also=also)
         state.number(f"{where}.seconds", result["seconds"], 0)
         state.whole(f"{where}.epochs", result["epochs"])
         if type(result["best_epoch"]) is float and not self.recipe.train.refit:  # a mean over several trainings
             state.number(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
         else:
             state.whole(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
+        if type(result.get("stages", [])) is not list:
+            raise state.Unfit(f"{where}.stages", "a list", result["stages"])
+        for best in result.get("stages", ()):
+            state.whole(f"{where}.stages", best, 1, self.recipe.train.epochs)
         if "more" in result:
             state.record(f"{where}.more", result["more"], (), tuple(result["more"]) if result["more"] else ())
             for name, value in result["more"].items():
@@ -352,7 +376,8 @@ def _fit(experiment, variant, seed, ledger, progress):
         if recipe.train.refit:
             ledger.save_selected(result)
     if recipe.train.refit:
-        refitted, training = _stage(experiment, variant, seed, result["best_epoch"], ledger, progress)
+        epochs = [*result.get("stages", ()), result["best_epoch"]]
+        refitted, training = _stage(experiment, variant, seed, epochs, ledger, progress)
         result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
         weights, stages = training.weights()

@@ -9,7 +9,7 @@ from systems import CLASSES, IN
 from hgat.errors import RecipeError, ShapeError
 from hgat.models._stack import Stack
 from hgat.models.gat import GAT
-from hgat.nn import GATConv
+from hgat.nn import GATConv, GATv2Conv
 from hgat.settings import check_settings
 from zoo import build
 
@@ -45,6 +45,28 @@ def test_own_settings_are_taken_where_the_layers_stand():
         Louder(IN, CLASSES, gain=-1)
     with pytest.raises(TypeError, match="gain"):
         GAT(IN, CLASSES, gain=1.0)
+
+
+class Quieter(Louder):
+    defaults = {**Louder.defaults, "hidden": 5}
+
+
+class Other(Louder):
+    layer = GATv2Conv
+    defaults = {"hidden": 6}
+
+    def more(self, *, shift: float = 0.5):
+        super().more(gain=2.0)
+        self.shift = shift
+
+
+def test_a_stack_of_a_stack_has_what_it_says():
+    assert [layer._out_feats for layer in Quieter(IN, CLASSES).layers] == [5, CLASSES]
+    model = Other(IN, CLASSES, shift=1.5, share_weights=True)
+    assert [type(layer) for layer in model.layers] == [GATv2Conv, GATv2Conv]
+    assert (model.layers[0]._out_feats, model.gain, model.shift) == (6, 2.0, 1.5)
+    with pytest.raises(TypeError, match="gain"):
+        Other(IN, CLASSES, gain=1.0)
 
 
 def test_heads_are_merged_in_one_place():

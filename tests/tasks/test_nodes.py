@@ -124,6 +124,17 @@ def test_training_in_batches_learns_and_goes_on_from_a_state(system, data, model
     assert learned.evaluate("test")[0] > 75
 
 
+@pytest.mark.parametrize(("system", "data", "model"), SYSTEMS, ids=lambda x: str(x) if isinstance(x, str) else "")
+def test_graphs_of_32_bits_are_sampled_alike(system, data, model):
+    data = data()
+    small = dataclasses.replace(data, graph=data.graph.int())
+    long, short = (trained(system, d, model, steps=2, batch=20, fanout=[-1, -1]) for d in (data, small))
+    assert short.inputs["train"][0].idtype == torch.int32
+    for a, b in zip(long.model.parameters(), short.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert short.evaluate("test") == pytest.approx(long.evaluate("test"), abs=1e-4)
+
+
 def test_a_whole_training_in_batches_has_controls_in_batches():
     data = neighbours()
     task = NODES(data, batch=20, fanout=[5, 5])

@@ -713,8 +713,17 @@ def test_typed_snapshots_are_trained_on(make_typed, loss):
         assert 0 < result["test"] < 100
     task, model, inputs = experiment.last(0, *experiment.training("ours", 0, first=-1).weights())
     assert set(task.scores(model, inputs, "macro_auc")) == {"train", "val", "test"}
-    with pytest.raises(RecipeError, match="train.controls: expected 'no_structural' with one type of nodes and events"):
-        make_typed("train.controls=['no_structural']")
+
+
+def test_an_ablation_that_cannot_be_built_is_told_before_training(make_typed, tmp_path, monkeypatch):
+    make_typed("train.controls=['no_temporal']").check_ablations()
+    monkeypatch.setattr(run, "_fit", lambda *_: pytest.fail("trained"))
+    sentence = (
+        "train.controls: expected ablations that dysat can be built with, got 'no_structural': model.structural: "
+        "expected 'rgat' or 'han' on typed snapshots, got 'none'"
+    )
+    with pytest.raises(RecipeError, match=sentence):
+        run.train(tmp_path / "r.toml", out=tmp_path / "out", overrides=["train.controls=['no_structural']"])
 
 
 def test_steps_further_ahead(make):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import NamedTuple
 
 import dgl
 import pytest
@@ -228,6 +229,22 @@ def test_the_losses_that_are_compared_are_saved(monkeypatch):
         other.restore(tensors, {**numbers, "val_losses": [4.0, 2.0]})
 
 
+@pytest.mark.parametrize("stop", ["loss", "mean"])
+def test_losses_and_metrics_below_zero_go_on_where_the_task_has_such(stop, monkeypatch):
+    """As a log-likelihood of densities is, and R2."""
+    script = [(-900.0, 4.0), (-20.0, -2.0), (-30.0, -1.0)]
+    fit, _ = scripted(stop, script, monkeypatch, False)
+    tensors, numbers = fit.state()
+    with pytest.raises(state.Unfit, match="best_metric: expected a number from 0.0 to 100.0, got -20.0"):
+        fit.restore(tensors, numbers)
+    monkeypatch.setattr(nodes.Nodes, "bounds", (-float("inf"), 100.0))
+    with pytest.raises(state.Unfit, match="best_loss: expected a number from 0 to inf, got -2.0"):
+        fit.restore(tensors, numbers)
+    monkeypatch.setattr(nodes.Nodes, "least_loss", -float("inf"))
+    fit.restore(tensors, numbers)
+    assert (fit.best_metric, fit.best_loss, fit.best_epoch) == (-20.0, -2.0, 2)
+
+
 def test_the_result_is_that_of_the_kept_weights():
     fit = to_the_end(gat_fit(patience=5))
     result = finished(fit)
@@ -446,6 +463,13 @@ def test_a_loss_that_is_not_finite(value, monkeypatch):
         fit.evaluate("test")
 
 
+def test_a_metric_that_is_no_number_is_a_sentence(monkeypatch):
+    fit = gat_fit()
+    monkeypatch.setattr(nodes.Nodes, "evaluate", lambda *_: (float("nan"), 1.0))
+    with pytest.raises(TrainingError, match="training: expected a finite accuracy on the val part, got nan"):
+        to_the_end(fit)
+
+
 @pytest.mark.parametrize("metric", names())
 def test_sets_of_labels_are_trained_too(metric):
     fit = alone_fit(some_data(multilabel=True), metric=metric, lr=0.1)
@@ -536,7 +560,7 @@ def test_refit_takes_its_last_epoch_whatever_validation_says(stop, small, monkey
     """Its validation nodes are trained on: they can select nothing any more."""
     result = small("run", "train.refit=true", "train.patience=2", f"train.stop={stop}", "train.controls=[]")
     experiment = run.Experiment(result.recipe, result.out.parent / "data-run")
-    training = experiment.training("ours", 0, epochs=6)
+    training = experiment.training("ours", 0, epochs=[6])
     worse = iter(range(100))
     monkeypatch.setattr(Nodes, "evaluate", lambda *_: (100 - next(worse), 1.0 + next(worse)))
     result = to_the_end(training).finish()
@@ -642,3 +666,17 @@ def test_nodes_without_neighbours_are_a_sentence(small):
     graph = {node: [n for n in near if n != 3] for node, near in graph.items()}
     with pytest.raises(GraphError, match="graph: expected one that the model can run on, got: .*0-in-degree"):
         small("run", "graph.self_loops=false", graph=graph)
+
+
+class Pair(NamedTuple):
+    one: torch.Tensor
+    two: list
+
+
+def test_inputs_of_every_form_are_moved():
+    experiment = object.__new__(run.Experiment)
+    experiment.device = torch.device("meta")
+    ones = torch.ones(2)
+    pair, rows, name = experiment._moved((Pair(ones, [ones]), {"a": ones}, "b"))
+    assert type(pair) is Pair and type(pair.two) is list and name == "b"
+    assert {x.device.type for x in (pair.one, *pair.two, rows["a"])} == {"meta"}

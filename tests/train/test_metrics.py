@@ -192,6 +192,12 @@ def test_low_precision_and_gradients_do_not_matter():
         assert score("accuracy", other, label) == score("accuracy", logits, label)
 
 
+@pytest.mark.parametrize("share", [0.0001, 0.07, 2.0])
+def test_a_share_that_leaves_too_few_to_fit_or_to_score(share):
+    with pytest.raises(RecipeError, match=f"train.knn_share: expected a share of 5 .*, got {share} of 62"):
+        knn_micro_f1(np.zeros((62, 2)), np.zeros(62, int), share)
+
+
 def test_knn_protocol_against_a_hand_made_case():
     """Two far clusters whose labels are right: 100; labels drawn at random: about half."""
     torch.manual_seed(3)

@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from hgat.errors import RecipeError
+from hgat.models import GAT, Ablation
 from hgat.train import recipe as recipes
 from hgat.train.recipe import available, read, to_toml
 
@@ -185,6 +186,10 @@ def test_an_override_without_section_key_and_value(written, override):
         ("train.optimizer=sgd", "train.optimizer: expected 'adam' or 'adamw', got 'sgd'"),
         ("train.controls=uniform", r"train.controls: expected list\[str\], got 'uniform'"),
         ("train.controls=['random']", "expected names among .*, got 'random'"),
+        ("train.controls=['uniform', 'uniform']", "train.controls: expected each name once, got 'uniform' 2 times"),
+        ("train.knn_share=2.0", "train.knn_share: expected a number between 0 and 1, got 2.0"),
+        ("train.knn_share=0", "train.knn_share: expected a number between 0 and 1, got 0"),
+        ("train.knn_share=0.2", "train.knn_share: expected it of a system that embeds nodes .*, got 0.2 with gat on"),
         ("expect.paper=83.0", r"expect.paper: expected list\[finite float\], got 83.0"),
         ("expect.controls.random=[1.0]", "expected names among .*, got 'random'"),
         ("expect.controls.uniform=1.0", r"expect.controls: expected dict\[str, list\[finite float\]\], got"),
@@ -192,6 +197,12 @@ def test_an_override_without_section_key_and_value(written, override):
 )
 def test_overrides_that_do_not_fit(written, override, sentence):
     refused(sentence, written(MINIMAL), [override])
+
+
+@pytest.mark.parametrize("name", ["no_graph", "uniform"])
+def test_an_ablation_that_is_called_like_another_control(written, name, monkeypatch):
+    monkeypatch.setattr(GAT, "ablations", {name: Ablation("one head", {"heads": [1, 1]})})
+    refused(f"ablations: expected names of gat's own, got {name}", written(MINIMAL))
 
 
 @pytest.mark.parametrize("section", ["paper", "data", "task", "graph", "model", "train", "expect"])

@@ -10,9 +10,10 @@ import torch
 import citations
 from hgat import data
 from hgat.data import NodeData
+from hgat.errors import RecipeError
 from hgat.models import find
 from hgat.tasks.nodes import Nodes
-from hgat.train import evaluate_folder, read, train
+from hgat.train import evaluate_folder, fit, read, train
 from hgat.train.recipe import to_toml
 from hgat.train.run import Experiment
 
@@ -73,7 +74,7 @@ def test_seed_k_is_trained_chosen_and_scored_on_split_k(ten, refit):
                 assert of[key][number] == expected[key]
             assert of["val"]["values"][number] == expected["val"]
             if refit:
-                training = Experiment(recipe).training(variant, number, expected["best_epoch"])
+                training = Experiment(recipe).training(variant, number, [expected["best_epoch"]])
                 while training.step():
                     pass
                 expected = training.finish()
@@ -91,6 +92,16 @@ def test_the_best_seeds_model_is_scored_on_its_split(ten):
     assert values[about["seed"]] == max(values) and found.task.seed == about["seed"] > 0
     assert scores["test"] == (found.metrics["test"]["values"][about["seed"]], 31)
     assert scores["val"][0] == max(values)
+
+
+def test_a_metric_that_one_split_leaves_undefined_is_told_before_training(ten, monkeypatch):
+    given, run = ten
+    alike = (given.label == 0).nonzero().flatten()
+    rest = (given.label != 0).nonzero().flatten()
+    splits = [*given.splits[:-1], {"train": rest, "val": alike[:5], "test": alike[5:]}]
+    monkeypatch.setattr(fit.Fit, "step", lambda self: pytest.fail("trained"))
+    with pytest.raises(RecipeError, match="train.metric: auc: expected a class that some nodes have"):
+        run(dataclasses.replace(given, splits=tuple(splits)), "auc", "train.metric=auc")
 
 
 def test_more_seeds_than_splits_begin_again(ten):

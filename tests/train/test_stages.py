@@ -1,5 +1,6 @@
 """Trainings in several stages: what one begins with, the one before it answers; killed in any, resumed to the same."""
 
+import inspect
 import json
 import sys
 import types
@@ -16,6 +17,7 @@ from hgat.graph import homogeneous
 from hgat.models import System
 from hgat.nn import GATConv
 from hgat.train import checkpoint, evaluate_folder, run, train
+from hgat.train.fit import Fit
 
 NAME = "staged"
 EPOCHS = 5
@@ -173,6 +175,26 @@ def test_refitted_in_stages(way, staged, place, tmp_path, monkeypatch):
     assert outcome(tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_refit_trains_every_stage_for_the_epochs_chosen_for_it(killed, staged, place, tmp_path, monkeypatch):
+    begun, best = [], {1: 2, 2: 4, 3: 1}  # {stage: the epoch that validation chooses}
+    real = Fit.__init__
+
+    def init(self, model, task, inputs, settings, epochs=None):
+        real(self, model, task, inputs, settings, epochs)
+        training = inspect.currentframe().f_back.f_locals["self"]
+        self.stage = 1 + len(training.stages)
+        begun.append((self.stage, epochs))
+
+    monkeypatch.setattr(Fit, "__init__", init)
+    monkeypatch.setattr(Fit, "evaluate", lambda self, part: (100.0 - abs(self.epoch - best[self.stage]), 1.0))
+    settings = ("model.way=both", "train.refit=true", "train.controls=[]")
+    if killed:
+        killed_at(place, tmp_path, "ours", 2, 3, monkeypatch, *settings)
+    go(place, tmp_path, *settings, resume=killed)
+    assert [stage for stage in begun if stage[1]][:3] == [(1, 2), (2, 4), (3, 1)]
+
+
 def test_seeds_draw_stages_of_their_own(staged, place, tmp_path):
     found = go(place, tmp_path, "model.way=itself", "train.controls=[]", seeds=2)
     first, second = found.metrics["val"]["values"]
@@ -200,6 +222,7 @@ def test_a_tampered_stage_is_a_sentence(staged, place, tmp_path, monkeypatch):
         f"epochs: expected a whole number from 1 to {EPOCHS}, got 0": [{**first, "epochs": 0}, second],
         f"epochs: expected a whole number from 1 to {EPOCHS}, got 6": [first, {**second, "epochs": 6}],
         "seconds: expected a number from 0 to inf, got -1.0": [{**first, "seconds": -1.0}, second],
+        f"best_epoch: expected a whole number from 1 to {EPOCHS}, got 0": [{**first, "best_epoch": 0}, second],
         "stage.1.layer.* expected no such tensor": [first],
         "stage.2.layer.*: expected float32 .*, got none": [first, second, second],
     }
