@@ -251,7 +251,9 @@ class GAMLP(System):
         return model, (hops, spread(label), limit, spread)
 
     def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None = None) -> tuple:
-        """(the rows of the nodes `ids`, ()): no neighbour is needed, and none sampled, whatever fanout says."""
+        """(the rows of the nodes `ids`, ()); RecipeError for a fanout, as no neighbour is sampled."""
+        if fanout is not None:
+            raise RecipeError(f"task.fanout: expected none for GAMLP, which samples no neighbours, got {list(fanout)}")
         return _rows(inputs, ids), ()
 
     def whole(self, inputs: tuple, batch_size: int | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
-from hgat.models._system import Ablation, Facts, System
+from hgat.models._system import Ablation, Batch, Facts, System
 from hgat.nn.common import check_floats
 from hgat.nn.tgat import TGATConv
 
@@ -85,11 +85,22 @@ class TGAT(System):
 
     @staticmethod
     def prepare(shown: Facts, *, both_ways: bool = True) -> tuple:
-        """(the events by node,); both_ways: an event is met by its source and by its destination."""
+        """(the events by node, features [N, F] where all types have them and of one width).
+
+        both_ways: an event is met by its source and by its destination.
+        """
         recent = recent_neighbours(shown.graph, both_ways)
         if not len(recent.edge):
             raise GraphError("graph: expected at least one event, got none")
-        return (recent,)
+        feat = [shown.feat[ntype] for ntype in shown.graph.ntypes]
+        known = [rows for rows in feat if rows is not None]
+        alike = len(known) == len(feat) and len({rows.shape[1] for rows in known}) == 1
+        return (recent, torch.cat(known)) if alike else (recent,)
+
+    def answer(self, inputs: tuple, batch: Batch) -> Tensor:
+        """Logits of the batch's links: features stand behind the query in `forward`."""
+        recent, *feat = inputs
+        return self(recent, *batch.query, *feat)
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple, *, edge_feat: Tensor | None = None, **settings: Any) -> "TGAT":

@@ -18,15 +18,15 @@ GATES = ("softmax", "sigmoid", "tanh", "none")
 class Fusion(nn.Module):
     """Attention over P views of the same nodes: a score for each, its alignment, and the weighted sum.
 
-        score "additive": s_ip = act(q . tanh(W [z_ip || r_ip] + b));   "linear": s_ip = act(q . [z_ip || r_ip] + b)
+        score "additive": s_ip = act(q . tanh(W [z_ip || r_ip] + c) + b);   "linear": s_ip = act(q . [z_ip || r_ip] + b)
         beta_i = gate((s_i / temperature) M);   out_i = sum_p drop(beta_ip) z_ip
 
-    r is a reference that is put beside every view to score it, reference_feats wide; none by default. score_bias: b of
-    "linear". activation: act, a function, none by default. form: "per_node", a score for each node, or "global", the
-    mean over the nodes, and with it one beta for all. shared: one scorer for all views, or with False one for each of
-    num_views. gate: "softmax" over the views, or "sigmoid", "tanh" or "none" for each view alone. mix: a learned matrix
-    M [P, P] on the scores; temperature divides them. attn_drop: rate of dropout on beta. num_views is needed for a mix
-    and for scorers that are not shared.
+    r is a reference that is put beside every view to score it, reference_feats wide; none by default. score_bias: b,
+    none by default. activation: act, a function, none by default. form: "per_node", a score for each node, or
+    "global", the mean over the nodes, and with it one beta for all. shared: one scorer for all views, or with False
+    one for each of num_views. gate: "softmax" over the views, or "sigmoid", "tanh" or "none" for each view alone.
+    mix: a learned matrix M [P, P] on the scores; temperature divides them. attn_drop: rate of dropout on beta.
+    num_views is needed for a mix and for scorers that are not shared.
 
     In these words: HAN additive, softmax; AM-GCN additive, per node, softmax; DAGNN linear with a bias, sigmoid; GAMLP
     linear with a reference and LeakyReLU or sigmoid, softmax; ACM linear, not shared, sigmoid as activation, mix,
@@ -81,7 +81,7 @@ class Fusion(nn.Module):
             width = in_feats + reference_feats
             if score == "linear":
                 return nn.Linear(width, 1, bias=score_bias)
-            return nn.Sequential(nn.Linear(width, hidden_feats), nn.Tanh(), nn.Linear(hidden_feats, 1, bias=False))
+            return nn.Sequential(nn.Linear(width, hidden_feats), nn.Tanh(), nn.Linear(hidden_feats, 1, bias=score_bias))
 
         count = num_views or 0
         self.project = scorer() if shared else nn.ModuleList(scorer() for _ in range(count))

@@ -105,5 +105,9 @@ def knn_micro_f1(embedding: np.ndarray, label: np.ndarray, share: float, repeats
     found = []
     for seed in range(repeats):
         fit, rest, fit_label, rest_label = train_test_split(embedding, label, train_size=share, random_state=seed)
-        found.append(KNeighborsClassifier(NEAREST).fit(fit, fit_label).score(rest, rest_label))
+        model = KNeighborsClassifier(NEAREST).fit(fit, fit_label)
+        if label.ndim == 2:  # whole sets would be compared
+            found.append(metrics.f1_score(rest_label, model.predict(rest), average="micro", zero_division=0))
+        else:
+            found.append(model.score(rest, rest_label))
     return 100.0 * float(np.mean(found))

@@ -338,7 +338,7 @@ def _scorer(model, inputs):
         found = []
         for first in range(0, len(events), AT_ONCE):
             part = events[slice(first, first + AT_ONCE)]
-            found.append(model(*inputs, part.src, part.dst, part.time).cpu())
+            found.append(model.answer(inputs, Batch(query=(part.src, part.dst, part.time))).cpu())
         logits = torch.cat(found).double().numpy()
         if not np.isfinite(logits).all():
             raise TrainingError("training: expected finite scores, got others; a smaller train.lr may help")

@@ -292,6 +292,9 @@ class Training:
         if len(pair) != 2 or not isinstance(pair[0], System) or not isinstance(pair[1], tuple):
             got = ", ".join(type(part).__name__ for part in pair)
             raise RecipeError(f"again: expected a System and a tuple of inputs, or None, got {got}")
+        if any(task.shown_at(part) is not task.shown() for part in self.fit.inputs if part != "train"):
+            # One tuple of inputs cannot hold what each part may read.
+            raise RecipeError(f"again: expected one stage on {task.name()}, which shows each part something else")
         model, inputs = pair
         found = self.moved(inputs)
         self.stages.append({"kept": self.fit.kept, **{key: getattr(self.fit, place) for key, place in STAGE.items()}})

@@ -146,11 +146,21 @@ def test_what_is_attended_to_adds_up(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_uniform_attention_trains_too(case):
-    task, inputs, model = case.setting()
-    with ops.uniform_attention():
-        loss = model.objective(task.loss, inputs, case.batch(task, model, inputs))
+    """What scores edges or views gets no gradient there: a softmax of a layer's own would give it one."""
+
+    def trained():
+        torch.manual_seed(3)
+        task, inputs, model = case.setting(**dict.fromkeys(rates(case), 0.0))
+        batch = case.batch(task, model, inputs)
+        loss = task.loss(model.train().answer(inputs, batch), batch)
         loss.backward()
-    assert torch.isfinite(loss)
+        assert torch.isfinite(loss)
+        return {name for name, p in model.named_parameters() if p.grad is not None and (p.grad != 0).any()}
+
+    learned = trained()
+    with ops.uniform_attention():
+        uniform = trained()
+    assert uniform < learned and uniform
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -176,7 +176,7 @@ def test_some_rows_answer_as_all_do(reference):
     everything = model.whole(inputs)
     torch.testing.assert_close(model.whole(inputs, 5), everything, atol=1e-5, rtol=1e-5)
     ids = torch.tensor([3, 30, 4])
-    rows, query = model.sampled(inputs, ids, [-1])
+    rows, query = model.sampled(inputs, ids, None)
     torch.testing.assert_close(model(*rows, *query), everything[ids], atol=1e-5, rtol=1e-5)
 
 
@@ -469,3 +469,11 @@ def test_a_run_that_is_killed_in_a_later_stage_ends_as_if_it_had_not_been(small,
     got = train.train(recipe, root, out=other, seeds=1, resume=True, progress=False).metrics
     for found, due in ((got, expected), (got["controls"]["uniform"], expected["controls"]["uniform"])):
         assert (found["test"], found["val"], found["epochs"]) == (due["test"], due["val"], due["epochs"])
+
+
+def test_a_fanout_is_refused_as_nothing_is_sampled():
+    task = tasks.find("nodes")(data(), batch=5, fanout=[3])
+    inputs = GAMLP.prepare(task.shown(), hops=1)
+    model = GAMLP.build(task.shown(), inputs)
+    with pytest.raises(HgatError, match=r"task.fanout: expected none for GAMLP, .*, got \[3\]"):
+        next(iter(task.batches(model, inputs)))

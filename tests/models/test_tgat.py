@@ -11,7 +11,7 @@ from hgat import models
 from hgat.errors import HgatError
 from hgat.graph.events import from_events
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
-from hgat.models import Facts
+from hgat.models import Batch, Facts
 from hgat.models.tgat import TGAT
 
 NODES, EVENTS, IN, EDGE = 13, 97, 7, 3
@@ -320,3 +320,17 @@ def test_wrong_calls_are_one_sentence():
     ]:
         with pytest.raises(HgatError, match=re.escape(sentence)):
             wrong()
+
+
+def test_features_of_the_data_reach_the_model_behind_the_query():
+    """node_input = "feat" of a recipe reads what the task shows, of all node types in one line."""
+    torch.manual_seed(0)
+    events = from_events({("a", "meets", "b"): ([0, 1, 2, 0], [0, 1, 0, 1], [1, 2, 3, 4])}, {"a": 3, "b": 2})
+    feat = {"a": torch.randn(3, 5), "b": torch.randn(2, 5)}
+    inputs = TGAT.prepare(Facts(events, feat))
+    assert torch.equal(inputs[1], torch.cat([feat["a"], feat["b"]]))
+    model = TGAT.build(Facts(events, feat), inputs, node_input="feat", hidden=4, heads=1, time_feats=3).eval()
+    query = torch.tensor([0, 2]), torch.tensor([3, 4]), torch.tensor([5, 5])
+    got = model.answer(inputs, Batch(query=query))
+    assert torch.equal(got, model(inputs[0], *query, feat=inputs[1]))
+    assert len(TGAT.prepare(Facts(events, {"a": feat["a"], "b": None}))) == 1

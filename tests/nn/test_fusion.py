@@ -225,3 +225,15 @@ def test_wrong_calls_are_one_sentence(call, match):
     with pytest.raises(ShapeError, match=match) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_bias_of_an_additive_score_shifts_every_score():
+    """Behind a sigmoid it counts; behind a softmax it would not."""
+    torch.manual_seed(0)
+    fusion, z = Fusion(F, score="additive", score_bias=True, gate="sigmoid"), torch.randn(7, 3, F)
+    with torch.no_grad():
+        fusion.project[2].bias.fill_(0.0)
+        without = fusion.scores(z)
+        fusion.project[2].bias.fill_(0.5)
+        torch.testing.assert_close(fusion.scores(z), without + 0.5)
+    assert Fusion(F, score="additive").project[2].bias is None

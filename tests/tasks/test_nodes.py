@@ -22,6 +22,15 @@ def settings(**changes):
     return Train(**{"metric": "accuracy", "epochs": 4, "lr": 0.01, "stop": "last", **changes})
 
 
+@pytest.fixture
+def one_thread():
+    """DGL's sampler draws in several threads, so that what it draws repeats on one alone."""
+    before = dgl.utils.get_num_threads()
+    dgl.utils.set_num_threads(1)
+    yield
+    dgl.utils.set_num_threads(before)
+
+
 def trained(system, data, model, changes=None, steps=4, fit=None, **task):
     """The Fit behind so many epochs."""
     task, cls = NODES(data, **task), find(system)
@@ -106,7 +115,7 @@ def test_batches_with_all_neighbours_are_the_whole_graph(system, data, model):
 
 
 @pytest.mark.parametrize(("system", "data", "model"), SYSTEMS, ids=lambda x: str(x) if isinstance(x, str) else "")
-def test_training_in_batches_learns_and_goes_on_from_a_state(system, data, model):
+def test_training_in_batches_learns_and_goes_on_from_a_state(system, data, model, one_thread):
     options = {"batch": 20, "fanout": [5, 5]}
     data = data()
     straight = trained(system, data, model, steps=4, **options)

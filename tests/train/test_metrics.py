@@ -206,3 +206,14 @@ def test_knn_protocol_against_a_hand_made_case():
     assert knn_micro_f1(near, label, 0.2) == 100.0
     mixed = knn_micro_f1(near, np.random.default_rng(0).integers(0, 2, 62), 0.2)
     assert 30 < mixed < 70
+
+
+def test_knn_of_sets_of_labels_counts_decisions_and_not_whole_sets():
+    """Two labels a node, of which the neighbours tell one: half of the decisions of the other are a toss."""
+    random = np.random.default_rng(0)
+    told = np.arange(200) % 2
+    label = np.stack([told, random.integers(0, 2, 200), np.zeros(200, int)], 1)
+    near = told[:, None] + 0.01 * random.standard_normal((200, 1))
+    whole = np.mean([label[:, 1].mean(), 1 - label[:, 1].mean()])  # what guessing whole sets would be worth
+    found = knn_micro_f1(near, label, 0.3)
+    assert 100 * whole + 10 < found < 100

@@ -421,3 +421,10 @@ def test_a_task_whose_name_is_none(written):
 def test_a_protocol_that_is_no_section(written):
     with pytest.warns(FutureWarning):
         refused("recipe: protocol: expected a section .task., got 3", written("protocol = 3\n" + MINIMAL))
+
+
+def test_the_numbers_of_other_data_are_left_out():
+    recipe = read("gat-cora", ["data.name=texas"])
+    assert recipe.expect.paper == recipe.expect.ours == [] and recipe.expect.controls == {}
+    assert recipe.expect.paper_note == "left out: those of the recipe are of cora"
+    assert read("gat-cora", ["data.normalize=none", "data.name=cora"]).expect.paper == [83.0, 0.7]

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from toys import CASES
 
 import citations
 from hgat import models
@@ -17,7 +18,8 @@ from hgat.graph import homogeneous
 from hgat.models import System
 from hgat.nn import GATConv
 from hgat.train import checkpoint, evaluate_folder, run, train
-from hgat.train.fit import Fit
+from hgat.train.fit import Fit, Training
+from hgat.train.recipe import Train
 
 NAME = "staged"
 EPOCHS = 5
@@ -282,3 +284,21 @@ def test_weights_of_other_stages_are_refused(staged, place, tmp_path):
         checkpoint.save_tensors(path, some, changed)
         with pytest.raises(HgatError, match="checkpoint: expected weights of the recipe beside it, got another file"):
             evaluate_folder(tmp_path, place)
+
+
+def test_a_task_that_shows_each_part_something_else_has_one_stage():
+    """One tuple of inputs cannot hold both: the last part would be answered from what was known long before."""
+    (case,) = [case for case in CASES if case.task == "stream_links"][:1]
+
+    class Again(case.cls):
+        def again(self, shown, inputs, stage):
+            return self, inputs
+
+    task, inputs, _ = case.setting()
+    settings = Train(**{**case.toy.train, "epochs": 1})
+    parts = dict.fromkeys(("train", "val", "test"), inputs)
+    model = {"node_input": "learned", "hidden": 4, "heads": 1, "layers": 1}
+    training = Training(task, settings, lambda _: parts, lambda shown, _: Again(inputs[0].num_nodes, **model))
+    with pytest.raises(RecipeError, match="again: expected one stage on stream_links, which shows each part something"):
+        while training.step():
+            pass
