@@ -177,6 +177,7 @@ def test_the_environment_names_the_data(place):
     assert "test" in done.stdout
 
 
+@pytest.mark.slow
 def test_eval_says_which_nodes_the_model_has_seen(shell, small):
     def seen(folder):
         return re.findall(r"(?m)^  (\w+) .* nodes, which it was trained on$", shell("eval", folder, "--root", ".").out)
@@ -218,6 +219,7 @@ def test_a_reader_that_leaves_early():
     assert (process.wait(), error) == (141, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, pattern",
     [
@@ -307,6 +309,7 @@ def test_unknown_recipes(shell):
     )
 
 
+@pytest.mark.slow
 def test_a_meta_path_that_does_not_exist(shell, place):
     recipe = citations.RECIPE.replace('"gat"', '"han"').replace("heads = [2, 1]", "heads = [2]")
     for paths, pattern in (
@@ -403,6 +406,7 @@ BAD_DATA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", BAD_DATA, ids=lambda spoil: spoil.__name__)
 def test_bad_data(spoil, small, tmp_path):
     root = citations.write(tmp_path, **spoil(citations.contents()))
@@ -462,6 +466,7 @@ def test_a_folder_in_the_place_of_a_result(name, small, tmp_path):
     refused(small("--out", tmp_path, "--resume"), f"(checkpoint|{name}): expected ")
 
 
+@pytest.mark.slow
 def test_eval_of_what_is_no_run(shell, place, tmp_path):
     refused(
         shell("eval", tmp_path / "none", "--root", "."),

@@ -453,6 +453,7 @@ def test_a_name_is_read_as_safely_as_by_ogbs_reader(copy, tmp_path):
     one_sentence(error)
 
 
+@pytest.mark.slow
 def test_names_and_cards_do_not_wait_for_ogb():
     code = """
         import sys, hgat.data
@@ -738,6 +739,7 @@ def test_a_download_that_was_asked_for(root, tmp_path, monkeypatch):
     assert [path.name for path in there.iterdir()] == ["ogbl_collab"]
 
 
+@pytest.mark.slow
 def test_the_command_of_the_readme(tmp_path):
     command = [sys.executable, "-m", "hgat.data.ogb", "sample", "ogbl-ddi", tmp_path, "--nodes", "130"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -448,6 +448,7 @@ def test_what_a_run_leaves_behind_scores_as_it_did(small):
     assert done.task.scores(done.model, dict.fromkeys(scores, done.inputs), "accuracy") == scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ours", "uniform"])
 def test_a_run_that_is_killed_in_a_later_stage_ends_as_if_it_had_not_been(small, monkeypatch, variant):
     recipe, root, out = small

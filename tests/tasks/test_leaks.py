@@ -491,6 +491,7 @@ def test_other_labels_of_held_out_nodes_change_no_weight(make, system, multilabe
     assert one[1] != other[1], "the change is seen where it is scored"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("system", ["gat", "rgat"])
 def test_other_labels_of_held_out_nodes_change_no_weight_in_batches(make, system, multilabel):

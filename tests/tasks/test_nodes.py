@@ -114,6 +114,7 @@ def test_batches_with_all_neighbours_are_the_whole_graph(system, data, model):
     torch.testing.assert_close(net.whole(inputs, 17), layerwise(net.eval(), *inputs), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("system", "data", "model"), SYSTEMS, ids=lambda x: str(x) if isinstance(x, str) else "")
 def test_training_in_batches_learns_and_goes_on_from_a_state(system, data, model, one_thread):
     options = {"batch": 20, "fanout": [5, 5]}

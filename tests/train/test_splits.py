@@ -51,6 +51,7 @@ def ten(monkeypatch, tmp_path):
     return with_splits(), run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [False, True])
 def test_seed_k_is_trained_chosen_and_scored_on_split_k(ten, refit):
     given, run = ten

@@ -149,6 +149,7 @@ def test_the_labels_of_no_other_part_are_shown_to_a_later_stage(staged, place, t
     assert not told[found.task.data.train, 0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ours", "uniform"])
 @pytest.mark.parametrize("way", STAGES)
 def test_killed_in_any_stage(way, variant, staged, place, tmp_path, monkeypatch):
