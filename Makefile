@@ -1,5 +1,6 @@
 # make run    train a relational attention network on real data and show what it learned
-# make test   run every test
+# make test   run every test; make test-quick those that end in two minutes
+# make lint   check style, format and types
 # make bench  compare with DGL and PyTorch Geometric in two minutes
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
 # 3.12, make and a C++17 compiler.
@@ -8,9 +9,9 @@ PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
 BENCH  := $(VENV)/.bench
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
+SOURCES := pyproject.toml constraints.txt hgat/__init__.py CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
 
-.PHONY: run test bench lint clean
+.PHONY: run test test-quick bench lint clean
 
 run: $(READY)
 	$(VENV)/bin/hgat train rgat-movielens
@@ -19,12 +20,16 @@ run: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
+test-quick: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
 bench: $(BENCH)
 	$(VENV)/bin/python -m benchmarks quick
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m mypy
 
 $(READY): $(SOURCES)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -94,7 +94,7 @@ def _mag(share, in_feats, scale, dtype, root):
         label, train = _labels(graph.num_nodes("paper"))
     else:
         graph, data = graphs.ogb_mag(root, share * scale)
-        label, train, classes = data.label, data.split["train"], data.num_outputs
+        label, train, classes = data.label, data.split["train"], data.num_classes
     feat = torch.randn((graph.num_nodes(), in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
     before = sum(graph.num_nodes(ntype) for ntype in graph.ntypes[: graph.ntypes.index("paper")])
     return graph, feat, slice(before, before + graph.num_nodes("paper")), label, train, classes

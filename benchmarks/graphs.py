@@ -152,12 +152,12 @@ def block(which=0, seeds=1024, fanouts=(10, 10), scale=1.0):
 
 def _ogb(name, root, share):
     """OGB's data set under `root`; where there is none, a stand-in of this share of its size is written first."""
-    from hgat.data import ogb
+    from hgat.data import ogb, ogb_samples
 
     try:
         if not ogb.folder_of(name, root).exists():
             print(f"{name}: no such folder in {root}; a stand-in of {share:g} of its size is written there", flush=True)
-            ogb.write_sample(name, root, share=share)
+            ogb_samples.write_sample(name, root, share=share)
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bars of OGB's loader
             return ogb.load(name, root)
     except hgat.errors.HgatError as error:

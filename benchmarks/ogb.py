@@ -140,7 +140,7 @@ def sampled_arxiv(root, share=1.0, heads=4, width=32):
     """GAT on blocks of ogbn-arxiv."""
     structure, data = graphs.ogb_arxiv(root, share)
     x = data.feat["_N"]
-    sizes = [(x.shape[1], width, heads), (heads * width, width, heads), (heads * width, data.num_outputs, 1)]
+    sizes = [(x.shape[1], width, heads), (heads * width, width, heads), (heads * width, data.num_classes, 1)]
     layers = [HOMOGENEOUS["GATConv"](*size) for size in sizes]
     models = {name: _Stack([layer[name] for layer in layers]) for name in layers[0]}
 
@@ -199,7 +199,7 @@ def sampled_mag(root, share=0.1, heads=4, width=16):
     layers = [relational(size, width, heads, graph.canonical_etypes) for _ in range(2)]
     sizes = {t: graph.num_nodes(t) for t in graph.ntypes}
     models = {
-        name: _Relational([layer[name] for layer in layers], sizes, x.shape[1], size, data.num_outputs)
+        name: _Relational([layer[name] for layer in layers], sizes, x.shape[1], size, data.num_classes)
         for name in layers[0]
     }
     shared = {k: v for k, v in models["hgat"].state_dict().items() if not k.startswith("layers")}

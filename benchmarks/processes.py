@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hgat.data import ogb
+from hgat.data import ogb_samples
 
 __all__ = ["run"]
 
@@ -33,7 +33,7 @@ def run(report, scale=1.0, script=()):
     """Time every way in interleaved rounds and print the table. script: further options of products.py."""
     seconds = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        ogb.write_sample("ogbn-products", folder, max(int(NODES * scale), 120))
+        ogb_samples.write_sample("ogbn-products", folder, max(int(NODES * scale), 120))
         options = ["--root", folder, "--out", f"{folder}/out", "--runs", "1", "--epochs", str(EPOCHS), *script]
         for _ in range(report.rounds):
             for name, (starter, threads) in WAYS.items():

@@ -1,6 +1,7 @@
 """hgat's attention layers in a model that was built from DGL's."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from dgl import nn as dglnn
@@ -14,7 +15,7 @@ from hgat.nn.common import projections
 
 __all__ = ["Acceleration", "accelerate"]
 
-LAYERS = {
+LAYERS: dict[Any, type[torch.nn.Module]] = {
     dglnn.GATConv: nn.GATConv,
     dglnn.GATv2Conv: nn.GATv2Conv,
     dglnn.EdgeGATConv: nn.EdgeGATConv,
@@ -26,7 +27,7 @@ LAYERS = {
 # DGL's other attention: what it attends to, which is not the in-edges of a node that hgat's operators serve.
 OF_NODES = "attention between all nodes of a graph"
 POOLING = "attention that pools the nodes of a graph"
-OTHERS = {
+OTHERS: dict[Any, str] = {
     dglnn.BiasedMHA: OF_NODES,
     dglnn.EGTLayer: OF_NODES,
     dglnn.GraphormerLayer: OF_NODES,
@@ -77,8 +78,8 @@ class Acceleration:
     A layer that the model holds in two places is listed under both names. Print it to read it.
     """
 
-    replaced: dict
-    kept: dict
+    replaced: dict[str, Any]
+    kept: dict[str, str]
 
     def __str__(self):
         if not self.replaced and not self.kept:
@@ -100,7 +101,7 @@ class Functions(Acceleration):
         places = "\n".join(f"  {name}  hgat.ops.{function.__name__}" for name, function in self.replaced.items())
         return f"replaced:\n{places}" if places else "no function of DGL's left to replace"
 
-    def undo(self):
+    def undo(self) -> list[str]:
         """Give DGL's functions back, everywhere; gives the names of the places."""
         return _edge_softmax.give_back()
 
@@ -109,7 +110,7 @@ def _accelerate_functions():
     return Functions(dict.fromkeys(_edge_softmax.replace(), _edge_softmax.edge_softmax), {})
 
 
-def accelerate(model=NO_MODEL):
+def accelerate(model: torch.nn.Module | _NoModel = NO_MODEL) -> Acceleration:
     """Turn DGL's attention layers in `model` into hgat's, in place: same parameters, same results.
 
     Every dgl.nn.GATConv, GATv2Conv, EdgeGATConv, DotGatConv, HGTConv, EGATConv and AGNNConv in the module tree becomes
@@ -140,7 +141,8 @@ def accelerate(model=NO_MODEL):
         return _accelerate_functions()
     if not isinstance(model, torch.nn.Module):
         raise HgatError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    names, others = {}, {}
+    names: dict[Any, list[str]] = {}
+    others: dict[str, Any] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, tuple(LAYERS)):
             names.setdefault(module, []).append(name)

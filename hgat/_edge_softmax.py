@@ -3,7 +3,10 @@
 import importlib
 import sys
 from types import ModuleType
+from typing import Literal
 
+import dgl
+import torch
 from dgl.base import ALL
 
 from hgat import ops
@@ -14,17 +17,22 @@ __all__ = ["edge_softmax", "give_back", "replace"]
 DGLS = importlib.import_module("dgl.ops.edge_softmax").edge_softmax
 
 
-def edge_softmax(graph, logits, eids=ALL, norm_by="dst"):
+def edge_softmax(
+    graph: dgl.DGLGraph,
+    logits: torch.Tensor | dict[str | tuple[str, str, str], torch.Tensor],
+    eids: torch.Tensor | str = ALL,
+    norm_by: Literal["dst", "src"] = "dst",
+) -> torch.Tensor | dict[tuple[str, str, str], torch.Tensor]:
     """DGL's `dgl.ops.edge_softmax`, run by `hgat.ops.edge_softmax`."""
     return ops.edge_softmax(graph, logits, eids=eids, norm_by=norm_by)
 
 
-def replace():
+def replace() -> list[str]:
     """Put hgat's function wherever a loaded module has DGL's; gives the names, as in "dgl.ops.edge_softmax"."""
     return _exchange(DGLS, edge_softmax)
 
 
-def give_back():
+def give_back() -> list[str]:
     """Put DGL's function wherever a loaded module has hgat's by `replace`, or by an import since; gives the names."""
     return _exchange(edge_softmax, DGLS)
 

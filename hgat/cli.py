@@ -4,6 +4,9 @@ import argparse
 import os
 import sys
 import time
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
 
 from hgat import doctor
 from hgat.errors import HgatError
@@ -13,11 +16,12 @@ __all__ = ["main"]
 ROOT = "the folder of data sets (default: $HGAT_DATA, else ~/.cache/hgat)"
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives its exit status: 0, or 2 after one sentence that says what to mend."""
     arguments = _parser().parse_args(argv)
     try:
-        status = arguments.run(arguments) or 0
+        with _old_names_in_one_line():
+            status = arguments.run(arguments) or 0
         sys.stdout.flush()
         return status
     except HgatError as error:
@@ -32,6 +36,24 @@ def main(argv=None):
         # Whoever reads the output, `head` say, has enough; Python is not to complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+@contextmanager
+def _old_names_in_one_line():
+    """What is said of an old name, without the line of this file that led there."""
+    show = warnings.showwarning
+
+    def say(message, category, *where, **more):
+        if category is FutureWarning:
+            print(f"hgat: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = say
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _parser():
@@ -112,7 +134,7 @@ def _picture(result):
     from hgat.train.run import PICTURE
 
     try:
-        drawn = explain.draw(result.model, *result.inputs, result.out / PICTURE, result.recipe.title)
+        drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
         return []
@@ -120,8 +142,6 @@ def _picture(result):
 
 
 def _table(recipe, metrics):
-    from hgat.train.controls import TITLES
-
     unit, seeds = metrics["unit"], len(metrics["seeds"])
     sizes = metrics[unit]
     lines = [
@@ -135,24 +155,22 @@ def _table(recipe, metrics):
     if "knn" in metrics:
         share = f"{100 * recipe.train.knn_share:.0f} %"
         rows.append((f"hgat {metrics['system']}, 5-NN on {share} of the test nodes", _spread(metrics["knn"])))
-    rows += [(f"control: {TITLES[name]}", _spread(c["test"])) for name, c in metrics["controls"].items()]
+    rows += [(f"control: {recipe.title_of(name)}", _spread(c["test"])) for name, c in metrics["controls"].items()]
     width = max(len(name) for name, _ in rows)
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
     if "more" in metrics:
-        lines += ["", *_more(metrics)]
+        lines += ["", *_more(recipe, metrics)]
     if metrics["notes"]:
         lines.append("")
     lines += [f"  note: {note}" for note in metrics["notes"]]
     return "\n".join(lines)
 
 
-def _more(metrics):
+def _more(recipe, metrics):
     """Every measure in a row, with a column for the paper, hgat and every control."""
-    from hgat.train.controls import TITLES
-
     paper = metrics.get("paper_more", {})
     columns = {"paper": paper, f"hgat {metrics['system']}": metrics["more"]}
-    columns |= {TITLES[name]: control["more"] for name, control in metrics["controls"].items()}
+    columns |= {recipe.title_of(name): control["more"] for name, control in metrics["controls"].items()}
     table = [["", *columns]]
     for name in metrics["more"]:
         cells = [_numbers(paper[name]) if name in paper else "–"]
@@ -184,23 +202,22 @@ def _eval(arguments):
     from hgat import train
 
     recipe, experiment, scores, about = train.evaluate_folder(arguments.folder, arguments.root, device=arguments.device)
-    print(f"{recipe.title}, seed {about['seed']}: {experiment.scored} in percent")
+    print(f"{recipe.title}, seed {about['seed']}: {experiment.task.scored(recipe.train.metric)} in percent")
     learned = ("train", "val") if recipe.train.refit else ("train",)
     for split, (value, count) in scores.items():
         seen = ", which it was trained on" if split in learned else ""
-        print(f"  {split:<5}  {value:5.1f}  on {count:,} {experiment.unit}{seen}")
+        print(f"  {split:<5}  {value:5.1f}  on {count:,} {experiment.task.unit}{seen}")
 
 
 def _list(arguments):
     from hgat import train
-    from hgat.train.controls import TITLES
 
     head = ("recipe", "system", "data", "metric", "paper", "ours", "controls")
     rows = [head]
     for name in train.available():
         recipe = train.read(name)
         expect = recipe.expect
-        found = ", ".join(f"{TITLES[c]} {_numbers(v).strip()}" for c, v in expect.controls.items())
+        found = ", ".join(f"{recipe.title_of(c)} {_numbers(v).strip()}" for c, v in expect.controls.items())
         rows.append(
             (
                 name,
@@ -220,12 +237,16 @@ def _list(arguments):
 def _partition(arguments):
     import psutil  # DGL needs it, too
 
-    from hgat import data, train
+    from hgat import data
     from hgat.data.partition import check, partition
 
     check(arguments.parts, arguments.out, arguments.method, arguments.hops)  # before minutes of reading
-    ogb = arguments.sample or arguments.name.startswith("ogb")
-    task = train.load_ogb(arguments.name, arguments) if ogb else data.load(arguments.name, arguments.root)
+    if arguments.sample or arguments.name.startswith("ogb"):
+        from hgat.data import ogb  # the package ogb takes seconds to import
+
+        task = ogb.load(arguments.name, arguments.root, mapped=arguments.mapped, sample=arguments.sample)
+    else:
+        task = data.load(arguments.name, arguments.root)
     held, start = psutil.Process().memory_info().rss / 2**30, time.monotonic()
     settings = ("method", "hops", "inverse", "balance_train", "balance_edges")
     cut = partition(task, arguments.parts, arguments.out, **{name: getattr(arguments, name) for name in settings})

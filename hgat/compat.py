@@ -19,6 +19,12 @@ This file imports only built-in modules at its top and nothing of hgat, because 
 import _thread
 import sys
 
+TYPE_CHECKING = False  # a type checker takes it for True; typing itself is no built-in module
+if TYPE_CHECKING:
+    from types import ModuleType
+else:
+    ModuleType = type(sys)
+
 __all__ = ["install", "unavailable", "OGB_LOADERS"]
 
 # What `dgl.graphbolt` imports and DGL does not declare, or newer releases of a declared package dropped.
@@ -46,7 +52,7 @@ _REASON = "__hgat_reason__"
 _lock = _thread.allocate_lock()
 
 
-def install():
+def install() -> None:
     """Make `import dgl` and `import ogb` work, also after they failed; a second call changes nothing."""
     with _lock:
         if any(type(finder) is _Finder for finder in sys.meta_path):
@@ -65,7 +71,7 @@ def install():
                 _read_safely(sys.modules[name])
 
 
-def unavailable(part):
+def unavailable(part: str) -> str | None:
     """One sentence that says why DGL's own "graphbolt" or "sparse" cannot be used, or None if it can.
 
     Call it after `import dgl`.
@@ -149,7 +155,7 @@ class _WrappingLoader:
 # ---- DGL ----
 
 
-class _Stub(type(sys)):
+class _Stub(ModuleType):
     """A module without contents: any ordinary name raises AttributeError with the reason.
 
     Double-underscore names raise Python's usual message: inspect, pickle, doctest and warnings ask for them.

@@ -4,6 +4,7 @@
 every program of the environment; `--unfix` removes it.
 """
 
+import argparse
 import os
 import platform
 import subprocess
@@ -61,7 +62,7 @@ class Fact(NamedTuple):
     broken: bool = False
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hgat doctor` to an argparse parser."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -72,7 +73,7 @@ def add_arguments(parser):
     group.add_argument("--unfix", action="store_true", help="remove the start-up hook again")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Print the report, or install or remove the start-up hook; give the exit status."""
     if args.fix:
         return _fix()
@@ -85,7 +86,7 @@ def run(args):
     return 1 if any(fact.broken for fact in found) else 0
 
 
-def facts():
+def facts() -> list[Fact]:
     """Every line of the report, in order."""
     # The child processes import DGL while this one does.
     bare = _start("import dgl")

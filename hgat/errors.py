@@ -6,6 +6,7 @@ and what came. The command line prints that sentence and exits with status 2.
 
 import operator
 from numbers import Real
+from typing import Any
 
 __all__ = [
     "HgatError",
@@ -56,7 +57,7 @@ class OutputError(HgatError, OSError):
     """A result that cannot be written: no permission, no space, not a directory."""
 
 
-def check_shape(name, tensor, *expected):
+def check_shape(name: str, tensor: object, *expected: tuple[str, int | None]) -> None:
     """Raise ShapeError unless `tensor` has the expected shape.
 
     `expected` is a sequence of (letter, size) pairs such as ("E", 12), ("H", 4); a size of None accepts
@@ -75,7 +76,7 @@ def check_shape(name, tensor, *expected):
     raise ShapeError(f"{name}: expected [{letters}] = [{sizes}], got {got}")
 
 
-def brief(value):
+def brief(value: object) -> str:
     """`value` as it is written where that is short and on one line, else its type."""
     try:
         text = repr(value)
@@ -84,7 +85,7 @@ def brief(value):
     return text if text and len(text) <= 80 and "\n" not in text else f"a {type(value).__name__}"
 
 
-def check_range(least, most=None, **values):
+def check_range(least: float, most: float | None = None, **values: Any) -> None:
     """Raise ShapeError unless every given value is a number from `least` to `most`; None values are left out."""
     for name, value in values.items():
         number = isinstance(value, Real) and not isinstance(value, bool)
@@ -94,7 +95,7 @@ def check_range(least, most=None, **values):
             raise ShapeError(f"{name}: expected {bound}, got {brief(value)}")
 
 
-def is_whole(value, least=None):
+def is_whole(value: Any, least: int | None = None) -> bool:
     """True for a whole number of `least` or more: an int, NumPy's, a tensor that holds one; not True or False."""
     if isinstance(value, bool) or getattr(value, "dtype", None) is not None and "bool" in str(value.dtype):
         return False
@@ -105,7 +106,7 @@ def is_whole(value, least=None):
     return least is None or value >= least
 
 
-def check_whole(least, **values):
+def check_whole(least: int, **values: object) -> None:
     """Raise ShapeError unless every given value is a whole number, `least` or more; None values are left out."""
     for name, value in values.items():
         if value is not None and not is_whole(value, least):

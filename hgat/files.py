@@ -9,7 +9,7 @@ from hgat.errors import OutputError
 __all__ = ["reason", "write_bytes"]
 
 
-def write_bytes(path, content):
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one."""
     path = Path(path)
     # One fixed name: what a killed process leaves behind is overwritten by the next write.
@@ -30,5 +30,6 @@ def write_bytes(path, content):
             temporary.unlink()
 
 
-def reason(error):
+def reason(error: OSError) -> str:
+    """What the system says of an error, in its own words."""
     return error.strerror or str(error)

@@ -7,7 +7,8 @@ everywhere.
 import inspect
 import sys
 import types
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,7 +18,7 @@ else:
 __all__ = ["check_settings", "fits", "tomllib"]
 
 
-def fits(value, kind):
+def fits(value: Any, kind: Any) -> bool:
     """True if `value` is of the annotated type.
 
     An int serves for a float and True does not serve for an int. Infinity and NaN serve for nothing: no
@@ -28,7 +29,7 @@ def fits(value, kind):
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if origin in (Union, types.UnionType):
         return any(fits(value, choice) for choice in inner)
-    if origin is list:
+    if origin in (list, Sequence):
         return isinstance(value, (list, tuple)) and all(fits(item, inner[0]) for item in value)
     if origin is dict:
         return type(value) is dict and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
@@ -45,15 +46,20 @@ def _readable(kind):
     if get_origin(kind) in (Union, types.UnionType):  # Python 3.10 writes int | None as Optional[int]
         return " | ".join("None" if choice is type(None) else _readable(choice) for choice in get_args(kind))
     text = kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
-    return text.replace("typing.", "").replace("float", "finite float")
+    text = text.replace("typing.", "").replace("collections.abc.Sequence", "list")
+    return text.replace("float", "finite float")
 
 
-def check_settings(where, function, settings, error):
+def check_settings(
+    where: str, function: Callable[..., Any], settings: Mapping[str, object], error: type[Exception]
+) -> None:
     """Raise `error` unless the settings are keyword-only arguments of `function`, fit, and none is missing.
 
     `function` may be a class: its __init__ is read. `where` begins the sentence, as in "model" or "cora".
     """
-    target = function.__init__ if isinstance(function, type) else function
+    target: Any = function
+    if isinstance(function, type):
+        target = target.__init__
     known = [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
     names = [p.name for p in known]
     hints = get_type_hints(target)

@@ -4,7 +4,9 @@ Compiled kernels read memory, and a transform hands out tensors that have none o
 operators run as plain PyTorch, which every transform follows.
 """
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
@@ -12,13 +14,13 @@ from torch.autograd import forward_ad
 __all__ = ["active", "has_batch", "one_by_one", "outside"]
 
 
-def active():
+def active() -> bool:
     """True inside a transform of torch.func, and where forward-mode derivatives are taken."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 @contextmanager
-def outside():
+def outside() -> Iterator[None]:
     """Leave all transforms inside the block: what is built there and kept must not belong to one of them."""
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
@@ -29,13 +31,13 @@ def outside():
         yield
 
 
-def has_batch(*arguments):
+def has_batch(*arguments: object) -> bool:
     """True if PyTorch's older vmap has made a batch of one of the arguments."""
     is_batch = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)  # gone with that vmap, if it goes
     return is_batch is not None and any(isinstance(a, torch.Tensor) and is_batch(a) for a in arguments)
 
 
-def one_by_one(function):
+def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     """How a batch of gradients goes back through `function`, of tensors to a tensor or a list: once per entry.
 
     torch.autograd.functional.jacobian(vectorize=True) and torch.autograd.grad(is_grads_batched=True) make batches after

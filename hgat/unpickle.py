@@ -18,6 +18,8 @@ import struct
 import sys
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,11 +33,13 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 class Instance:
     """What a pickle says of an object of some class: its attributes, as a dict in `state`."""
 
-    def __init__(self):
+    state: Any
+
+    def __init__(self) -> None:
         self.state = None
 
 
-def load(stream, size, classes=()):
+def load(stream: IO[bytes], size: int, classes: Mapping[tuple[str, str], type[Instance]] | tuple[()] = ()) -> Any:
     """The value in a pickle of at most `size` bytes; of any protocol, text of Python 2 read as Latin-1.
 
     classes: {(module, name): subclass of Instance}, of which the pickle may hold objects.
@@ -97,6 +101,16 @@ class _Unfinished(_Inert):
         self.fill, self.made = fill, None
 
 
+def _operation(table, code):
+    """Enter a function into a table of operations, under the code that asks for it in a pickle."""
+
+    def add(function):
+        table[code[0]] = function
+        return function
+
+    return add
+
+
 class _Unpickler(pickle._Unpickler):
     """Python's own unpickler, written in Python, without the parts that call, look up or set what the file names.
 
@@ -135,24 +149,17 @@ class _Unpickler(pickle._Unpickler):
             POP_MARK PUT BINPUT LONG_BINPUT MEMOIZE MARK PERSID BINPERSID STOP""".split()
     }
 
-    def _operation(code, table=dispatch):
-        def add(function):
-            table[code[0]] = function
-            return function
-
-        return add
-
-    @_operation(pickle.REDUCE)
+    @_operation(dispatch, pickle.REDUCE)
     def _reduce(self):
         arguments = self.stack.pop()
         self.stack[-1] = self.call(self.stack[-1], arguments)
 
-    @_operation(pickle.NEWOBJ)
+    @_operation(dispatch, pickle.NEWOBJ)
     def _new(self):
         arguments = self.stack.pop()
         self.stack[-1] = self.call(self.stack[-1], arguments)
 
-    @_operation(pickle.BUILD)
+    @_operation(dispatch, pickle.BUILD)
     def _build(self):
         state, thing = self.stack.pop(), self.stack[-1]
         if type(thing) is not _Unfinished or thing.made is not None:
@@ -168,58 +175,56 @@ class _Unpickler(pickle._Unpickler):
             value = value.made
         self.append(value)
 
-    @_operation(pickle.GET)
+    @_operation(dispatch, pickle.GET)
     def _get(self):
         self._again(self.memo[int(self.readline()[:-1])])
 
-    @_operation(pickle.BINGET)
+    @_operation(dispatch, pickle.BINGET)
     def _binget(self):
         self._again(self.memo[self.read(1)[0]])
 
-    @_operation(pickle.LONG_BINGET)
+    @_operation(dispatch, pickle.LONG_BINGET)
     def _long_binget(self):
         self._again(self.memo[int.from_bytes(self.read(4), "little")])
 
-    @_operation(pickle.DUP)
+    @_operation(dispatch, pickle.DUP)
     def _dup(self):
         self._again(self.stack[-1])
 
-    @_operation(pickle.APPEND)
+    @_operation(dispatch, pickle.APPEND)
     def _append(self):
         value = self.stack.pop()
         _only(list, self.stack[-1]).append(_value(value))
 
-    @_operation(pickle.APPENDS)
+    @_operation(dispatch, pickle.APPENDS)
     def _appends(self):
         values = self.pop_mark()
         _only(list, self.stack[-1]).extend(map(_value, values))
 
-    @_operation(pickle.LIST)
+    @_operation(dispatch, pickle.LIST)
     def _list(self):
         values = self.pop_mark()
         self.append([_value(value) for value in values])
 
-    @_operation(pickle.SETITEM)
+    @_operation(dispatch, pickle.SETITEM)
     def _setitem(self):
         value, key = self.stack.pop(), self.stack.pop()
         _only(dict, self.stack[-1])[_key(key)] = _value(value)
 
-    @_operation(pickle.SETITEMS)
+    @_operation(dispatch, pickle.SETITEMS)
     def _setitems(self):
         values = self.pop_mark()
         _fill(_only(dict, self.stack[-1]), values)
 
-    @_operation(pickle.DICT)
+    @_operation(dispatch, pickle.DICT)
     def _dict(self):
         values = self.pop_mark()
         self.append(_fill({}, values))
 
-    @_operation(pickle.BYTEARRAY8)
+    @_operation(dispatch, pickle.BYTEARRAY8)
     def _bytearray(self):
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
-
-    del _operation
 
 
 def _only(kind, value):
@@ -422,7 +427,7 @@ _STORAGES = {
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the archives before torch 1.6, pickles one after the other
 
 
-def load_archive(file):
+def load_archive(file: str | os.PathLike[str] | IO[bytes]) -> Any:
     """What `torch.save` wrote to a path or a binary file: plain values, containers, arrays, and tensors on the CPU.
 
     Raises pickle.UnpicklingError for everything else, as torch.load(weights_only=True) does; FileNotFoundError and its

@@ -142,6 +142,12 @@ LAYERS = {
         (*DROPS, "value_drop"),
         ("semantic",),
     ),
+    "ViewGATConv": Layer(
+        lambda **o: hnn.ViewGATConv(**PLAIN | {"num_views": 2, "activation": None} | o),
+        lambda layer, **o: layer(*_views(), **o),
+        (*SIZES, "num_views"),
+        (*DROPS, "value_drop"),
+    ),
     "SnapshotGATConv": Layer(
         lambda **o: hnn.SnapshotGATConv(**PLAIN | {"activation": None} | o),
         lambda layer, **o: layer(stack_of_snapshots(), torch.randn(6, IN), **o),
@@ -177,6 +183,26 @@ LAYERS = {
         ("in_feats", "hidden_feats"),
         (),
         ("form",),
+    ),
+    "Fusion": Layer(
+        lambda **o: hnn.Fusion(**{"in_feats": IN, "num_views": 3, "mix": True, "temperature": 3.0} | o),
+        lambda layer: layer(torch.randn(5, 3, IN)),
+        ("in_feats", "num_views", "hidden_feats"),
+        ("attn_drop",),
+        ("score", "form", "gate"),
+    ),
+    "Fusion, hops": Layer(
+        lambda **o: hnn.Fusion(IN, score="linear", score_bias=True, gate="sigmoid", attn_drop=0.3, **o),
+        lambda layer: layer([torch.randn(5, IN) for _ in range(3)]),
+    ),
+    "Fusion, channels": Layer(
+        lambda **o: hnn.Fusion(
+            IN, 3, score="linear", reference_feats=4, shared=False, activation=torch.sigmoid, gate="tanh", **o
+        ),
+        lambda layer: layer(torch.randn(5, 3, IN), torch.randn(5, 4)),
+    ),
+    "Fusion, one view": Layer(
+        lambda **o: hnn.Fusion(IN, gate="none", form="global", **o), lambda layer: layer([torch.randn(5, IN)])
     ),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)

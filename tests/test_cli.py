@@ -20,7 +20,6 @@ from hgat import train
 from hgat.cli import main
 from hgat.data import card
 from hgat.train import checkpoint
-from hgat.train.controls import TITLES
 from shell import Done, Shell
 
 # An installation without the compiled core says so at import, which is not what these tests are about.
@@ -90,14 +89,15 @@ def data_of(recipe):
 
 # Meta-paths of millions of pairs take their time; one with few shows the same.
 LIGHTER = {
-    "dysat-enron": ["--set", "protocol.first_target=14", "--set", "protocol.ahead=1"],
-    "dysat-movielens": ["--set", "data.since=1451606400", "--set", "protocol.first_target=2"],
+    "dysat-enron": ["--set", "task.first_target=14", "--set", "task.ahead=1"],
+    "dysat-movielens": ["--set", "data.since=1451606400", "--set", "task.first_target=2"],
     "tgat-movielens": ["--set", "data.since=1467331200"],
     "han-acm3025": ["--set", "graph.paths={PAP=['PAP']}"],
     "han-dblp": ["--set", "graph.paths={APA=['ap', 'pa']}"],
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", train.available())
 def test_every_recipe_on_its_real_data(name, shell):
     recipe = train.read(name)
@@ -117,7 +117,7 @@ def test_every_recipe_on_its_real_data(name, shell):
         (value,) = part["test"]["values"]
         assert part["test"] == {"values": [value], "mean": value, "std": None} and 0 <= value <= 100
         # The control on neighbours is solved, along a path of its own.
-        assert part["epochs"] == [2] or variant == "neighbours" or recipe.protocol["name"] != "nodes"
+        assert part["epochs"] == [2] or variant == "neighbours" or recipe.task["name"] != "nodes"
         assert len(part["epochs"]) == len(part["seconds"]) == 1
     assert list(metrics["controls"]) == recipe.train.controls
     assert metrics["paper"] == (recipe.expect.paper or None)
@@ -132,7 +132,9 @@ def test_every_recipe_on_its_real_data(name, shell):
         assert re.search(rf"(?m)^  {re.escape(measure.replace('_', ' '))} +{mean:.1f} ± {std:.1f} ", done.out)
     assert rows[f"hgat {recipe.system}"].endswith(f" {metrics['test']['mean']:.1f}")
     for control in recipe.train.controls:
-        assert rows[f"control: {TITLES[control]}"].endswith(f" {metrics['controls'][control]['test']['mean']:.1f}")
+        assert rows[f"control: {recipe.title_of(control)}"].endswith(
+            f" {metrics['controls'][control]['test']['mean']:.1f}"
+        )
     unit = metrics["unit"]
     assert recipe.title in done.out and f"{metrics[unit]['test']:,} test {unit}" in done.out
     for note in metrics["notes"]:
@@ -159,6 +161,7 @@ def test_the_table_has_means_and_deviations(small, place):
     assert re.search(r"(?m)^  paper +50.0 ± 1.0$", done.out) and "3 seeds" in done.out
 
 
+@pytest.mark.slow
 def test_without_out_results_go_to_runs(shell, place, tmp_path):
     done = shell("train", place / "r.toml", "--root", place, cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
@@ -166,6 +169,7 @@ def test_without_out_results_go_to_runs(shell, place, tmp_path):
     assert sorted(os.listdir(tmp_path / "runs" / "r")) == files
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_data(place):
     """The command itself, as installed, with nothing imported before."""
     done = installed("eval", place / "run", HGAT_DATA=place)
@@ -173,6 +177,7 @@ def test_the_environment_names_the_data(place):
     assert "test" in done.stdout
 
 
+@pytest.mark.slow
 def test_eval_says_which_nodes_the_model_has_seen(shell, small):
     def seen(folder):
         return re.findall(r"(?m)^  (\w+) .* nodes, which it was trained on$", shell("eval", folder, "--root", ".").out)
@@ -190,12 +195,14 @@ def installed(*arguments, **environment):
     return subprocess.run([command, *arguments], capture_output=True, text=True, env=environment, timeout=100)
 
 
+@pytest.mark.slow
 def test_the_installed_command_says_what_is_wrong():
     done = installed("train", "gat-coraa")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("hgat: recipe: expected one of ")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early():
     """As in `hgat list | head -1`."""
     code = "import sys; from hgat.cli import main; sys.exit(main(['list']))"
@@ -212,6 +219,7 @@ def test_a_reader_that_leaves_early():
     assert (process.wait(), error) == (141, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, pattern",
     [
@@ -301,6 +309,7 @@ def test_unknown_recipes(shell):
     )
 
 
+@pytest.mark.slow
 def test_a_meta_path_that_does_not_exist(shell, place):
     recipe = citations.RECIPE.replace('"gat"', '"han"').replace("heads = [2, 1]", "heads = [2]")
     for paths, pattern in (
@@ -397,6 +406,7 @@ BAD_DATA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", BAD_DATA, ids=lambda spoil: spoil.__name__)
 def test_bad_data(spoil, small, tmp_path):
     root = citations.write(tmp_path, **spoil(citations.contents()))
@@ -413,6 +423,7 @@ def test_a_pickle_that_would_run_code(small, tmp_path):
     assert "ran" not in os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_tampered_with(shell, real_data, tmp_path):
     (tmp_path / "cora").mkdir()
     for path in (real_data("cora") / "cora").iterdir():
@@ -428,6 +439,7 @@ def test_data_without_an_address_that_are_missing(shell, tmp_path):
     refused(done, "acm3025: expected the file ACM3025.mat in .*, got none there, and its card has no address")
 
 
+@pytest.mark.slow
 def test_a_system_that_needs_features_on_nodes_without(shell, real_data, tmp_path):
     root = real_data("aifb")
     arguments = ["--set", "data.name=aifb", "--set", "graph.paths={X=['name']}", "--out", tmp_path / "out"]
@@ -435,6 +447,7 @@ def test_a_system_that_needs_features_on_nodes_without(shell, real_data, tmp_pat
     refused(done, "feat: expected features of 'entity' nodes, got none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [400, 2000])
 def test_a_disk_that_is_full(limit, small, tmp_path):
     done = small("--out", tmp_path, limit=limit, save_every=0.0)
@@ -445,6 +458,7 @@ def test_a_disk_that_is_full(limit, small, tmp_path):
     assert (done.status, done.err) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"])
 def test_a_folder_in_the_place_of_a_result(name, small, tmp_path):
     (tmp_path / name).mkdir()
@@ -452,6 +466,7 @@ def test_a_folder_in_the_place_of_a_result(name, small, tmp_path):
     refused(small("--out", tmp_path, "--resume"), f"(checkpoint|{name}): expected ")
 
 
+@pytest.mark.slow
 def test_eval_of_what_is_no_run(shell, place, tmp_path):
     refused(
         shell("eval", tmp_path / "none", "--root", "."),
@@ -490,6 +505,7 @@ def test_eval_of_weights_that_are_not_finite(shell, place, tmp_path):
     refused(shell("eval", tmp_path, "--root", "."), "expected a finite loss, got nan on the train nodes")
 
 
+@pytest.mark.slow
 def test_ctrl_c(shell, place, tmp_path):
     shell.start("train", "r.toml", "--root", ".", "--out", tmp_path, "--set", "train.epochs=100000",
                 "--set", "train.patience=100000", save_every=0.05)  # fmt: skip
@@ -501,6 +517,7 @@ def test_ctrl_c(shell, place, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["progress.safetensors", "recipe.toml"]
 
 
+@pytest.mark.slow
 def test_a_picture_where_there_is_something_to_draw(shell, place, tmp_path, monkeypatch, capsys):
     recipe = citations.RECIPE.replace('"gat"', '"han"').replace("heads = [2, 1]", "heads = [2]")
     paths = "[graph]\npaths = { one = ['_E'], two = ['_E', '_E'] }\n[model]"
@@ -546,14 +563,15 @@ def dysat(here, mails):
     """`hgat train dysat-enron`, few epochs of a small model on the small file."""
 
     def run(*arguments):
-        settings = [f"data.path={str(mails)!r}", "train.epochs=3", "protocol.first_target=2", "protocol.ahead=1"]
-        settings += ["model.heads=[2]", "model.temporal_heads=[2]", "protocol.num_walks=2", "protocol.walk_length=5"]
+        settings = [f"data.path={str(mails)!r}", "train.epochs=3", "task.first_target=2", "task.ahead=1"]
+        settings += ["model.heads=[2]", "model.temporal_heads=[2]", "task.num_walks=2", "task.walk_length=5"]
         words = [word for setting in settings for word in ("--set", setting)]
         return here("train", "dysat-enron", "--root", mails.parent, "--seeds", 2, *words, *arguments)
 
     return run
 
 
+@pytest.mark.slow
 def test_links_of_the_next_step(dysat, here, tmp_path):
     done = dysat("--out", tmp_path / "run")
     assert (done.status, done.err) == (0, "")
@@ -575,13 +593,14 @@ def test_links_of_the_next_step(dysat, here, tmp_path):
             assert spread["mean"] == pytest.approx((one + other) / 2) and 0 <= min(one, other) <= max(one, other) <= 100
             assert spread["std"] == pytest.approx(abs(one - other) / 2**0.5)
     # The table of measures: a column each for the paper, hgat and the controls.
-    titles = ["paper", "hgat dysat", *(TITLES[name] for name in train.read("dysat-enron").train.controls)]
+    recipe = train.read("dysat-enron")
+    titles = ["paper", "hgat dysat", *map(recipe.title_of, recipe.train.controls)]
     head = next(k for k, line in enumerate(lines) if re.split(r"  +", line.strip()) == titles)
     rows = {cells[0]: cells[1:] for line in lines[head + 1 :] if len(cells := re.split(r"  +", line.strip())) > 1}
     assert set(rows) == {name.replace("_", " ") for name in more}
     for name, (paper, ours, *others) in ((name, rows[name.replace("_", " ")]) for name in more):
         assert paper == "–"  # its numbers are of Enron
-        spreads = [more[name], *(controls[c]["more"][name] for c in train.read("dysat-enron").train.controls)]
+        spreads = [more[name], *(controls[c]["more"][name] for c in recipe.train.controls)]
         assert [ours, *others] == [f"{s['mean']:.1f} ± {s['std']:.1f}" for s in spreads]
     assert metrics["paper"] is None and "paper_more" not in metrics
     assert "note: run on events of mails.csv and not on the recipe's data: the paper's numbers" in done.out
@@ -598,11 +617,12 @@ def test_links_of_the_next_step(dysat, here, tmp_path):
     assert here("eval", tmp_path / "run", "--root", tmp_path).out == evaluated.out
 
 
+@pytest.mark.slow
 def test_events_in_order_of_time(here, mails, tmp_path):
     (tmp_path / "stream.toml").write_text(
         '[paper]\ntitle = "none"\nauthors = "none"\nyear = 2024\nlink = ""\n'
         f'[data]\nname = "enron"\npath = "{mails}"\n[model]\nsystem = "tgat"\nhidden = 11\ntime_feats = 7\n'
-        'layers = 1\nneighbours = 5\n[protocol]\nname = "stream_links"\n'
+        'layers = 1\nneighbours = 5\n[task]\nname = "stream_links"\n'
         '[train]\nmetric = "auc"\nepochs = 2\nlr = 0.01\ncontrols = ["counting", "no_time"]\n'
     )
     done = here("train", tmp_path / "stream.toml", "--out", tmp_path / "run")
@@ -628,19 +648,18 @@ path = "PATH"
 src = "source"
 dst = "target"
 time = "when"
-[graph]
+[task]
+name = "snapshot_links"
 windows = 4
+first_target = 2
+ahead = 1
+num_walks = 1
+walk_length = 3
 [model]
 system = "dysat"
 heads = [2]
 hidden = 2
 temporal_heads = [2]
-[protocol]
-name = "snapshot_links"
-first_target = 2
-ahead = 1
-num_walks = 1
-walk_length = 3
 [train]
 metric = "macro_auc"
 epochs = 1
@@ -648,12 +667,13 @@ lr = 0.01
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["", 'step = ""\n'])
 def test_events_of_ones_own_without_steps(here, mails, tmp_path, step):
     lines = [line.split(",", 1)[1] for line in mails.read_text().splitlines()]
     (tmp_path / "own.csv").write_text("\n".join(["source,target,when", *lines[1:], ""]))
     (tmp_path / "own.toml").write_text(
-        OWN.replace('"PATH"', json.dumps(str(tmp_path / "own.csv"))).replace("[graph]", f"{step}[graph]")
+        OWN.replace('"PATH"', json.dumps(str(tmp_path / "own.csv"))).replace("[task]", f"{step}[task]")
     )
     done = here("train", tmp_path / "own.toml", "--out", tmp_path / "run")
     assert (done.status, done.err) == (0, "")
@@ -671,10 +691,10 @@ def test_events_of_ones_own_without_steps(here, mails, tmp_path, step):
 
 def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
     """Windows in the place of the recipe's column of steps, which a file of one's own need not have."""
-    done = dysat("--out", tmp_path / "run", "--set", "graph.column=", "--set", "graph.windows=4", "--set", "data.step=")
+    done = dysat("--out", tmp_path / "run", "--set", "task.column=", "--set", "task.windows=4", "--set", "data.step=")
     assert (done.status, done.err) == (0, "")
     refused(
-        dysat("--out", tmp_path / "out", "--set", "graph.windows=4"), "snapshots: expected one of .*, got windows, col"
+        dysat("--out", tmp_path / "out", "--set", "task.windows=4"), "snapshots: expected one of .*, got windows, col"
     )
 
 
@@ -687,15 +707,17 @@ def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
         ),
         (["data.path=none.csv"], "data.path: expected a CSV file, got none.csv, which is none"),
         (["data.sep=';'"], "enron: expected only the keys verify, path, src, .*, got 'sep'"),
-        (["protocol.typo=1"], "protocol: expected only the keys first_target, self_links, .*, got 'typo'"),
-        (["protocol.first_target=4"], "protocol.first_target: expected a step from 1 to 3, got 4"),
-        (["protocol.batch=0"], "protocol.batch: expected 1 or more, got 0"),
-        (["protocol.name=links"], "protocol.name: expected one of nodes, snapshot_links, stream_links, got 'links'"),
-        (["protocol.name=nodes"], "protocol: expected only the keys .*, got 'first_target'"),
+        (["task.typo=1"], "task: expected only the keys boundaries, .*, first_target, self_links, .*, got 'typo'"),
+        (["task.first_target=4"], "task.first_target: expected a step from 1 to 3, got 4"),
+        (["task.batch=0"], "task.batch: expected 1 or more, got 0"),
+        (["task.name=links"], "task.name: expected one of nodes, snapshot_links, stream_links, got 'links'"),
+        (["task.name=nodes"], "task.name: expected snapshot_links for dysat, got 'nodes'"),
+        (["model.system=gat"], "task.name: expected nodes for gat, got 'snapshot_links'"),
+        (["graph.typo=1"], "graph: expected only the keys cumulative, .*, got 'typo'"),
         (["train.metric=accuracy"], "train.metric: expected one of macro_auc, .*, got 'accuracy'"),
         (["train.controls=['majority']"], "train.controls: expected names among .*, got 'majority'"),
         (["data.name=citeseer", "data.verify=false"], "citeseer: expected only the keys verify, normalize, got 'src'"),
-        (["train.refit=true"], "train.refit: expected false with links"),
+        (["train.refit=true"], "train.refit: expected false with snapshot_links, got true"),
     ],
 )
 def test_wrong_settings_of_links(dysat, tmp_path, settings, pattern):
@@ -704,38 +726,40 @@ def test_wrong_settings_of_links(dysat, tmp_path, settings, pattern):
 
 
 @pytest.mark.parametrize(
-    "data, system, protocol, metric, pattern",
+    "data, system, task, metric, pattern",
     [
-        ("mails", "gat", "nodes", "accuracy", "expected data of the kind NodeData for nodes, got EventData of enron"),
-        ("mails", "dysat", "nodes", "accuracy", "expected a model on .* for nodes, got dysat on snapshots"),
-        ("mails", "gat", "snapshot_links", "mrr", "expected a model on snapshots for snapshot_links, got gat on homog"),
-        (
-            "mails",
-            "dysat",
-            "stream_links",
-            "auc",
-            "expected a model on recent for stream_links, got dysat on snapshots",
-        ),
+        ("mails", "gat", "nodes", "accuracy", "task: expected data of the kind NodeData for nodes, got EventData of"),
+        ("mails", "dysat", "nodes", "accuracy", "task.name: expected snapshot_links for dysat, got 'nodes'"),
+        ("mails", "gat", "snapshot_links", "mrr", "task.name: expected nodes for gat, got 'snapshot_links'"),
+        ("mails", "dysat", "stream_links", "auc", "task.name: expected snapshot_links for dysat, got 'stream_links'"),
         (
             "citeseer",
             "dysat",
             "snapshot_links",
             "mrr",
-            "data of the kind EventData for snapshot_links, got NodeData of cites",
+            "task: expected data of the kind EventData for snapshot_links, got NodeData of citeseer",
         ),
         (
             "citeseer",
             "tgat",
             "stream_links",
             "auc",
-            "data of the kind EventData for stream_links, got NodeData of citeseer",
+            "task: expected data of the kind EventData for stream_links, got NodeData of citeseer",
         ),
     ],
 )
-def test_a_protocol_for_other_data(here, place, mails, tmp_path, data, system, protocol, metric, pattern):
+def test_a_task_for_other_data(here, place, mails, tmp_path, data, system, task, metric, pattern):
     """Nodes on events, links on nodes, and models on what they cannot run on."""
     where = "name = 'citeseer'\nverify = false" if data == "citeseer" else f"name = 'enron'\npath = '{mails}'"
     text = citations.RECIPE[: citations.RECIPE.index("[data]")] + f"[data]\n{where}\n[model]\nsystem = '{system}'\n"
-    text += f"[protocol]\nname = '{protocol}'\n[train]\nmetric = '{metric}'\nepochs = 1\nlr = 0.01\n"
+    text += f"[task]\nname = '{task}'\n[train]\nmetric = '{metric}'\nepochs = 1\nlr = 0.01\n"
     (tmp_path / "r.toml").write_text(text)
-    refused(here("train", tmp_path / "r.toml", "--root", place, "--out", tmp_path / "out"), f"protocol: .*{pattern}")
+    refused(here("train", tmp_path / "r.toml", "--root", place, "--out", tmp_path / "out"), pattern)
+
+
+def test_an_old_key_is_one_line_and_not_a_line_of_the_program(small):
+    done = small("--set", "protocol.batch=0")
+    assert done.status == 2 and done.err.splitlines() == [
+        "hgat: protocol.batch is now called task.batch; the old name goes with the next release",
+        "hgat: task.batch: expected 1 or more, got 0",
+    ]

@@ -103,6 +103,7 @@ def test_other_modules_pass_the_finder():
         assert finder.find_spec(name) is None
 
 
+@pytest.mark.slow
 def test_failed_import_is_forgotten():
     """`import dgl` fails, then `import hgat`: DGL must be whole, and OGB must have its DGL loaders."""
     code = """
@@ -180,6 +181,7 @@ def test_stub_answers_probes():
     assert importlib.import_module("dgl.graphbolt") is gb
 
 
+@pytest.mark.slow
 def test_partition_server_formats_a_graph():
     """DGL's server asks isinstance(graph, graphbolt.FusedCSCSamplingGraph) of graphs that are DGL's own."""
     from dgl.distributed.dist_graph import _format_partition
@@ -196,6 +198,7 @@ def test_sparse_is_refused_with_one_sentence(statement):
     assert shipped("dgl_sparse")[0] in str(caught.value) and torch.__version__ in str(caught.value)
 
 
+@pytest.mark.slow
 @needs_native
 def test_native_graphbolt_samples():
     gb = dgl.graphbolt
@@ -307,17 +310,20 @@ def first_import(home, **environment):
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_first_import_says_nothing_and_writes_nothing(tmp_path):
     assert first_import(tmp_path) == ("pytorch False\n", "")
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_backend_that_was_chosen_stays_chosen(tmp_path):
     (tmp_path / "config.json").write_text('{"backend": "pytorch"}')
     assert first_import(tmp_path, DGLDEFAULTDIR=str(tmp_path)) == ("pytorch False\n", "")
     assert first_import(tmp_path, DGLBACKEND="pytorch") == ("pytorch True\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["environment", "file"])
 def test_a_backend_that_dgl_does_not_know_is_still_reported(where, tmp_path):
     (tmp_path / "config.json").write_text('{"backend": "abacus"}')
@@ -427,6 +433,7 @@ def test_a_loader_without_workers_is_not_told_to_pin_them():
     assert batches.cpu_affinity_enabled is False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="DGL does not advise it here")
 def test_a_loader_with_workers_is_told_what_it_can_do():
     with pytest.warns(UserWarning, match="CPU affinity opt is not enabled"):
@@ -443,6 +450,7 @@ def test_mending_twice_changes_nothing():
         assert dict(vars(sys.modules[name])) == before
 
 
+@pytest.mark.slow
 def test_modules_that_came_first_are_mended():
     code = """
 import sys
@@ -469,6 +477,7 @@ print(mended())
 # ---- OGB ----
 
 
+@pytest.mark.slow
 def test_importing_ogb_stays_off_the_network(tmp_path):
     """OGB must not even import `outdated`, and leaves it to others as it was."""
     (tmp_path / "outdated.py").write_text("print('outdated imported')\ndef check_outdated(*args): print('asked')")
@@ -671,6 +680,7 @@ print("whole")
 """
 
 
+@pytest.mark.slow
 def test_no_file_ends_the_process(tmp_path):
     """OGB's readers in a process of their own, where a signal would show."""
     modules = [
@@ -685,6 +695,7 @@ def test_no_file_ends_the_process(tmp_path):
     assert run(code) == "whole\n"
 
 
+@pytest.mark.slow
 def test_torch_stays_as_it_is(tmp_path):
     """What torch alone refuses, it refuses after hgat, and its list of safe types is its own."""
     torch.save({"a": np.arange(3)}, tmp_path / "array.pt")
@@ -763,6 +774,7 @@ def test_arrays_of_numpy_1_and_2(ogb, tmp_path, written_by, protocol):
     assert equal(loader.torch.load(target), value)
 
 
+@pytest.mark.slow
 def test_the_hooks_copy_reads_ogbs_files_without_hgat(tmp_path):
     torch.save({"a": np.arange(3)}, tmp_path / "a.pt", pickle_protocol=4)
     code = f"""

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from hgat.cli import main
-from hgat.data import NodeData, ogb
+from hgat.data import NodeData, ogb, ogb_samples
 from hgat.data.partition import about, partition
 from hgat.errors import DataError, OutputError
 from hgat.graph import add_inverse
@@ -38,7 +38,7 @@ MARK = "HGAT_TEST_MARK"  # in the environment of everything that a test starts
 @pytest.fixture(scope="module")
 def mag(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mag")
-    ogb.write_sample("ogbn-mag", folder, 1200)
+    ogb_samples.write_sample("ogbn-mag", folder, 1200)
     return ogb.load("ogbn-mag", folder)
 
 
@@ -90,8 +90,8 @@ def test_parts_hold_the_whole_typed_graph(mag, tmp_path):
         ("year", mag.graph.ndata["year"]["paper"]),
     ):
         assert torch.equal(read(cut.config, "paper", column), expected), column
-    for name, part in (("train", "train"), ("val", "valid"), ("test", "test")):
-        mask = read(cut.config, "paper", f"{name}_mask")
+    for part in ("train", "val", "test"):
+        mask = read(cut.config, "paper", f"{part}_mask")
         assert torch.equal(mask.nonzero().flatten(), mag.split[part].sort().values)
     graph = add_inverse(mag.graph, self_relation=True)
     joining = 0
@@ -344,6 +344,7 @@ def memory_of(folder):
     return [path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(tuple(prefixes))]
 
 
+@pytest.mark.slow
 def test_everyone_is_told_its_place(act, tmp_path):
     settings = ["--servers", 2, "--samplers", 3, "--trainers", 2]
     process, folder = act({"others": 0}, count=8, options=settings)
@@ -374,6 +375,7 @@ def test_everyone_is_told_its_place(act, tmp_path):
     assert sorted(prefixes.values()) == [{0}, {1}] and memory_of(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, action, others, sentence",
     [
@@ -392,6 +394,7 @@ def test_when_one_dies_all_are_ended(act, tmp_path, name, action, others, senten
     assert left(tmp_path) == [] and memory_of(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number, status, said",
     [
@@ -409,6 +412,7 @@ def test_when_the_launcher_ends_all_end(act, tmp_path, number, status, said):
     assert wait(lambda: left(tmp_path) == [] and memory_of(folder) == [], 5), left(tmp_path)
 
 
+@pytest.mark.slow
 def test_when_a_keeper_is_killed_all_end_and_the_next_start_sweeps(act, tmp_path):
     process, folder = act({"child": False})
     assert wait(lambda: sorted(filter(visible, os.listdir(folder))) == NAMES, 20)
@@ -450,6 +454,7 @@ sys.exit(there.wait())
 """
 
 
+@pytest.mark.slow
 def test_other_hosts_over_ssh(act, tmp_path):
     """`ssh` is a script here that passes on to this machine; the addresses are reserved for documents."""
     (tmp_path / "ssh.py").write_text(SSH)
@@ -481,6 +486,7 @@ def parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, sentence",
     [
@@ -495,6 +501,7 @@ def test_what_cannot_be_started(act, tmp_path, options, sentence):
     assert ("No such file or directory: '/no/folder'" in out) == ("--workspace" in options)
 
 
+@pytest.mark.slow
 def test_who_does_not_end_after_the_others_is_ended(act, tmp_path):
     code = "import launch, sys; launch.TAIL = 0.3; sys.exit(launch.main())"
     (tmp_path / "short.py").write_text(f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n{code}\n")
@@ -537,6 +544,7 @@ def parts(mag, tmp_path_factory):
     return {count: partition(mag, count, folder / str(count), inverse=True).config for count in (1, 2)}
 
 
+@pytest.mark.slow
 def test_two_parts_learn_as_one_and_nothing_saved_is_lost(launch, parts, tmp_path):
     """Two servers, two trainers. A trainer is killed while it trains, then a server that has just loaded its part."""
     spec = importlib.util.spec_from_file_location("distributed_rgat", FOLDER / "rgat.py")
@@ -567,6 +575,7 @@ def test_two_parts_learn_as_one_and_nothing_saved_is_lost(launch, parts, tmp_pat
     assert min(one, two) > 85 and abs(one - two) < 6, (one, two)
 
 
+@pytest.mark.slow
 def test_a_trainer_that_fails_does_not_wait_and_has_names_of_its_own():
     """DGL's clients meet at exit, where one that failed would wait for ever."""
     prefix = f"hgat-test-{os.getpid()}-"
@@ -600,6 +609,7 @@ def test_a_trainer_that_fails_does_not_wait_and_has_names_of_its_own():
     assert {"graph", *(f"dgl.distributed.{name}" for name in names)} <= set(made)
 
 
+@pytest.mark.slow
 def test_a_trainer_does_not_outlive_its_samplers(monkeypatch, capsys):
     context = multiprocessing.get_context("spawn")
     samplers = [context.Process(target=time.sleep, args=(seconds,)) for seconds in (0, 50)]

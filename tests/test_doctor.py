@@ -53,6 +53,7 @@ def report(capsys, monkeypatch):
 # ---- the report ----
 
 
+@pytest.mark.slow
 def test_report(report):
     status, lines = report(children=None)
     assert status == 0
@@ -78,6 +79,7 @@ def test_report(report):
     assert lines["compiled core"].startswith("yes: " if core["available"] else f"no: {core['reason']}")
 
 
+@pytest.mark.slow
 def test_bare_import_reports_its_last_line(report):
     status, lines = report("import sys; print('noise', file=sys.stderr); raise ImportError('no library')")
     assert status == 0, "hgat itself works"
@@ -85,6 +87,7 @@ def test_bare_import_reports_its_last_line(report):
     assert lines["dgl METIS"] == "no: ImportError: no library"
 
 
+@pytest.mark.slow
 def test_missing_and_damaged_packages_are_broken(report, monkeypatch, tmp_path):
     (tmp_path / "damaged_package.py").write_text("raise RuntimeError('two\\nlines')")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -96,6 +99,7 @@ def test_missing_and_damaged_packages_are_broken(report, monkeypatch, tmp_path):
     assert lines["damaged"] == "broken: import damaged_package fails with RuntimeError: two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["dgl", "torch"])
 def test_the_command_runs_where_dgl_or_torch_is_not_there(missing):
     """In a process of its own: hgat imports DGL where the first of its parts is used, and not before."""
@@ -183,6 +187,7 @@ def site(environment, monkeypatch):
         os.unlink(os.path.join(directory, name))
 
 
+@pytest.mark.slow
 @needs_stub
 def test_fix_makes_a_bare_import_work(environment, site):
     code = """
@@ -226,6 +231,7 @@ def test_hook_is_silent_when_hgat_is_gone(environment, site, tmp_path, damage):
     assert (done.returncode, done.stdout, done.stderr) == (0, "[True, True, False]\n", "")
 
 
+@pytest.mark.slow
 def test_hook_loads_a_path_of_any_name(environment, site, tmp_path):
     target = tmp_path / 'hgät\'s "dir"' / "compat.py"
     target.parent.mkdir()
@@ -238,6 +244,7 @@ def test_hook_loads_a_path_of_any_name(environment, site, tmp_path):
     assert "no effect" in doctor._hook().text
 
 
+@pytest.mark.slow
 def test_package_replaces_the_hooks_finder():
     """With the hook and hgat in one process there is one finder, the package's."""
     code = doctor._hook_code(compat.__file__) + (
@@ -264,6 +271,7 @@ def test_unfix_removes_the_hook(site, capsys):
     assert capsys.readouterr().out.startswith("nothing to remove")
 
 
+@pytest.mark.slow
 def test_fix_leaves_a_working_environment_alone(site, capsys, monkeypatch):
     start = doctor._start
     monkeypatch.setattr(doctor, "_start", lambda code: start("pass"))
@@ -272,6 +280,7 @@ def test_fix_leaves_a_working_environment_alone(site, capsys, monkeypatch):
     assert os.listdir(site) == ["parent.pth"]
 
 
+@pytest.mark.slow
 def test_fix_says_when_it_did_not_help(site, capsys, monkeypatch):
     start = doctor._start
     monkeypatch.setattr(doctor, "_start", lambda code: start("raise ImportError('no packaging')"))

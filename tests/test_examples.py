@@ -4,6 +4,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -14,6 +16,7 @@ def _load(name):
     return module
 
 
+@pytest.mark.slow
 def test_dgl_pipeline_learns_more_than_the_features_say(capsys):
     example = _load("dgl_pipeline")
     graph = example.communities()
@@ -22,6 +25,7 @@ def test_dgl_pipeline_learns_more_than_the_features_say(capsys):
     assert "test accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_han_finds_the_metapath_that_carries_the_label(capsys):
     accuracy, weights = _load("han_on_your_heterograph").main()
     assert accuracy > 0.9
@@ -29,11 +33,13 @@ def test_han_finds_the_metapath_that_carries_the_label(capsys):
     assert "attention by meta-path" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_minibatch_rgat_beats_chance(capsys):
     assert _load("rgat_minibatch").main() > 0.65
     assert "chance" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_events_become_a_dysat_that_knows_the_next_links(tmp_path, capsys):
     example = _load("events_to_dysat")
     assert example.main([]) > 0.75

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hgat
-from hgat import data, models, nn, ops
+from hgat import data, models, nn, ops, tasks
 from hgat.data import card
 from hgat.train import recipe
 
@@ -30,6 +30,7 @@ def public(module):
 OPERATORS = public(ops)
 LAYERS = public(nn)
 MODELS = [(system, models.find(system)) for system in models.available()]
+TASKS = [(name, tasks.find(name)) for name in tasks.available()]
 
 
 @pytest.mark.parametrize("system", models.available())
@@ -48,7 +49,7 @@ def test_recipes_name_what_exists(name):
     about = card.read(found.data["name"])
     assert about.licence and about.citation and about.source and about.files
     importlib.import_module(f"hgat.data.{about.format}").load  # noqa: B018  (the loader that the card names)
-    importlib.import_module(f"hgat.graph.{models.find(found.system).graph_kind}").prepare  # noqa: B018
+    assert found.task["name"] in models.find(found.system).solves and found.task["name"] in tasks.available()
     assert found.paper.title and found.paper.authors and found.paper.link.startswith("https://")
     assert found.title and found.train.controls, "a number without a control beside it"
     if found.expect.paper:
@@ -67,14 +68,40 @@ def test_models_follow_the_form(system, cls):
     module = inspect.getmodule(cls)
     assert module.__all__ == [cls.__name__] and module.__name__ == f"hgat.models.{system}"
     assert module.__doc__
-    prepare = importlib.import_module(f"hgat.graph.{cls.graph_kind}").prepare
-    settings = [p for p in inspect.signature(prepare).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert issubclass(cls, models.System)
+    assert cls.solves and set(cls.solves) <= set(tasks.available())
+    assert next(iter(inspect.signature(cls.prepare).parameters)) == "shown"
+    settings = [p for p in inspect.signature(cls.prepare).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert all(p.annotation is not p.empty for p in settings)  # read by the check of a recipe's [graph]
+    assert list(inspect.signature(cls.build).parameters)[:2] == ["shown", "inputs"]
     assert list(inspect.signature(cls.for_graph).parameters)[:4] == ["graph", "feat", "num_outputs", "target"]
+    known = {p.name: p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    for parameter in known.values():  # a key of [model]: it has a type to check and a default
+        assert parameter.annotation is not parameter.empty, parameter.name
+        assert parameter.default is not parameter.empty, parameter.name
+    for name, ablation in cls.ablations.items():  # a control that is a setting
+        assert ablation.title and ablation.settings, name
+        assert set(ablation.settings) <= set(known), name
+        for task in cls.solves:
+            assert name not in tasks.find(task).controls and name != recipe.UNIFORM
+
+
+@pytest.mark.parametrize(("name", "cls"), TASKS)
+def test_tasks_follow_the_form(name, cls):
+    module = inspect.getmodule(cls)
+    assert module.__all__ == [cls.__name__] and module.__name__ == f"hgat.tasks.{name}"
+    assert module.__doc__ and cls.__doc__ and cls.name() == name
+    assert issubclass(cls, tasks.Task)
+    assert cls.kind.__name__ in data.__all__
+    assert cls.metrics and cls.unit and cls.bounds[0] < cls.bounds[1]
     for parameter in inspect.signature(cls.__init__).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:  # a key of [model]: it has a type to check and a default
+        if parameter.kind is parameter.KEYWORD_ONLY:  # a key of [task]
             assert parameter.annotation is not parameter.empty, parameter.name
             assert parameter.default is not parameter.empty, parameter.name
+    for control, of in cls.controls.items():
+        assert of.title, control
+        assert issubclass(of, models.System) and (of.solutions is None or of.solutions >= 0)
+    assert [system for system, of in MODELS if name in of.solves], "nobody answers"
 
 
 def lacks_shapes(text):
@@ -85,12 +112,20 @@ def lacks_paper(text):
     return not text or not PAPER.search(text)
 
 
-@pytest.mark.parametrize(("name", "thing"), [*OPERATORS, *LAYERS, *MODELS])
+@pytest.mark.parametrize(("name", "thing"), [*OPERATORS, *LAYERS])
 def test_docstrings_state_shapes(name, thing):
     text = inspect.getdoc(thing)
     assert text
     if name not in WITHOUT_TENSORS:
         assert not lacks_shapes(text), text
+
+
+@pytest.mark.parametrize(("name", "cls"), MODELS)
+def test_docstrings_of_forward_state_shapes(name, cls):
+    """help() of a model's forward, which is what people open; the class says what the settings are."""
+    assert inspect.getdoc(cls)
+    text = inspect.getdoc(cls.forward)
+    assert not lacks_shapes(text), text
 
 
 @pytest.mark.parametrize(("name", "thing"), [*LAYERS, *MODELS])

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from hgat.data import partition
-from hgat.train import Runs, machines
+from hgat.train import Seeds, machines
 from torch import nn
 
 
@@ -77,16 +77,16 @@ def main(arguments=None):
             yield blocks, feat, data[target]["label"][seeds]
 
     def accuracy(model, part):
-        """Over the nodes of all trainers."""
+        """In percent, over the nodes of all trainers."""
         right = torch.zeros(2, dtype=torch.int64)
         for blocks, feat, label in batches(part, 2 * args.fanout, False):
             right += torch.tensor([(model(blocks, feat).argmax(1) == label).sum(), len(label)])
         right, count = processes.sum(right).tolist()
-        return right / count
+        return 100 * right / count
 
     # A run may go on for more epochs, and where the parts have moved to.
     settings = {key: value for key, value in vars(args).items() if key not in ("config", "epochs", "resume")}
-    runs = Runs(args.out, args.runs, resume=args.resume, settings=settings)
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings=settings)
     for run in runs:
         widths = {t: data[t]["feat"].shape[1] if "feat" in data[t] else 1 for t in graph.ntypes}
         sizes = args.hidden, about["outputs"], args.layers, args.heads, args.dropout
@@ -102,9 +102,9 @@ def main(arguments=None):
                 optimizer.step()
             model.eval()
             with torch.no_grad():
-                valid, test = accuracy(model, "val"), accuracy(model, "test")
-            run.record(loss.item(), valid=valid, test=test)
-            processes.print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * valid:.2f}")
+                val, test = accuracy(model, "val"), accuracy(model, "test")
+            run.record(loss.item(), val=val, test=test)
+            processes.print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {val:.2f}")
     return runs.summary()
 
 

@@ -6,12 +6,21 @@ Published, 8 heads: GATv2 71.87 ± 0.25, GAT 71.54 ± 0.30 (Brody et al. 2022, a
 samples; here every epoch is one step on the whole graph).
 """
 
+from contextlib import nullcontext
+
 import hgat  # before dgl
 import dgl
 import torch
 import torch.nn.functional as F
-from hgat.train import Runs, attention, load_ogb, options
+from common import Options  # beside this file
+from hgat.data import ogb
+from hgat.train import Seeds
 from torch import nn
+
+MODEL = {"conv": ("GATv2Conv", "GATConv", "DotGatConv"), "hidden": 256, "heads": 8, "layers": 3, "dropout": 0.25}
+TRAINING = {"lr": 0.01, "epochs": 500, "runs": 10}
+# What --sample changes.
+SAMPLE = {"hidden": 64, "layers": 2, "epochs": 50, "runs": 1}
 
 
 class Net(nn.Module):
@@ -35,10 +44,8 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    convs = "GATv2Conv", "GATConv", "DotGatConv"
-    parser = options(__doc__, conv=convs, heads=8, dropout=0.25, on_sample={"hidden": 64, "layers": 2})
-    args = parser.parse_args(arguments)
-    data = load_ogb("ogbn-arxiv", args)
+    args = Options(__doc__, "runs/ogb/ogbn-arxiv", MODEL | TRAINING, SAMPLE).parse_args(arguments)
+    data = ogb.load("ogbn-arxiv", args.root, mapped=args.mapped, sample=args.sample)
     graph = dgl.add_self_loop(dgl.remove_self_loop(dgl.to_bidirected(data.graph)))
     if args.control == "mlp":
         graph = dgl.add_self_loop(dgl.graph(([], []), num_nodes=graph.num_nodes()))
@@ -46,13 +53,14 @@ def main(arguments=None):
     x, label = data.feat["_N"].to(device), data.label.to(device)
     train = data.split["train"].to(device)
 
-    runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
+    attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         conv = getattr(hgat.nn, args.conv)
-        model = Net(conv, x.shape[1], args.hidden, data.num_outputs, args.layers, args.heads, args.dropout).to(device)
+        model = Net(conv, x.shape[1], args.hidden, data.num_classes, args.layers, args.heads, args.dropout).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
-            with attention(args):
+            with attention():
                 model.train()
                 loss = F.cross_entropy(model(graph, x)[train], label[train])
                 optimizer.zero_grad()
@@ -64,7 +72,7 @@ def main(arguments=None):
             scores = {part: data.evaluate(part, out[ids.to(device)]) for part, ids in data.split.items()}
             run.record(loss.item(), **scores)
             if epoch % 10 == 0:
-                print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * scores['valid']:.2f}")
+                print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {scores['val']:.2f}")
     return runs.summary()
 
 

@@ -6,13 +6,22 @@ Published, without the weights in the scores, 8 heads, validation links in the g
 GATv2 49.70 ± 3.08 Hits@50 (Brody et al. 2022, arXiv:2105.14491). Here validation links are left out of the graph.
 """
 
-import hgat  # noqa: F401  (before dgl)
+from contextlib import nullcontext
+
+import hgat  # before dgl
 import dgl
 import torch
 import torch.nn.functional as F
+from common import Options  # beside this file
+from hgat.data import ogb
 from hgat.nn import EdgeGATConv
-from hgat.train import Runs, attention, load_ogb, options
+from hgat.train import Seeds
 from torch import nn
+
+MODEL = {"hidden": 64, "heads": 8, "layers": 3, "dropout": 0.0}
+TRAINING = {"lr": 0.001, "epochs": 400, "batch": 65536, "runs": 10}
+# What --sample changes.
+SAMPLE = {"layers": 1, "lr": 0.01, "epochs": 50, "batch": 1024, "runs": 1}
 
 
 class Net(nn.Module):
@@ -39,10 +48,8 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    small = {"layers": 1, "lr": 0.01, "batch": 1024}
-    parser = options(__doc__, hidden=64, heads=8, lr=0.001, dropout=0.0, epochs=400, batch=65536, on_sample=small)
-    args = parser.parse_args(arguments)
-    data = load_ogb("ogbl-collab", args)
+    args = Options(__doc__, "runs/ogb/ogbl-collab", MODEL | TRAINING, SAMPLE).parse_args(arguments)
+    data = ogb.load("ogbl-collab", args.root, mapped=args.mapped, sample=args.sample)
     nodes, device = data.graph.num_nodes(), torch.device(args.device)
     x, links, weight = data.feat["_N"].to(device), data.split["train"]["edge"], data.split["train"]["weight"].float()
 
@@ -56,12 +63,13 @@ def main(arguments=None):
         return dgl.add_self_loop(graph, fill_data=0.0)
 
     whole = among(torch.ones(len(links), dtype=torch.bool))
-    runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
+    attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         model = Net(x.shape[1], args.hidden, args.layers, args.heads, args.dropout).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
-            with attention(args):
+            with attention():
                 model.train()
                 for rows in torch.randperm(len(links)).split(args.batch):
                     shown = torch.ones(len(links), dtype=torch.bool)
@@ -79,11 +87,11 @@ def main(arguments=None):
                 scores = {}
                 with torch.no_grad():
                     z = model.encode(whole, x)
-                    for part in ("valid", "test"):
+                    for part in ("val", "test"):
                         pairs = (data.split[part][key].to(device) for key in ("edge", "edge_neg"))
                         scores[part] = data.evaluate(*(model(z, found) for found in pairs))["hits@50"]
             run.record(loss.item(), **scores)
-            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * scores['valid']:.2f}")
+            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {scores['val']:.2f}")
     return runs.summary()
 
 

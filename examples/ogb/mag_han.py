@@ -9,13 +9,22 @@ random walks draw the neighbours of a batch. One layer, as in the paper; a secon
 Published: no number of HAN on ogbn-mag was at hand that could be checked.
 """
 
+from contextlib import nullcontext
+
 import hgat  # before dgl
 import dgl
 import torch
 import torch.nn.functional as F
+from common import Options  # beside this file
+from hgat.data import ogb
 from hgat.nn import HANConv
-from hgat.train import Processes, Runs, attention, load_ogb, options
+from hgat.train import Processes, Seeds
 from torch import nn
+
+MODEL = {"hidden": 256, "heads": 4, "layers": 1, "dropout": 0.3}
+TRAINING = {"lr": 0.005, "epochs": 20, "batch": 1024, "fanout": 20, "runs": 10}
+# What --sample changes.
+SAMPLE = {"hidden": 64, "epochs": 10, "batch": 256, "runs": 1}
 
 PATHS = {
     "cites": ["cites"],
@@ -66,9 +75,7 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    small = {"hidden": 64, "epochs": 10, "batch": 256}
-    defaults = {"layers": 1, "lr": 0.005, "epochs": 20, "batch": 1024, "fanout": 20, "dropout": 0.3}
-    parser = options(__doc__, out="runs/ogb/ogbn-mag-han", **defaults, on_sample=small)
+    parser = Options(__doc__, "runs/ogb/ogbn-mag-han", MODEL | TRAINING, SAMPLE)
     args = parser.parse_args(arguments)
     if args.fanout < 1:
         parser.error(f"argument --fanout: expected 1 or more walks, got {args.fanout}")
@@ -77,7 +84,8 @@ def main(arguments=None):
 
 
 def train(args, processes):
-    data = load_ogb("ogbn-mag", args)
+    with processes.first():
+        data = ogb.load("ogbn-mag", args.root, mapped=args.mapped, sample=args.sample)
     graph, x = hgat.graph.add_inverse(data.graph), data.feat["paper"]
     label, device = data.label, processes.device
     walks = 0 if args.control == "mlp" else args.fanout
@@ -87,15 +95,16 @@ def train(args, processes):
         for papers, seeds, blocks in dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=size, **loading):
             yield [block.to(device) for block in blocks], x[papers].to(device), seeds
 
-    runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
+    attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
-        sizes = args.hidden, data.num_outputs, args.layers, args.heads, args.dropout
+        sizes = args.hidden, data.num_classes, args.layers, args.heads, args.dropout
         model = Net(x.shape[1], *sizes, list(PATHS)).to(device)
         # Uniform attention leaves the scores' parameters out.
         parallel = processes.wrap(model, find_unused_parameters=args.control == "uniform")
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
-            with attention(args):
+            with attention():
                 model.train()
                 share, size = processes.shares(data.split["train"], args.batch), args.batch // processes.size
                 for *inputs, seeds in batches(share, walks, size, use_ddp=processes.size > 1):
@@ -104,7 +113,7 @@ def train(args, processes):
                     loss.backward()
                     optimizer.step()
                 model.eval()
-                out = torch.zeros(graph.num_nodes("paper"), data.num_outputs)
+                out = torch.zeros(graph.num_nodes("paper"), data.num_classes)
                 with torch.no_grad():
                     for ids in data.split.values():
                         for *inputs, seeds in batches(processes.part(ids, args.batch), 2 * walks, args.batch):
@@ -113,7 +122,7 @@ def train(args, processes):
             scores = {part: data.evaluate(part, out[ids]) for part, ids in data.split.items()}
             loss = processes.mean(loss.detach()).item()
             run.record(loss, **scores)
-            did = f"loss {loss:.3f}, valid {100 * scores['valid']:.2f}, {run.seconds:.2f} s"
+            did = f"loss {loss:.3f}, valid {scores['val']:.2f}, {run.seconds:.2f} s"
             processes.print(f"run {run.seed}, epoch {epoch}: {did}")
     return runs.summary()
 

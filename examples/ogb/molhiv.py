@@ -5,14 +5,23 @@
 Published: no number of a plain GAT on ogbg-molhiv was at hand that could be checked.
 """
 
+from contextlib import nullcontext
+
 import hgat  # before dgl
 import dgl
 import torch
 import torch.nn.functional as F
+from common import Options  # beside this file
 from dgl.nn import AvgPooling, GlobalAttentionPooling
-from hgat.train import Runs, attention, load_ogb, options
+from hgat.data import ogb
+from hgat.train import Seeds
 from ogb.graphproppred.mol_encoder import AtomEncoder, BondEncoder
 from torch import nn
+
+MODEL = {"hidden": 256, "heads": 4, "layers": 4, "dropout": 0.3}
+TRAINING = {"lr": 0.001, "epochs": 100, "batch": 256, "runs": 10}
+# What --sample changes.
+SAMPLE = {"hidden": 64, "layers": 2, "dropout": 0.0, "lr": 0.005, "epochs": 10, "batch": 64, "runs": 1}
 
 
 class Net(nn.Module):
@@ -37,10 +46,8 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    small = {"hidden": 64, "layers": 2, "epochs": 10, "batch": 64, "dropout": 0.0, "lr": 0.005}
-    parser = options(__doc__, lr=0.001, layers=4, epochs=100, batch=256, dropout=0.3, on_sample=small)
-    args = parser.parse_args(arguments)
-    data = load_ogb("ogbg-molhiv", args)
+    args = Options(__doc__, "runs/ogb/ogbg-molhiv", MODEL | TRAINING, SAMPLE).parse_args(arguments)
+    data = ogb.load("ogbg-molhiv", args.root, mapped=args.mapped, sample=args.sample)
     device = torch.device(args.device)
     graphs = data.graphs
     if args.control == "mlp":
@@ -51,13 +58,14 @@ def main(arguments=None):
             graph = dgl.batch([graphs[k] for k in part.tolist()]).to(device)
             yield graph, graph.ndata["feat"], graph.edata["feat"], data.label[part].to(device)
 
-    runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
+    attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
-        sizes = args.hidden, data.num_outputs, args.layers, args.heads, args.dropout
+        sizes = args.hidden, data.num_classes, args.layers, args.heads, args.dropout
         model = Net(*sizes, mean=args.control == "uniform").to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
-            with attention(args):
+            with attention():
                 model.train()
                 for graph, atoms, bonds, label in batches(data.split["train"], True):
                     known = label == label
@@ -72,7 +80,7 @@ def main(arguments=None):
                         found = [model(graph, atoms, bonds).cpu() for graph, atoms, bonds, _ in batches(ids, False)]
                         scores[part] = data.evaluate(part, torch.cat(found))
             run.record(loss.item(), **scores)
-            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * scores['valid']:.2f}")
+            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {scores['val']:.2f}")
     return runs.summary()
 
 

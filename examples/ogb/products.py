@@ -6,12 +6,21 @@
 Published: GAT 79.04 ± 1.54, GATv2 80.63 ± 0.70 with 1 head (Brody et al. 2022, arXiv:2105.14491, table 1).
 """
 
+from contextlib import nullcontext
+
 import hgat  # before dgl
 import dgl
 import torch
 import torch.nn.functional as F
-from hgat.train import Processes, Runs, attention, load_ogb, options
+from common import Options  # beside this file
+from hgat.data import ogb
+from hgat.train import Processes, Seeds
 from torch import nn
+
+MODEL = {"conv": ("GATConv", "GATv2Conv", "DotGatConv"), "hidden": 128, "heads": 1, "layers": 3, "dropout": 0.5}
+TRAINING = {"lr": 0.001, "epochs": 100, "batch": 1024, "fanout": 10, "runs": 10}
+# What --sample changes.
+SAMPLE = {"hidden": 64, "heads": 4, "layers": 2, "lr": 0.01, "epochs": 15, "batch": 256, "runs": 1}
 
 
 class Net(nn.Module):
@@ -56,18 +65,14 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    small = {"hidden": 64, "heads": 4, "layers": 2, "batch": 256, "epochs": 15, "lr": 0.01}
-    convs = "GATConv", "GATv2Conv", "DotGatConv"
-    parser = options(
-        __doc__, conv=convs, hidden=128, heads=1, lr=0.001, epochs=100, batch=1024, fanout=10, on_sample=small
-    )
-    args = parser.parse_args(arguments)
+    args = Options(__doc__, "runs/ogb/ogbn-products", MODEL | TRAINING, SAMPLE).parse_args(arguments)
     with Processes(args.device) as processes:
         return train(args, processes)
 
 
 def train(args, processes):
-    data = load_ogb("ogbn-products", args)
+    with processes.first():
+        data = ogb.load("ogbn-products", args.root, mapped=args.mapped, sample=args.sample)
     graph = dgl.add_self_loop(dgl.remove_self_loop(data.graph))
     if args.control == "mlp":
         graph = dgl.add_self_loop(dgl.graph(([], []), num_nodes=graph.num_nodes()))
@@ -75,15 +80,16 @@ def train(args, processes):
     sampler = dgl.dataloading.NeighborSampler([args.fanout] * args.layers)
     loading = {"batch_size": args.batch // processes.size, "use_ddp": processes.size > 1}
 
-    runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
+    attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
         conv = getattr(hgat.nn, args.conv)
-        model = Net(conv, x.shape[1], args.hidden, data.num_outputs, args.layers, args.heads, args.dropout).to(device)
+        model = Net(conv, x.shape[1], args.hidden, data.num_classes, args.layers, args.heads, args.dropout).to(device)
         # Uniform attention leaves the scores' parameters out.
         parallel = processes.wrap(model, find_unused_parameters=args.control == "uniform")
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
-            with attention(args):
+            with attention():
                 model.train()
                 order = processes.shares(data.split["train"], args.batch)
                 batches = dgl.dataloading.DataLoader(graph, order, sampler, **loading)
@@ -97,7 +103,7 @@ def train(args, processes):
             scores = {part: data.evaluate(part, out[ids]) for part, ids in data.split.items()}
             loss = processes.mean(loss.detach()).item()
             run.record(loss, **scores)
-            did = f"loss {loss:.3f}, valid {100 * scores['valid']:.2f}, {run.seconds:.2f} s"
+            did = f"loss {loss:.3f}, valid {scores['val']:.2f}, {run.seconds:.2f} s"
             processes.print(f"run {run.seed}, epoch {epoch}: {did}")
     return runs.summary()
 

@@ -6,14 +6,23 @@ Published, without edge features in the scores, 8 heads: GAT 78.63 ± 1.62, GATv
 2022, arXiv:2105.14491, table 1).
 """
 
-import hgat  # noqa: F401  (before dgl)
+from contextlib import nullcontext
+
+import hgat  # before dgl
 import dgl
 import dgl.function as fn
 import torch
 import torch.nn.functional as F
+from common import Options  # beside this file
+from hgat.data import ogb
 from hgat.nn import EdgeGATConv
-from hgat.train import Runs, attention, load_ogb, options
+from hgat.train import Seeds
 from torch import nn
+
+MODEL = {"hidden": 64, "heads": 8, "layers": 6, "dropout": 0.5}
+TRAINING = {"lr": 0.01, "epochs": 100, "batch": 1024, "fanout": 16, "runs": 10}
+# What --sample changes.
+SAMPLE = {"hidden": 32, "heads": 4, "layers": 2, "dropout": 0.0, "lr": 0.03, "epochs": 14, "batch": 256, "runs": 1}
 
 
 class Net(nn.Module):
@@ -36,10 +45,8 @@ class Net(nn.Module):
 
 
 def main(arguments=None):
-    small = {"hidden": 32, "layers": 2, "batch": 256, "epochs": 14, "dropout": 0.0, "lr": 0.03, "heads": 4}
-    parser = options(__doc__, hidden=64, heads=8, layers=6, epochs=100, batch=1024, fanout=16, on_sample=small)
-    args = parser.parse_args(arguments)
-    data = load_ogb("ogbn-proteins", args)
+    args = Options(__doc__, "runs/ogb/ogbn-proteins", MODEL | TRAINING, SAMPLE).parse_args(arguments)
+    data = ogb.load("ogbn-proteins", args.root, mapped=args.mapped, sample=args.sample)
     # Every protein sees itself, by an edge without evidence.
     graph, nodes = data.graph, data.graph.num_nodes()
     evidence = torch.cat([data.edge_feat, torch.zeros(nodes, data.edge_feat.shape[1])])
@@ -59,13 +66,14 @@ def main(arguments=None):
         on_edges = [evidence[block.edata[dgl.EID]].to(device) for block in blocks]
         return model([block.to(device) for block in blocks], x[inputs].to(device), on_edges)
 
-    runs = Runs(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
+    attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
+    runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
     for run in runs:
-        sizes = x.shape[1], evidence.shape[1], args.hidden, data.num_outputs
+        sizes = x.shape[1], evidence.shape[1], args.hidden, data.num_classes
         model = Net(*sizes, args.layers, args.heads, args.dropout).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
         for epoch in run.epochs(args.epochs, model, optimizer):
-            with attention(args):
+            with attention():
                 model.train()
                 for inputs, seeds, blocks in loader(data.split["train"], args.fanout, True):
                     logits = run_on(model, inputs, blocks)
@@ -80,7 +88,7 @@ def main(arguments=None):
                         found = [run_on(model, i, b).cpu() for i, _, b in loader(ids, 4 * args.fanout, False)]
                     scores[part] = data.evaluate(part, torch.cat(found))
             run.record(loss.item(), **scores)
-            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {100 * scores['valid']:.2f}")
+            print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {scores['val']:.2f}")
     return runs.summary()
 
 

@@ -3,10 +3,11 @@
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
-from hgat.data.task import EventData, NodeData
+from hgat.data.sets import EventData, NodeData
 from hgat.errors import DataError
 from hgat.renamed import old_names
 from hgat.settings import check_settings
@@ -14,25 +15,26 @@ from hgat.settings import check_settings
 __all__ = ["EventData", "NodeData", "available", "load", "mapped"]
 
 
-def available():
+def available() -> list[str]:
     """The names of all data sets that `load` knows, sorted."""
     return _card.names()
 
 
-def load(name, root=None, **options):
+def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Any:
     """Load a data set by name.
 
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
     `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
     take `verify` (True): False accepts files with other checksums or counts than the card's.
-    Returns NodeData or EventData; raises DataError for an unknown name or option, a value of the wrong type, and every
-    file that is missing, damaged or unsafe.
+    Returns NodeData or EventData, by the data set; raises DataError for an unknown name or option, a value of the wrong
+    type, and every file that is missing, damaged or unsafe.
     """
+    # The type of the result is left open: a checker that reads no names would ask every caller to tell the two apart.
     card = _card.read(name)
     loader = importlib.import_module(f"hgat.data.{card.format}").load
     check_settings(name, loader, options, DataError)
-    root = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
-    task = loader(card, root / card.folder, **options)
+    home = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
+    task = loader(card, home / card.folder, **options)
     if options.get("verify", True) and task.name == card.name:
         card.check(task, {key: value for key, value in options.items() if key != "verify"})
     return task

@@ -14,6 +14,8 @@ Traps:
 - The file's parts differ from one another: validation says little of test. `split_seed` draws others to compare.
 """
 
+from pathlib import Path
+
 import dgl
 import numpy as np
 import scipy.io
@@ -21,9 +23,10 @@ import scipy.sparse as sp
 import torch
 
 from hgat.data import labels
+from hgat.data.card import Card
 from hgat.data.files import find
+from hgat.data.sets import NodeData
 from hgat.data.split import per_class
-from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 RELATIONS = ("PAP", "PLP")
@@ -31,7 +34,7 @@ PARTS = ("train_idx", "val_idx", "test_idx")
 LARGEST = 1 << 28  # elements of a matrix; the file's have 9 million
 
 
-def load(card, folder, *, verify: bool = True, split_seed: int | None = None):
+def load(card: Card, folder: Path, *, verify: bool = True, split_seed: int | None = None) -> NodeData:
     """Load ACM as one node type `paper` with the relations PAP and PLP.
 
     split_seed: None for the file's split, else the seed of a random one with as many of every class.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from hgat.errors import DataError
 from hgat.settings import tomllib
@@ -46,15 +47,15 @@ class Card:
     how: str
     files: tuple[File, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
-    layout: Mapping[str, object] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     folder: str = ""
 
-    def file(self, role):
+    def file(self, role: str) -> File:
         """The file with this role."""
         return next(file for file in self.files if file.role == role)
 
-    def check(self, task, options):
+    def check(self, task: Any, options: Mapping[str, object]) -> None:
         """Raise DataError where `task` differs from the counts; options may change split and features."""
         found = task.counts()
         if options:
@@ -68,12 +69,12 @@ class Card:
                 )
 
 
-def names():
+def names() -> list[str]:
     """The names of all data sets that have a card, sorted."""
     return sorted(path.stem for path in CARDS.glob("*.toml"))
 
 
-def read(name):
+def read(name: str) -> Card:
     """The card of a data set, or DataError with the names that exist."""
     if name not in names():
         raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}")

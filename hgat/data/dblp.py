@@ -22,20 +22,22 @@ Traps:
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import dgl
 import torch
 
 from hgat.data import tables
+from hgat.data.card import Card
 from hgat.data.files import find_all
+from hgat.data.sets import NodeData
 from hgat.data.split import per_class
-from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 ENCODING = "latin-1"
 
 
-def load(card, folder, *, verify: bool = True, split_seed: int = 0, min_count: int = 50):
+def load(card: Card, folder: Path, *, verify: bool = True, split_seed: int = 0, min_count: int = 50) -> NodeData:
     """Load DBLP with the node types author, paper, venue and term.
 
     `min_count`: a word is a feature if it occurs more often than this in all titles.

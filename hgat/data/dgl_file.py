@@ -12,6 +12,7 @@ Traps:
 
 import math
 import mmap
+import os
 import struct
 
 import numpy as np
@@ -37,7 +38,7 @@ class _Damaged(Exception):
     """One clause that says what was found."""
 
 
-def check_graphs(path):
+def check_graphs(path: str | os.PathLike[str]) -> None:
     """Raise DataError unless the file is whole: from its first byte to its last, with ids that its graphs have."""
     got = _damage(path)
     if got is not None:

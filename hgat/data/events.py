@@ -6,7 +6,7 @@ value) and numbered from 0. Times are whole numbers or decimals in any unit. Col
 empty lines are passed over.
 
 Traps:
-- Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the protocol's to
+- Enron's self-mails (1,584 of 22,784 events) are kept in the graph; whether they count as links is the task's to
   say.
 - Enron's steps are given in a column: two months each, the first and the last wider, as the authors cut them.
 """
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from hgat.data import files
+from hgat.data.card import Card
+from hgat.data.sets import EventData
 from hgat.data.tables import lines, refuse
-from hgat.data.task import EventData
 from hgat.errors import DataError, GraphError
 from hgat.graph.events import from_frame
 
@@ -29,8 +30,8 @@ SNAPSHOT = "snapshot"  # the column of steps in Enron's file
 
 
 def load(
-    card,
-    folder,
+    card: Card,
+    folder: Path,
     *,
     verify: bool = True,
     path: str | None = None,
@@ -39,7 +40,7 @@ def load(
     time: str = "unix_time",
     step: str | None = SNAPSHOT,
     delimiter: str = ",",
-):
+) -> EventData:
     """Load events of one node type; `path` reads another file than the card's, of the same form, unchecked.
 
     src, dst, time: the columns of an event's ends and time. step: the column of its snapshot, whole numbers from 0,
@@ -47,20 +48,20 @@ def load(
     recipe, for no such column.
     """
     if path is None:
-        path, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
+        file, name, notes = files.find_all(card, folder, verify)["events"], card.name, card.notes
     else:
-        path = Path(path).expanduser()
-        name, notes = f"events of {path.name}", ()  # no card's name, whose counts are not this file's
-        if not path.is_file():
-            raise DataError(f"data.path: expected a CSV file, got {path}, which is none")
+        file = Path(path).expanduser()
+        name, notes = f"events of {file.name}", ()  # no card's name, whose counts are not this file's
+        if not file.is_file():
+            raise DataError(f"data.path: expected a CSV file, got {file}, which is none")
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(f"data.delimiter: expected one character, got {delimiter!r}")
     own = name != card.name
-    columns = _read(path, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
+    columns = _read(file, {"src": src, "dst": dst, "time": time, "step": step or None}, delimiter, own)
     try:
         graph, ids = from_frame(columns, "src", "dst", "time")
     except GraphError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{file}: {error}") from None
     if "step" in columns:
         # from_frame has sorted the events by time, and kept the order of those at one time.
         order = np.argsort(columns["time"], kind="stable")

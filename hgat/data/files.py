@@ -8,6 +8,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from hgat.data.card import Card, File
 from hgat.errors import DataError
 
 __all__ = ["check", "find", "find_all"]
@@ -15,12 +16,12 @@ __all__ = ["check", "find", "find_all"]
 TIMEOUT = 10  # seconds without an answer; a machine without a network should say so soon
 
 
-def find_all(card, folder, verify=True):
+def find_all(card: Card, folder: str | os.PathLike[str], verify: bool = True) -> dict[str, Path]:
     """A dict from role to path for every file of the card; see `find`."""
     return {file.role: find(card, file, folder, verify) for file in card.files}
 
 
-def find(card, file, folder, verify=True):
+def find(card: Card, file: File, folder: str | os.PathLike[str], verify: bool = True) -> Path:
     """The path of one file of a card, downloaded into `folder` if it is missing and has an address.
 
     Raises DataError when it is nowhere, or when `verify` and its checksum is not the card's.
@@ -38,7 +39,7 @@ def find(card, file, folder, verify=True):
     return path
 
 
-def check(file, path):
+def check(file: File, path: str | os.PathLike[str]) -> None:
     """Raise DataError unless the file's SHA-256 is the card's; a card without one accepts anything."""
     if file.sha256 is None:
         return

@@ -15,7 +15,7 @@ __all__ = ["mapped"]
 ROWS = 1 << 16  # rows that are in memory at once while a file is written
 
 
-def mapped(path, tensor=None):
+def mapped(path: str | os.PathLike[str], tensor: torch.Tensor | None = None) -> torch.Tensor:
     """The tensor in a .npy file, whose pages are read when rows are asked for and may leave memory again.
 
     tensor: written to the file first, unless the file holds it already; the file appears whole or not at all. Rows are

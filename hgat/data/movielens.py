@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from hgat.data import files
+from hgat.data.card import Card
+from hgat.data.sets import EventData, NodeData
 from hgat.data.split import shuffled
-from hgat.data.task import EventData, NodeData
 from hgat.errors import DataError
 from hgat.graph.events import from_events
 
@@ -34,15 +35,15 @@ NO_GENRES = "(no genres listed)"
 
 
 def load(
-    card,
-    folder,
+    card: Card,
+    folder: Path,
     *,
     verify: bool = True,
     split_seed: int = 0,
     min_ratings: int = 5,
     events: bool = False,
     since: int | None = None,
-):
+) -> NodeData | EventData:
     """Load MovieLens; the split is 60/20/20 at random by `split_seed`.
 
     `min_ratings`: films with fewer ratings are in the graph but in no part of the split. Three in five
@@ -96,7 +97,7 @@ def load(
     )
 
 
-def relation_name(level):
+def relation_name(level: float) -> str:
     """The relation of a rating from 0.5 to 5.0 in steps of a half: "rated 4½"."""
     return f"rated {int(level)}{'½' if level % 1 else ''}"
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import dgl
 import torch
@@ -36,7 +37,17 @@ class Parts:
     cut: int
 
 
-def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balance_train=False, balance_edges=False):
+def partition(
+    task: Any,
+    parts: int,
+    out: str | os.PathLike[str],
+    *,
+    method: Literal["metis", "random"] = "metis",
+    hops: int = 1,
+    inverse: bool = False,
+    balance_train: bool = False,
+    balance_edges: bool = False,
+) -> Parts:
     """Cut the graph of NodeData, into parts and write them to the folder `out`, whole or not at all.
 
     Node data: "feat" where a type has features, "orig_id", the node's id in the task, and for the target "label" and
@@ -49,14 +60,14 @@ def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balanc
     out = check(parts, out, method, hops)
     graph = _graph(task, parts, inverse)
     label, masks = task.label, _masks(task)
-    noted = {"data": task.name, "target": task.target, "outputs": _outputs(task), "notes": list(task.notes)}
+    noted = {"data": task.name, "target": task.target, "outputs": task.num_classes, "notes": list(task.notes)}
     for ntype in graph.ntypes:
         columns = graph.nodes[ntype].data
         columns.update(task.graph.nodes[ntype].data)  # add_inverse and DGL's to_bidirected leave them out
         columns["orig_id"] = torch.arange(graph.num_nodes(ntype))
         if task.feat[ntype] is not None:
             columns["feat"] = task.feat[ntype]
-    if getattr(task, "edge_feat", None) is not None:
+    if task.edge_feat is not None:
         if inverse:
             raise DataError(f"{task.name}: --inverse: expected edges without features, got edge features")
         graph.edata["feat"] = task.edge_feat
@@ -84,7 +95,7 @@ def partition(task, parts, out, *, method="metis", hops=1, inverse=False, balanc
     return Parts(out / config.name, sizes, edges, _cut(graph, order, sizes))
 
 
-def about(config):
+def about(config: str | os.PathLike[str]) -> dict[str, Any]:
     """What `partition` noted in its configuration: {"data", "target", "outputs", "notes"}, and DGL's own "graph_name".
 
     Raises DataError for a file that is missing or that it did not write.
@@ -100,7 +111,7 @@ def about(config):
         raise DataError(f"partition: expected a file that `hgat partition` wrote, got {config}") from None
 
 
-def check(parts, out, method="metis", hops=1):
+def check(parts: int, out: str | os.PathLike[str], method: str = "metis", hops: int = 1) -> Path:
     """What can be checked before any data is read; gives `out` as a path."""
     if method not in METHODS:
         raise DataError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")
@@ -138,17 +149,12 @@ def _graph(task, parts, inverse):
 
 def _masks(task):
     """Where the split has the node: {"train_mask", "val_mask", "test_mask"}, [N_target] bool each."""
-    split = getattr(task, "split", None) or {"train": task.train, "valid": task.val, "test": task.test}
     masks = {}
-    for part, ids in split.items():
+    for part, ids in task.split.items():
         mask = torch.zeros(len(task.label), dtype=torch.bool)
         mask[ids] = True
-        masks[f"{'val' if part == 'valid' else part}_mask"] = mask
+        masks[f"{part}_mask"] = mask
     return masks
-
-
-def _outputs(task):
-    return task.num_outputs if hasattr(task, "num_outputs") else task.num_classes
 
 
 def _cut(graph, order, sizes):

@@ -6,6 +6,7 @@ taken from the file.
 
 import os
 import pickle
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +17,8 @@ from hgat.files import reason
 
 __all__ = ["matrix", "read"]
 
+T = TypeVar("T")
+
 
 class csr_matrix(unpickle.Instance):  # the name that messages show
     """The attributes of a CSR matrix."""
@@ -24,7 +27,7 @@ class csr_matrix(unpickle.Instance):  # the name that messages show
 CLASSES = {(f"scipy.sparse.{module}", "csr_matrix"): csr_matrix for module in ("csr", "_csr")}
 
 
-def read(path, kind):
+def read(path: str | os.PathLike[str], kind: type[T]) -> T:
     """The object in a pickle, which must be of type `kind`; DataError on anything unsafe or damaged."""
     try:
         with open(path, "rb") as handle:
@@ -38,7 +41,7 @@ def read(path, kind):
     return value
 
 
-def matrix(path):
+def matrix(path: str | os.PathLike[str]) -> sp.csr_matrix:
     """The CSR matrix of numbers in a pickle, with its indices checked."""
     state = read(path, csr_matrix).state
     parts = [state.get(name) for name in ("data", "indices", "indptr")]

@@ -16,6 +16,7 @@ Traps:
 """
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import dgl
@@ -24,14 +25,15 @@ import scipy.sparse as sp
 import torch
 
 from hgat.data import labels, pickles, tables
+from hgat.data.card import Card
 from hgat.data.files import find_all
-from hgat.data.task import NodeData
+from hgat.data.sets import NodeData
 from hgat.errors import DataError
 
 LARGEST = 1 << 33  # elements of the features; Pubmed has 10 million
 
 
-def load(card, folder, *, verify: bool = True, normalize: Literal["row", "none"] = "row"):
+def load(card: Card, folder: Path, *, verify: bool = True, normalize: Literal["row", "none"] = "row") -> NodeData:
     """Load a citation graph.
 
     `normalize`: "row" divides each node's features by their sum, as GAT does; "none" leaves them.

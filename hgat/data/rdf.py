@@ -19,7 +19,9 @@ Traps:
 
 import re
 from array import array
+from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Literal
 
 import dgl
@@ -27,9 +29,10 @@ import numpy as np
 import torch
 
 from hgat.data import tables
+from hgat.data.card import Card
 from hgat.data.files import find_all
+from hgat.data.sets import NodeData
 from hgat.data.split import shuffled
-from hgat.data.task import NodeData
 from hgat.errors import DataError
 
 _IRI = r'<[^<>"\s]*>'
@@ -41,13 +44,13 @@ CHARACTER = {"t": "\t", "b": "\b", "n": "\n", "r": "\r", "f": "\f", '"': '"', "'
 
 
 def load(
-    card,
-    folder,
+    card: Card,
+    folder: Path,
     *,
     verify: bool = True,
     val: Literal["first_fifth", "random"] = "first_fifth",
     split_seed: int = 0,
-):
+) -> NodeData:
     """Load an RDF graph with one node type `entity`.
 
     `val`: which fifth of the published training ids becomes the validation set: "first_fifth" as in the
@@ -166,13 +169,13 @@ def _split(path, layout, place):
     return torch.tensor(ids, dtype=torch.int64), classes
 
 
-def short_names(iris):
+def short_names(iris: Sequence[str]) -> list[str]:
     """For each IRI its last part, or as many parts from the end as tell it from the others.
 
     Parts end at `/` and `#`: `ontology#type` and `merge/type` where `type` alone is not unique.
     """
     parts = [[part for part in re.split("(?<=[/#])", iri) if part] for iri in iris]
-    short = [None] * len(parts)
+    short = [""] * len(parts)
     depth, open_ = 1, range(len(parts))
     while open_:
         ends = sorted(("".join(parts[i][-depth:]), i) for i in open_)

@@ -1,7 +1,11 @@
 """Reading text files line by line, plain or gzipped, with the file and line in every error."""
 
 import gzip
+import os
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 from hgat.errors import DataError
 
@@ -10,13 +14,13 @@ __all__ = ["integer", "lines", "refuse", "rows"]
 LONGEST = 1 << 26  # bytes of a line; a small gzip file may hold one without end
 
 
-def refuse(path, number, expected, got):
+def refuse(path: str | os.PathLike[str], number: int, expected: str, got: str) -> NoReturn:
     """Raise DataError: `path: line number: expected ..., got ...`; a long `got` is cut."""
     got = got if len(got) <= 80 else got[:77] + "..."
     raise DataError(f"{path}: line {number}: expected {expected}, got {got}")
 
 
-def lines(path, encoding="utf-8"):
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text without the line end); gzip is recognised by `.gz`.
 
     Lines end at a newline byte and nowhere else: names may hold other separators of Unicode.
@@ -40,7 +44,7 @@ def lines(path, encoding="utf-8"):
             yield number, text.rstrip("\r\n")
 
 
-def rows(path, columns, encoding="utf-8"):
+def rows(path: Path, columns: int, encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of a tab-separated file in which every line has `columns` fields."""
     for number, text in lines(path, encoding):
         fields = text.split("\t")
@@ -49,7 +53,7 @@ def rows(path, columns, encoding="utf-8"):
         yield number, fields
 
 
-def integer(text, path, number):
+def integer(text: str, path: str | os.PathLike[str], number: int) -> int:
     """The non-negative integer below 2**63 that `text` writes in plain digits."""
     # int() alone would also take " 7 ", "7_000" and digits of other scripts.
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):

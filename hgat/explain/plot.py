@@ -1,12 +1,14 @@
 """All figures. matplotlib comes with `pip install "hgat[plot]"` and is imported only when something is drawn."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from hgat.errors import HgatError
 from hgat.files import write_bytes
+from hgat.models import Past, Shares
 
 __all__ = ["draw_past", "draw_shares"]
 
@@ -16,7 +18,7 @@ MOST_NODES = 40
 LEARNED, EVEN = "#1f6f8b", "#c9ccd1"
 
 
-def draw_shares(found, path, title=""):
+def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> None:
     """Draw one panel of bars per entry of `found` (see hgat.explain.shares) into a PNG file at `path`.
 
     Dark bars are the learned share of attention, light ones what uniform attention would spend. Where there are more
@@ -51,7 +53,7 @@ def draw_shares(found, path, title=""):
     _save(figure, Path(path))
 
 
-def draw_past(found, path, title="", names=None):
+def draw_past(found: Sequence[Past], path: str | Path, title: str = "", names: Sequence[object] | None = None) -> None:
     """Draw two heatmaps per entry of `found` (see hgat.explain.past) into a PNG file at `path`.
 
     Left: what each step gives to those before it, over all nodes, 1 being what it gives where all are looked at alike.

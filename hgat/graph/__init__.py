@@ -3,6 +3,7 @@
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
+from hgat.graph.normalized import normalized
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.snapshots import Snapshots, snapshots
@@ -28,6 +29,7 @@ __all__ = [
     "metapath",
     "metapath_graph",
     "metapaths",
+    "normalized",
     "recent_neighbours",
     "relations",
     "snapshots",

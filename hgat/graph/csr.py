@@ -4,10 +4,11 @@ Built once per graph and device and kept with the graph's own index, so that a g
 edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
+from typing import Any, TypeVar
 
 import dgl
 import torch
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Rows:
     """Edges grouped into rows; row k holds the positions indptr[k] to indptr[k + 1].
@@ -54,11 +58,11 @@ class Rows:
     edge_id: torch.Tensor
 
     @property
-    def num_rows(self):
+    def num_rows(self) -> int:
         return self.indptr.numel() - 1
 
 
-def check_graph(graph, expected="a DGLGraph", blocks=True):
+def check_graph(graph: Any, expected: str = "a DGLGraph", blocks: bool = True) -> None:
     """Raise GraphError unless `graph` is a DGLGraph, and, without `blocks`, one that is no block."""
     if getattr(graph, "canonical_etypes", None) is None:
         raise GraphError(f"graph: expected {expected}, got {type(graph).__name__}{_advice(graph)}")
@@ -79,10 +83,11 @@ def _advice(graph):
     return ""
 
 
-def check_whole(least, error=GraphError, **values):
+def check_whole(least: int, error: type[Exception] = GraphError, **values: Any) -> None:
     """Raise `error` unless every value is a whole number of `least` or more that 64 bits hold."""
     for name, value in values.items():
-        if not isinstance(value, Integral) or isinstance(value, bool):
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_whole:
             raise error(f"{name}: expected a whole number of {least} or more, got {shown(value)}")
         if value < least:
             raise error(f"{name}: expected {least} or more, got {value}")
@@ -90,14 +95,14 @@ def check_whole(least, error=GraphError, **values):
             raise error(f"{name}: expected a number below 2^63, got {value}")
 
 
-def check_product(**factors):
+def check_product(**factors: int) -> None:
     """Raise GraphError unless the product of the numbers is one that 64 bits hold."""
     if prod(factors.values()) >= 2**62:
         names, got = " * ".join(factors), " * ".join(f"{x:,}" for x in factors.values())
         raise GraphError(f"{names}: expected a product below 2^62, got {got}")
 
 
-def shown(value):
+def shown(value: object) -> str:
     """What was given, as it stands in the sentence of an error: its type where it is more than a few words."""
     if isinstance(value, (list, tuple, dict, set)) and len(value) > 20:
         return type(value).__name__
@@ -105,7 +110,7 @@ def shown(value):
     return text if "\n" not in text and len(text) <= 80 else type(value).__name__
 
 
-def single_relation(graph):
+def single_relation(graph: Any) -> None:
     """Raise GraphError unless `graph` is a DGLGraph with one relation: homogeneous, bipartite, block or slice."""
     check_graph(graph)
     if len(graph.canonical_etypes) != 1:
@@ -115,7 +120,7 @@ def single_relation(graph):
         )
 
 
-def cached(graph, key, build):
+def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T]) -> T:
     """The value of `build()` for this graph, computed once and dropped when the graph is changed.
 
     DGL replaces a graph's index, or clears the index's own cache, whenever nodes or edges come or go; the value
@@ -133,7 +138,7 @@ def cached(graph, key, build):
     return store[key]
 
 
-def check_edges(graph):
+def check_edges(graph: dgl.DGLGraph) -> None:
     """Raise GraphError if an edge of any relation, as DGL holds it, has an end or a number that does not exist.
 
     DGL takes arrays as they are given, dgl.graph(("csr", ...)) for one, and its native code follows them. What the
@@ -185,7 +190,7 @@ def _check_pointers(etype, form, indptr, rows, count):
         )
 
 
-def all_formats(graph):
+def all_formats(graph: dgl.DGLGraph) -> bool:
     """True unless `graph.formats(...)` has restricted the graph to some of DGL's sparse formats.
 
     Asked before DGL's own code reads the edges, so it raises as `check_edges` does.
@@ -194,7 +199,7 @@ def all_formats(graph):
     return cached(graph, ("all formats",), lambda: sum(len(f) for f in graph.formats().values()) == 3)
 
 
-def in_order(graph, etype=None):
+def in_order(graph: dgl.DGLGraph, etype: str | tuple[str, str, str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(source, destination) of every edge of one relation in the graph's order and own id type.
 
     Raises GraphError as `check_edges` does.
@@ -209,7 +214,7 @@ def in_order(graph, etype=None):
     return src[place], dst[place]
 
 
-def rebuilt(graph):
+def rebuilt(graph: dgl.DGLGraph) -> dgl.DGLGraph:
     """A graph with the types, nodes, edges and data of `graph`, made afresh, that may hold every sparse format.
 
     DGL's transforms stop with errors of their own on graphs that `graph.formats(...)` has restricted. `graph` is no
@@ -227,7 +232,7 @@ def rebuilt(graph):
     return found
 
 
-def numbered(graph):
+def numbered(graph: dgl.DGLGraph) -> dgl.DGLGraph:
     """`graph`, or one of the same nodes and edges in the same order that DGL's kernels for sums over edges serve.
 
     Those of DGL 2.1 for floats of 32 bits and less want the numbers of the edges, which a graph that was made from CSR
@@ -252,7 +257,7 @@ def numbered(graph):
     return graph if found is None else found
 
 
-def device_of(graph, device):
+def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.device:
     """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
     try:
         return torch.device(device) if device is not None else graph.device
@@ -260,7 +265,7 @@ def device_of(graph, device):
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
 
 
-def edges(graph, device=None):
+def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`."""
     single_relation(graph)
     device = device_of(graph, device)
@@ -280,20 +285,20 @@ def _rows(key, other, num_rows):
 
 
 @within_memory
-def in_rows(graph, device=None):
+def in_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
     return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
 @within_memory
-def out_rows(graph, device=None):
+def out_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
     return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
 
 
-def structure(graph):
+def structure(graph: dgl.DGLGraph) -> torch.Tensor:
     """The edges by destination and by source as the compiled core reads them: one int32 tensor on the CPU.
 
     Raises GraphError for 2^31 edges or more.
@@ -313,7 +318,12 @@ def structure(graph):
 
 
 @within_memory
-def in_rows_by_relation(graph, relation, num_relations, device=None):
+def in_rows_by_relation(
+    graph: dgl.DGLGraph,
+    relation: torch.Tensor | Sequence[int],
+    num_relations: int,
+    device: torch.device | str | None = None,
+) -> Rows:
     """In-edges by (destination, relation): row v * num_relations + r holds the in-edges of v under r.
 
     relation: [E] int, the relation of each edge in the graph's order. Not cached: it belongs to whoever holds
@@ -321,26 +331,25 @@ def in_rows_by_relation(graph, relation, num_relations, device=None):
     """
     src, dst = edges(graph, device)
     try:
-        relation = torch.as_tensor(relation, device=src.device)
+        given = torch.as_tensor(relation, device=src.device)
     except (TypeError, ValueError, RuntimeError):
         raise ShapeError(f"relation: expected [E] whole numbers, got {type(relation).__name__}") from None
     # PyTorch makes an empty list float32.
-    if relation.numel() and (relation.is_floating_point() or relation.is_complex()):
-        raise ShapeError(f"relation: expected whole numbers, got {relation.dtype}")
-    relation = relation.long()
+    if given.numel() and (given.is_floating_point() or given.is_complex()):
+        raise ShapeError(f"relation: expected whole numbers, got {given.dtype}")
+    number = given.long()
     check_whole(0, num_relations=num_relations)
     check_product(num_relations=num_relations, num_nodes=graph.num_dst_nodes())
-    if relation.shape != dst.shape:
-        raise ShapeError(f"relation: expected [E] = [{dst.numel()}], got {list(relation.shape)}")
-    if relation.numel() and (relation.min() < 0 or relation.max() >= num_relations):
+    if number.shape != dst.shape:
+        raise ShapeError(f"relation: expected [E] = [{dst.numel()}], got {list(number.shape)}")
+    if number.numel() and (number.min() < 0 or number.max() >= num_relations):
         raise GraphError(
-            f"relation: expected numbers from 0 to {num_relations - 1}, "
-            f"got {int(relation.min())} to {int(relation.max())}"
+            f"relation: expected numbers from 0 to {num_relations - 1}, got {int(number.min())} to {int(number.max())}"
         )
-    return _rows(dst * num_relations + relation, src, graph.num_dst_nodes() * num_relations)
+    return _rows(dst * num_relations + number, src, graph.num_dst_nodes() * num_relations)
 
 
-def reverse(graph):
+def reverse(graph: dgl.DGLGraph) -> dgl.DGLGraph:
     """The bipartite graph from each destination to its sources; edge e is edge e of the result."""
     single_relation(graph)
 
@@ -355,7 +364,7 @@ def reverse(graph):
     return cached(graph, ("reverse",), build)
 
 
-def edges_as_sources(graph):
+def edges_as_sources(graph: dgl.DGLGraph) -> dgl.DGLGraph:
     """The bipartite graph from each edge to its destination: edge e is source e and edge e of the result."""
     single_relation(graph)
 

@@ -2,6 +2,7 @@
 
 from datetime import timezone
 from numbers import Integral
+from typing import Any
 
 import dgl
 import numpy as np
@@ -15,7 +16,10 @@ __all__ = ["TIME", "event_times", "from_events", "from_frame"]
 TIME = "time"
 
 
-def from_events(events, num_nodes=None):
+def from_events(
+    events: tuple | list | dict[tuple[str, str, str], Any],
+    num_nodes: int | dict[str, int] | None = None,
+) -> dgl.DGLGraph:
     """A DGLGraph with one edge per event, sorted by time, the times in edata["time"].
 
     events: (src, dst, time) or (src, dst, time, feat), arrays, lists or tensors of one length, feat [E, F] into
@@ -32,7 +36,7 @@ def from_events(events, num_nodes=None):
     wrong = any(not isinstance(size, Integral) or isinstance(size, bool) for size in sizes)
     if num_nodes is not None and (isinstance(num_nodes, dict) != typed or wrong):
         raise GraphError(f"num_nodes: expected {'{node type: int}' if typed else 'an int'}, got {shown(num_nodes)}")
-    if typed:
+    if isinstance(events, dict):
         for etype in events:
             if not isinstance(etype, tuple) or len(etype) != 3:
                 got = shown(etype)
@@ -53,7 +57,7 @@ def from_events(events, num_nodes=None):
     return graph
 
 
-def from_frame(frame, src, dst, time):
+def from_frame(frame: Any, src: str, dst: str, time: str) -> tuple[dgl.DGLGraph, np.ndarray]:
     """(graph, ids) of a data frame or a dict of columns: from_events, with nodes of any names numbered from 0.
 
     src, dst, time: names of columns. Both ends are one node type; ids is the array of names, sorted, so that node k is
@@ -86,7 +90,7 @@ def from_frame(frame, src, dst, time):
     return from_events((number[:half], number[half:], columns[time]), num_nodes=len(ids)), ids
 
 
-def event_times(graph, etype=None):
+def event_times(graph: dgl.DGLGraph, etype: str | tuple[str, str, str] | None = None) -> torch.Tensor:
     """The time of every event of one relation, [E] int64 or float64, in the graph's order.
 
     Raises GraphError for an unknown relation, or none where there are several, and where edata["time"] is missing, not

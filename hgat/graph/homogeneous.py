@@ -10,7 +10,7 @@ __all__ = ["prepare"]
 
 
 @within_memory
-def prepare(graph, *, self_loops: bool = True, undirected: bool = False):
+def prepare(graph: dgl.DGLGraph, *, self_loops: bool = True, undirected: bool = False) -> dgl.DGLGraph:
     """The structure that attention over one relation trains on.
 
     self_loops: every node attends to itself once. undirected: every edge in both directions, once.

@@ -1,19 +1,26 @@
 """How much memory this process may still take, and one sentence where it was too little."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 import dgl
 import psutil
 
 from hgat.errors import GraphError, HgatError
 
+resource: ModuleType | None
 try:
     import resource
 except ImportError:  # not on Windows
     resource = None
 
 __all__ = ["available", "enough", "within_memory"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Where Linux says what a container may take, what it has taken, and of that what it would give back.
 GROUPS = (
@@ -27,7 +34,7 @@ GROUPS = (
 )
 
 
-def available():
+def available() -> int:
     """Bytes that can be allocated now: the machine's, or less where the process or its container is limited."""
     free = [psutil.virtual_memory().available]
     if resource is not None:
@@ -43,7 +50,7 @@ WORDS = ("alloc", "out of memory", "size calculation overflowed", "array is too 
 
 
 @contextmanager
-def enough(sentence):
+def enough(sentence: str) -> Iterator[None]:
     """GraphError with this sentence where memory ends inside the block, whoever says so."""
     try:
         yield
@@ -54,12 +61,12 @@ def enough(sentence):
         raise GraphError(sentence) from None
 
 
-def within_memory(function):
+def within_memory(function: Callable[P, T]) -> Callable[P, T]:
     """`function`, with GraphError where its result does not fit into memory."""
     sentence = f"{function.__name__.strip('_')}: expected a result that the free memory holds, got a larger one"
 
     @wraps(function)
-    def run(*arguments, **options):
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
         with enough(sentence):
             return function(*arguments, **options)
 

@@ -38,18 +38,19 @@ class Views:
     """
 
     graph: dgl.DGLGraph
-    names: tuple
+    names: tuple[str, ...]
     num_dst: int
-    source_start: tuple
+    source_start: tuple[int, ...]
     shared_source: bool
     destinations_first: bool
 
     @property
-    def num_views(self):
+    def num_views(self) -> int:
+        """P, how many views there are."""
         return len(self.names)
 
     @property
-    def num_src(self):
+    def num_src(self) -> int:
         """Source nodes of one view; only where all views share them."""
         return self.source_start[1]
 
@@ -67,7 +68,13 @@ def _relation(graph, etype):
     raise GraphError(f"meta-path: expected relations of the graph, {known}, got {etype!r}")
 
 
-def metapath_graph(graph, metapath, self_loops=True, *, max_pairs=None):
+def metapath_graph(
+    graph: dgl.DGLGraph,
+    metapath: Sequence[str | tuple[str, str, str]],
+    self_loops: bool = True,
+    *,
+    max_pairs: int | None = None,
+) -> dgl.DGLGraph:
     """The graph of pairs that a walk along `metapath` joins, each pair once, and by default of every node with itself.
 
     metapath: relation names or canonical triples; it must end at the node type where it starts. max_pairs: how many
@@ -108,7 +115,12 @@ def _steps(graph, metapath):
     return steps
 
 
-def reachable(graph, metapath, self_loops=True, max_pairs=None):
+def reachable(
+    graph: dgl.DGLGraph,
+    metapath: Sequence[str | tuple[str, str, str]],
+    self_loops: bool = True,
+    max_pairs: int | None = None,
+) -> dgl.DGLGraph:
     """As `metapath_graph`, but a path may have no pair."""
     steps = _steps(graph, metapath)
     if max_pairs is not None:
@@ -199,7 +211,7 @@ def _blocks(entries):
         first = last
 
 
-def disjoint_union(graphs, names=None):
+def disjoint_union(graphs: Iterable[dgl.DGLGraph], names: Iterable[str] | None = None) -> Views:
     """Views over several graphs (or blocks) that have the same destination nodes in the same order.
 
     Raises GraphError when there is no graph, one has several relations, or the numbers of destinations differ.
@@ -254,7 +266,7 @@ def _kinds(graphs):
     return ", ".join(sorted({f"{g.idtype} on {g.device}" for g in graphs}))
 
 
-def views(graph):
+def views(graph: dgl.DGLGraph | Views) -> Views:
     """The relations of a typed DGLGraph or block, all from one node type to one, as Views; built once per graph.
 
     For blocks of a graph with one relation per meta-path, as a sampler gives them: its relations share their sources.
@@ -285,19 +297,23 @@ def _name(path):
     return "-".join(etype if isinstance(etype, str) else etype[1] for etype in path)
 
 
-def metapaths(graph, paths, self_loops=True, *, max_pairs=None):
+def metapaths(
+    graph: dgl.DGLGraph,
+    paths: dict[str, Sequence[str | tuple[str, str, str]]] | Sequence[Sequence[str | tuple[str, str, str]]],
+    self_loops: bool = True,
+    *,
+    max_pairs: int | None = None,
+) -> Views:
     """Views over the graphs of several meta-paths, all of one node type.
 
     paths: a dict from name to meta-path, or a list of meta-paths, named by their relations. max_pairs: of each path, as
     in `metapath_graph`.
     """
-    named = isinstance(paths, dict)
-    if not named and not isinstance(paths, (list, tuple)):
+    if not isinstance(paths, (dict, list, tuple)):
         raise GraphError(f"meta-paths: expected a dict from name to meta-path, or a list of them, got {shown(paths)}")
-    found = [
-        metapath_graph(graph, path, self_loops, max_pairs=max_pairs) for path in (paths.values() if named else paths)
-    ]
-    names = list(paths) if named else [_name(path) for path in paths]
+    listed = list(paths.values()) if isinstance(paths, dict) else list(paths)
+    found = [metapath_graph(graph, path, self_loops, max_pairs=max_pairs) for path in listed]
+    names = list(paths) if isinstance(paths, dict) else [_name(path) for path in listed]
     if len(set(names)) != len(names):
         raise GraphError(f"meta-paths: expected different names, got {names}; a dict can name them")
     ntypes = sorted({g.ntypes[0] for g in found})
@@ -307,6 +323,6 @@ def metapaths(graph, paths, self_loops=True, *, max_pairs=None):
         return disjoint_union(found, names)
 
 
-def prepare(graph, *, paths: dict, self_loops: bool = True, max_pairs: int | None = None):
+def prepare(graph: dgl.DGLGraph, *, paths: dict, self_loops: bool = True, max_pairs: int | None = None) -> Views:
     """The structure that HAN trains on: one view per named meta-path, of at most max_pairs pairs each."""
     return metapaths(graph, paths, self_loops, max_pairs=max_pairs)

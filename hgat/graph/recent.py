@@ -1,7 +1,10 @@
 """Events by node in order of time, and the neighbours that a node had before a moment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import dgl
 import numpy as np
 import torch
 
@@ -29,17 +32,21 @@ class RecentNeighbours:
     time: torch.Tensor
     edge: torch.Tensor
     num_edges: int
-    start: dict
+    start: dict[str, int]
 
     @property
-    def num_nodes(self):
+    def num_nodes(self) -> int:
+        """N, over all node types."""
         return self.indptr.numel() - 1
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "RecentNeighbours":
+        """The same events on a device."""
         arrays = {name: getattr(self, name).to(device) for name in ("indptr", "neighbour", "time", "edge")}
         return replace(self, **arrays)
 
-    def queries(self, nodes, times):
+    def queries(
+        self, nodes: torch.Tensor | Sequence[int] | np.ndarray, times: torch.Tensor | Sequence[float] | np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(nodes, times), both [B], as tensors of this structure's types and device.
 
         Raises ShapeError for other shapes and for times of another type than the graph's (rounded, they could look
@@ -61,7 +68,14 @@ class RecentNeighbours:
             raise GraphError(f"times: expected finite numbers, got {float(times[~torch.isfinite(times)][0])}")
         return nodes, times
 
-    def before(self, nodes, times, count, sample="recent", generator=None):
+    def before(
+        self,
+        nodes: torch.Tensor | Sequence[int] | np.ndarray,
+        times: torch.Tensor | Sequence[float] | np.ndarray,
+        count: int,
+        sample: Literal["recent", "uniform"] = "recent",
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """`count` events of each node at which time < the given time: (neighbour, time, edge, mask), each [B, count].
 
         sample: "recent", the last `count` of them, or "uniform", any `count` different ones with equal chances, drawn
@@ -151,7 +165,7 @@ def _distinct(size, count, generator):
 
 
 @within_memory
-def recent_neighbours(graph, both_ways=True):
+def recent_neighbours(graph: dgl.DGLGraph, both_ways: bool = True) -> RecentNeighbours:
     """RecentNeighbours of a timed DGLGraph (hgat.graph.from_events), of one relation or several.
 
     both_ways: both ends of an event see each other (an event from a node to itself is there once); otherwise the
@@ -185,7 +199,7 @@ def recent_neighbours(graph, both_ways=True):
     return RecentNeighbours(indptr, neighbour[order], time[edge], edge, len(time), start)
 
 
-def prepare(graph, *, both_ways: bool = True):
+def prepare(graph: dgl.DGLGraph, *, both_ways: bool = True) -> RecentNeighbours:
     """The structure that attention over earlier events trains on."""
     recent = recent_neighbours(graph, both_ways)
     if not len(recent.edge):

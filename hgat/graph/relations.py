@@ -15,7 +15,16 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.memory import within_memory
 
-__all__ = ["JoinedRelations", "JoinedTypes", "Pairs", "add_inverse", "join_relations", "join_types", "prepare"]
+__all__ = [
+    "JoinedRelations",
+    "JoinedTypes",
+    "Pairs",
+    "add_inverse",
+    "extended",
+    "join_relations",
+    "join_types",
+    "prepare",
+]
 
 INVERSE = "^-1"
 SELF = "self"
@@ -36,10 +45,11 @@ class Pairs:
     relation: torch.Tensor
     count: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.node.numel()
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Pairs":
+        """The same pairs with `node` and `relation` on a device."""
         return Pairs(self.node.to(device), self.relation.to(device), self.count)
 
 
@@ -51,12 +61,12 @@ class JoinedRelations:
     collect: DGLGraph, destination pairs -> destination nodes, one edge per pair.
     """
 
-    etypes: tuple
-    srctypes: tuple
-    dsttypes: tuple
-    num_src: dict
-    num_dst: dict
-    num_edges: tuple
+    etypes: tuple[tuple[str, str, str], ...]
+    srctypes: tuple[str, ...]
+    dsttypes: tuple[str, ...]
+    num_src: dict[str, int]
+    num_dst: dict[str, int]
+    num_edges: tuple[int, ...]
     source: Pairs
     target: Pairs
     across: dgl.DGLGraph
@@ -65,13 +75,13 @@ class JoinedRelations:
     is_block: bool
     _on_device: dict = field(default_factory=dict, repr=False, compare=False)
 
-    def pairs_on(self, device):
+    def pairs_on(self, device: torch.device | str) -> tuple[Pairs, Pairs]:
         """(source pairs, destination pairs) on `device`, kept once moved."""
         if device not in self._on_device:
             self._on_device[device] = self.source.to(device), self.target.to(device)
         return self._on_device[device]
 
-    def relation_of_edge(self):
+    def relation_of_edge(self) -> torch.Tensor:
         """The relation's number of every edge, int64 [E]."""
         return torch.repeat_interleave(torch.arange(len(self.etypes)), torch.tensor(self.num_edges))
 
@@ -92,7 +102,7 @@ def _pairs(node, relation, num_nodes, num_relations):
 
 
 @within_memory
-def join_relations(graph):
+def join_relations(graph: dgl.DGLGraph | JoinedRelations) -> JoinedRelations:
     """Join all relations of a typed DGLGraph (or of a block) into one; built once per graph.
 
     A JoinedRelations is returned as it is. Node types are stacked in the order of graph.srctypes and
@@ -152,23 +162,30 @@ class JoinedTypes:
     pairs: Pairs
     source_type: torch.Tensor
     edge_type: torch.Tensor
-    target_order: torch.Tensor
-    target_row: torch.Tensor
+    target_order: torch.Tensor | None
+    target_row: torch.Tensor | None
     target_type: torch.Tensor
     target_count: torch.Tensor
     across: dgl.DGLGraph
 
-    def by_type(self, rows):
+    def by_type(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the destinations, from the graph's order to the order of types."""
         return rows if self.target_order is None else rows.index_select(0, self.target_order)
 
-    def by_node(self, rows):
+    def by_node(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the destinations, from the order of types back to the graph's."""
         return rows if self.target_row is None else rows.index_select(0, self.target_row)
 
 
 @within_memory
-def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
+def join_types(
+    graph: dgl.DGLGraph,
+    ntype: torch.Tensor,
+    etype: torch.Tensor,
+    num_ntypes: int,
+    num_etypes: int,
+    device: torch.device | str | None = None,
+) -> JoinedTypes:
     """Join the types of a homogeneous graph, or of a block of one; built once for each pair of type tensors.
 
     ntype: [N_src] whole numbers below num_ntypes, on a block with the destinations first. etype: [E] whole numbers
@@ -186,7 +203,9 @@ def join_types(graph, ntype, etype, num_ntypes, num_etypes, device=None):
     _check_types("ntype", ntype, "N", num_src)
     _check_types("etype", etype, "E", graph.num_edges())
     device = csr.device_of(graph, device)
-    kept = csr.cached(graph, ("types", num_ntypes, num_etypes, graph.is_block, str(device)), list)
+    kept: list[tuple[_Seen, _Seen, JoinedTypes]] = csr.cached(
+        graph, ("types", num_ntypes, num_etypes, graph.is_block, str(device)), list
+    )
     for seen_ntype, seen_etype, joined in kept:
         if seen_ntype.is_still(ntype) and seen_etype.is_still(etype):
             return joined
@@ -281,7 +300,7 @@ def _bipartite(src, dst, num_src, num_dst, idtype):
 
 
 @within_memory
-def add_inverse(graph, self_relation=False):
+def add_inverse(graph: dgl.DGLGraph, self_relation: bool = False) -> dgl.DGLGraph:
     """A typed graph with the inverse of every relation, and, by name, one relation from each node to itself.
 
     The inverse of (a, r, b) is (b, r + "^-1", a); the relation to itself is called "self". Node and edge features
@@ -309,13 +328,21 @@ def add_inverse(graph, self_relation=False):
     return dgl.heterograph(data, num_nodes_dict=sizes, idtype=graph.idtype)
 
 
-def prepare(graph, *, inverse: bool = True, self_relation: bool = True):
-    """The structure that relational attention trains on: inverse and self relations added, then joined."""
+def extended(graph: dgl.DGLGraph, *, inverse: bool = True, self_relation: bool = True) -> dgl.DGLGraph:
+    """The graph that relational attention trains on: with inverse relations and, beside them, self relations.
+
+    Raises GraphError for a graph without edges, and for self relations without inverse ones.
+    """
     csr.check_graph(graph)
     if graph.num_edges() == 0:
         raise GraphError("graph: expected at least one edge, got none")
     if inverse:
-        graph = add_inverse(graph, self_relation)
-    elif self_relation:
+        return add_inverse(graph, self_relation)
+    if self_relation:
         raise GraphError("graph.self_relation: expected inverse = true beside it, got inverse = false")
-    return join_relations(graph)
+    return graph
+
+
+def prepare(graph: dgl.DGLGraph, *, inverse: bool = True, self_relation: bool = True) -> JoinedRelations:
+    """The structure that relational attention trains on: inverse and self relations added, then joined."""
+    return join_relations(extended(graph, inverse=inverse, self_relation=self_relation))

@@ -4,10 +4,11 @@ Snapshot t owns row v of every node v: attention over T snapshots is one operato
 node t * N + v is node v in snapshot t.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 import dgl
 import numpy as np
@@ -19,7 +20,7 @@ from hgat.graph.events import TIME, event_times
 from hgat.graph.memory import available, within_memory
 from hgat.graph.relations import INVERSE, SELF
 
-__all__ = ["Snapshots", "prepare", "snapshots"]
+__all__ = ["Snapshots", "prepare", "snapshots", "step_of_events"]
 
 LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core count
 BYTES_OF_A_LINK = 100  # while links are repeated, sorted and merged
@@ -34,7 +35,8 @@ class Links:
     dst: torch.Tensor
     count: torch.Tensor
 
-    def where(self, mask):
+    def where(self, mask: torch.Tensor) -> "Links":
+        """The pairs where `mask`, [L] bool, is True."""
         return Links(self.step[mask], self.src[mask], self.dst[mask], self.count[mask])
 
 
@@ -49,21 +51,21 @@ class Snapshots:
     Node types are stacked in the order of `ntypes` wherever one tensor speaks of all nodes: N is their total.
     """
 
-    links: dict
-    num_nodes: dict
-    first_seen: dict
-    boundaries: tuple | None
+    links: dict[tuple[str, str, str], Links]
+    num_nodes: dict[str, int]
+    first_seen: dict[str, torch.Tensor]
+    boundaries: tuple[float, ...] | None
     start: int
     stop: int
     cumulative: bool
     self_loops: bool
     both_ways: bool
-    weight: str
+    weight: Literal["count", "normalized", "none"]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitem__(self, which):
+    def __getitem__(self, which: int | slice) -> "Snapshots":
         if not isinstance(which, (slice, Integral)):
             raise GraphError(f"snapshots: expected a step or a slice of steps, got {type(which).__name__}")
         if not isinstance(which, slice):
@@ -77,25 +79,28 @@ class Snapshots:
         return replace(self, start=self.start + first, stop=self.start + last)
 
     @property
-    def ntypes(self):
+    def ntypes(self) -> tuple[str, ...]:
+        """The node types, in the order in which their nodes are stacked."""
         return tuple(self.num_nodes)
 
     @property
-    def total_nodes(self):
+    def total_nodes(self) -> int:
+        """N, over all node types."""
         return sum(self.num_nodes.values())
 
     @property
-    def is_typed(self):
+    def is_typed(self) -> bool:
+        """True if nodes or events are of several types."""
         return len(self.num_nodes) > 1 or len(self.links) > 1
 
     @cached_property
-    def present(self):
+    def present(self) -> torch.Tensor:
         """[T, N] bool: the node has had an event in this snapshot or before it."""
         first = torch.cat(list(self.first_seen.values()))
         return first.unsqueeze(0) <= torch.arange(self.start, self.stop).unsqueeze(1)
 
     @cached_property
-    def graph(self):
+    def graph(self) -> dgl.DGLGraph:
         """The disjoint union that attention runs on, a DGLGraph; node t * N + v of a type is its node v in snapshot t.
 
         edata["weight"] unless weight is "none". With both_ways the reverse of a pair is a pair, too, under a relation
@@ -105,7 +110,7 @@ class Snapshots:
         return self._union(self.self_loops, self.weight)
 
     @cached_property
-    def shared(self):
+    def shared(self) -> dgl.DGLGraph:
         """The edges of `graph`, in its order, with the sources of all snapshots one: N -> T * N, of one node type.
 
         For features that do not change: they are projected once and not once per snapshot.
@@ -123,7 +128,7 @@ class Snapshots:
         return joined
 
     @cached_property
-    def walkable(self):
+    def walkable(self) -> dgl.DGLGraph:
         """The union as walks see it: one relation over all stacked nodes, weights are counts, no added self-loops.
 
         Node t * N + v is stacked node v in snapshot t.
@@ -143,7 +148,7 @@ class Snapshots:
         graph.edata["weight"] = count.float()
         return graph
 
-    def events(self):
+    def events(self) -> dgl.DGLGraph:
         """The pairs as a timed DGLGraph: edata["time"] is the step, edata["count"] how many events a pair had."""
         held = {
             e: links.where((links.step >= self.start) & (links.step < self.stop)) for e, links in self.links.items()
@@ -215,25 +220,26 @@ class Snapshots:
 
 @within_memory
 def snapshots(
-    graph,
+    graph: dgl.DGLGraph,
     *,
-    boundaries=None,
-    windows=None,
-    width=None,
-    events=None,
-    column=None,
-    cumulative=False,
-    self_loops=True,
-    both_ways=True,
-    weight="count",
-):
+    boundaries: Sequence[float] | np.ndarray | torch.Tensor | None = None,
+    windows: int | None = None,
+    width: float | None = None,
+    events: int | None = None,
+    column: str | None = None,
+    steps: int | None = None,
+    cumulative: bool = False,
+    self_loops: bool = True,
+    both_ways: bool = True,
+    weight: Literal["count", "normalized", "none"] = "count",
+) -> Snapshots:
     """Cut a timed DGLGraph, homogeneous or typed, into snapshots.
 
     Exactly one of five says where to cut. boundaries: T + 1 rising times; step t holds boundaries[t] <= time <
     boundaries[t + 1], the last one its upper end, too, and events outside are left out. windows: T windows of equal
     length from the first event to the last. width: windows of this length from the first event on. events: this many
-    events each, but events of one time are never parted. column: edata[column] has the step of every event, from 0.
-    A window without events is an empty snapshot.
+    events each, but events of one time are never parted. column: edata[column] has the step of every event, from 0;
+    steps: how many there are, where the last ones may have no event. A window without events is an empty snapshot.
 
     cumulative: step t holds all events up to it. self_loops: an edge from every node that has appeared to itself.
     both_ways: links have no direction. weight: "count", how many events a pair had in the step; "normalized", the same
@@ -254,9 +260,15 @@ def snapshots(
         raise GraphError("snapshots: expected at least one event, got none")
     num_nodes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
     total = sum(num_nodes.values())
+    if steps is not None and given != ["column"]:
+        raise GraphError(f"steps: expected with column alone, got {shown(steps)} with {given[0]}")
     if given == ["column"]:
         step, bounds = _given_steps(graph, column), None
         count = 1 + max(int(s.max()) for s in step.values() if len(s))
+        if steps is not None:
+            if not isinstance(steps, Integral) or steps < count:
+                raise GraphError(f"steps: expected a whole number from {count} on, got {shown(steps)}")
+            count = int(steps)
     else:
         step, bounds, count = _cut(times, total, **{given[0]: ways[given[0]]})
     _check_size(count, total)
@@ -274,8 +286,22 @@ def snapshots(
     return Snapshots(links, num_nodes, first, bounds, 0, count, cumulative, self_loops, both_ways, weight)
 
 
+def step_of_events(graph: dgl.DGLGraph, **way: Any) -> tuple[dict[tuple[str, str, str], torch.Tensor], int]:
+    """({relation: [E] the step of every event, -1 outside of all}, how many steps there are).
+
+    way: one of boundaries, windows, width, events, column, as in `snapshots`, which raises what this raises.
+    """
+    given = {name: value for name, value in way.items() if value is not None}
+    if list(given) == ["column"]:
+        steps = _given_steps(graph, given["column"])
+        return steps, 1 + max((int(s.max()) for s in steps.values() if len(s)), default=-1)
+    times = {etype: event_times(graph, etype) for etype in graph.canonical_etypes}
+    steps, _, count = _cut(times, graph.num_nodes(), **given)
+    return steps, count
+
+
 def prepare(
-    graph,
+    graph: dgl.DGLGraph,
     *,
     boundaries: list[float] | None = None,
     windows: int | None = None,
@@ -286,9 +312,10 @@ def prepare(
     self_loops: bool = True,
     both_ways: bool = True,
     weight: Literal["count", "normalized", "none"] = "count",
-):
+) -> Snapshots:
     """The structure that DySAT trains on; see `snapshots`."""
-    ways = {"boundaries": boundaries, "windows": windows, "width": width, "events": events, "column": column}
+    ways: dict[str, Any] = {"boundaries": boundaries, "windows": windows, "width": width, "events": events}
+    ways["column"] = column
     return snapshots(graph, **ways, cumulative=cumulative, self_loops=self_loops, both_ways=both_ways, weight=weight)
 
 

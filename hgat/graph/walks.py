@@ -21,7 +21,7 @@ class Walks:
     draw from the generator that they are given, else from PyTorch's own.
     """
 
-    def __init__(self, path, degree, snapshots, window):
+    def __init__(self, path: torch.Tensor, degree: torch.Tensor, snapshots: Snapshots, window: int) -> None:
         self.path, self.window = path, window  # [walks, length + 1], -1 behind the end of a walk
         self.num_nodes = snapshots.total_nodes
         self.known = snapshots.present.flatten().nonzero().flatten()
@@ -40,7 +40,7 @@ class Walks:
         self._type, partners = _partners(snapshots)
         self._count = torch.cumsum((snapshots.present & partners.unsqueeze(1)).flatten(1), 1)
 
-    def contexts(self, nodes, count, generator=None):
+    def contexts(self, nodes: torch.Tensor, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """[B, count]: for every node, `count` nodes that stood within the window of it, drawn with replacement.
 
         An occurrence of the node is drawn first, then a place within the window around it. nodes: [B], each among
@@ -58,7 +58,7 @@ class Walks:
         other = other.clamp_max(high - 1)
         return self.path[walk, other + (other >= at).long()]  # the node's own place is left out
 
-    def negatives(self, nodes, count, generator=None):
+    def negatives(self, nodes: torch.Tensor, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """[B, count]: for every node, `count` nodes of its snapshot, drawn by degree to the power 3/4."""
         first = (nodes // self.num_nodes) * self.num_nodes
         below = torch.where(first > 0, self._mass[(first - 1).clamp_min(0)], 0.0)
@@ -68,7 +68,7 @@ class Walks:
         # A draw that rounds up to the whole mass would fall into the next snapshot.
         return torch.minimum(drawn, (first + self.num_nodes - 1).unsqueeze(1))
 
-    def strangers(self, nodes, count, generator=None):
+    def strangers(self, nodes: torch.Tensor, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """[B, count]: for every node, `count` known nodes of its snapshot that it may be linked with, all alike.
 
         nodes: [B], each among `self.known`.
@@ -97,7 +97,7 @@ def _partners(snapshots):
 
 
 @within_memory
-def walks(snapshots, *, num_walks=10, length=40, window=10, seed=0):
+def walks(snapshots: Snapshots, *, num_walks: int = 10, length: int = 40, window: int = 10, seed: int = 0) -> Walks:
     """Random walks from every node with links, in every snapshot, by DGL; steps by the weight of links.
 
     num_walks: from each node. length: steps of a walk. window: how far apart two nodes of a walk are contexts.

@@ -1,30 +1,41 @@
 """Whole systems, one file each, found by file name.
 
-A model file `<system>.py` exports one class in `__all__`. The class has a class method
-`for_graph(graph, feat, num_outputs, **settings)`, whose keyword arguments are the keys of a recipe's [model], an
-attribute `graph_kind`, the module of hgat.graph that prepares its structure, and
-`forward(graph, feat) -> [N, num_outputs]` with one row per node of the predicted type. A model that is made of layers
-has `layers`, `start` and `step`, by which it runs on blocks and in `layerwise`.
+A model file `<system>.py` exports one class in `__all__`, a System: hgat.models._system says what it promises. The
+class is `hgat.models.<Class>` too, where its file has its name in small letters.
 """
 
 import importlib
 import pkgutil
+from typing import Any
 
 from hgat.errors import RecipeError
 from hgat.models._batches import layerwise
+from hgat.models._system import Ablation, Batch, Facts, Past, Shares, System
 
-__all__ = ["available", "find", "layerwise"]
+__all__ = ["Ablation", "Batch", "Facts", "Past", "Shares", "System", "available", "find", "layerwise"]
 
 
-def available():
+def available() -> list[str]:
     """Names of the systems that have a model file."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def find(system):
+def find(system: str) -> type[System]:
     """The model class of a system, by the name of its file. Raises RecipeError for an unknown system."""
     if system not in available():
         raise RecipeError(f"system: expected one of {available()}, got {system!r}")
     module = importlib.import_module(f"hgat.models.{system}")
     (name,) = module.__all__
     return getattr(module, name)
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_") and name.lower() in available() and name != name.lower():
+        found = find(name.lower())
+        if found.__name__ == name:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(find(system).__name__ for system in available())})

@@ -4,20 +4,68 @@ A model that can do both has `layers`, `start(feat, nodes=None)`, what the first
 h)`, one layer on a graph or block.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import dgl
 import torch
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape
 from hgat.graph.metapath import Views
 from hgat.graph.relations import JoinedRelations
+from hgat.models._system import System
 from hgat.nn.common import check_floats, check_graph
 
-__all__ = ["check_parts", "layerwise", "of_type", "one_type", "over_layers", "per_layer", "source_ids", "widths"]
+__all__ = [
+    "Layered",
+    "check_parts",
+    "layerwise",
+    "of_type",
+    "one_type",
+    "over_layers",
+    "per_layer",
+    "source_ids",
+    "widths",
+]
+
+Features = Tensor | Mapping[str, Tensor | None]  # [N, F] of one node type, or by type
 
 
-def one_type(feat):
+class Layered(System):
+    """A system of `layers` with `start` and `step`, which runs on DGL's blocks and in `layerwise`.
+
+    Its inputs are a DGLGraph and {node type: features}.
+    """
+
+    target: str | None = None
+    layers: nn.ModuleList
+    start: Callable[..., Any]
+    step: Callable[..., Any]
+
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
+        """((blocks, features of their sources), ()) whose answer has the rows of the nodes `ids`."""
+        graph, feat = inputs
+        if not isinstance(graph, dgl.DGLGraph):
+            raise RecipeError(f"task.batch: expected a system on a DGLGraph, got one on {type(graph).__name__}")
+        if fanout is None or len(fanout) != len(self.layers):
+            got = "none" if fanout is None else len(fanout)
+            raise RecipeError(f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {got}")
+        typed = len(graph.ntypes) > 1
+        sampler = dgl.dataloading.NeighborSampler(list(fanout))
+        ids = ids.to(graph.idtype)
+        nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)
+        device = next(self.parameters()).device
+        nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}
+        found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)].to(device) for t, i in nodes.items()}
+        return ([block.to(device) for block in blocks], found), ()
+
+    def whole(self, inputs: tuple, batch_size: int | None = None) -> Any:
+        """Logits of all nodes: in one forward, or, with batch_size, by `layerwise`."""
+        return self(*inputs) if batch_size is None else layerwise(self, *inputs, batch_size=batch_size)
+
+
+def one_type(feat: Any) -> Any:
     """The features themselves where they come as {node type: features} of one type; ShapeError where of several."""
     if isinstance(feat, dict):
         if len(feat) != 1:
@@ -26,7 +74,7 @@ def one_type(feat):
     return feat
 
 
-def of_type(feat, ntype):
+def of_type(feat: Any, ntype: str | None) -> Any:
     """Features of one node type, by its name where they come as a dict and the model knows the name."""
     if not isinstance(feat, dict) or ntype is None:
         return one_type(feat)
@@ -35,7 +83,7 @@ def of_type(feat, ntype):
     return feat[ntype]
 
 
-def widths(feat, ntypes):
+def widths(feat: Any, ntypes: Iterable[str]) -> dict[str, int | None]:
     """{node type: F, or None for a type without features}; ShapeError for features that are no dict of tensors."""
     if not isinstance(feat, Mapping):
         raise ShapeError(f"feat: expected a dict over node types {list(ntypes)}, got {type(feat).__name__}")
@@ -46,7 +94,7 @@ def widths(feat, ntypes):
     return {ntype: None if feat.get(ntype) is None else feat[ntype].shape[1] for ntype in ntypes}
 
 
-def check_parts(graph):
+def check_parts(graph: object) -> None:
     """Raise GraphError for something else in the place of a graph, or of one of several blocks."""
     parts = graph if isinstance(graph, (list, tuple)) else [graph]
     for part in parts:
@@ -57,7 +105,7 @@ def check_parts(graph):
             check_graph(given, one_relation=False, expected="a DGLGraph, or blocks, one for each layer")
 
 
-def per_layer(graph, layers):
+def per_layer(graph: Any, layers: int) -> Sequence[Any]:
     """The graph of each layer: blocks as they are, one graph for all. Raises RecipeError for too few or many blocks,
     GraphError for something else in their place."""
     check_parts(graph)
@@ -68,7 +116,7 @@ def per_layer(graph, layers):
     return graph
 
 
-def source_ids(graph):
+def source_ids(graph: Any) -> dict[str, Tensor | None] | None:
     """{node type: ids in the whole graph} of the first block's sources; None for anything but blocks.
 
     The ids of a type are None on a block that no sampler made, which does not say them.
@@ -80,7 +128,7 @@ def source_ids(graph):
     return {ntype: columns[dgl.NID] if dgl.NID in columns else None for ntype, columns in data.items()}
 
 
-def over_layers(model, graph, feat):
+def over_layers(model: Layered, graph: Any, feat: Any) -> Any:
     """forward of a model, from its steps."""
     h = model.start(feat, source_ids(graph))
     for depth, part in enumerate(per_layer(graph, len(model.layers))):
@@ -89,7 +137,14 @@ def over_layers(model, graph, feat):
 
 
 @torch.no_grad()
-def layerwise(model, graph, feat, *, batch_size=1024, device=None):
+def layerwise(
+    model: Layered,
+    graph: dgl.DGLGraph,
+    feat: Features,
+    *,
+    batch_size: int = 1024,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Logits of all nodes as model(graph, feat) gives them, in batches: each layer is finished before the next begins.
 
     For graphs that were trained on by sampling. Every batch has all its in-edges, so nothing is sampled, and no more
@@ -104,7 +159,7 @@ def layerwise(model, graph, feat, *, batch_size=1024, device=None):
     check_graph(graph, one_relation=False)
     device = next(model.parameters()).device if device is None else torch.device(device)
     typed = isinstance(feat, dict) and len(graph.ntypes) > 1
-    h = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
+    h: Any = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
     if h is None:
         raise ShapeError(f"feat: expected features of {graph.ntypes[0]!r} nodes, got none")
     if not typed and not isinstance(h, torch.Tensor):
@@ -114,7 +169,7 @@ def layerwise(model, graph, feat, *, batch_size=1024, device=None):
         last = depth == len(model.layers) - 1
         ntypes = [model.target] if last and typed else graph.ntypes
         nodes = {ntype: torch.arange(graph.num_nodes(ntype), dtype=graph.idtype) for ntype in ntypes}
-        parts = {ntype: [] for ntype in ntypes}
+        parts: dict[Any, list[Tensor]] = {ntype: [] for ntype in ntypes}
         # One type after the other, so that what a batch gives has one order.
         for ntype in ntypes:
             ids = {ntype: nodes[ntype]} if typed else nodes[ntype]

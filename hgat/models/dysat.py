@@ -1,27 +1,33 @@
 """DySAT as a whole model, on snapshots of one node type or of many."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, brief, check_shape, check_whole, is_whole
 from hgat.graph import csr
+from hgat.graph import snapshots as cut
 from hgat.graph.metapath import disjoint_union, metapaths, reachable
 from hgat.graph.relations import join_relations
 from hgat.graph.snapshots import Snapshots
 from hgat.models._batches import one_type, widths
-from hgat.models.gat import check_settings
+from hgat.models._shares import over_time
+from hgat.models._stack import check_settings
+from hgat.models._system import Ablation, Facts, Past, System
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
 from hgat.nn.common import check_floats
 from hgat.nn.names import NamedState, order_of, reorder_children
+from hgat.nn.temporal import Cache
 
 __all__ = ["DySAT"]
 
+Features = Mapping[str, Tensor | None] | None
 
-class DySAT(nn.Module):
+
+class DySAT(System):
     """Attention to neighbours inside every snapshot, then attention of every node to its own past.
 
     snapshots: what the model is built for; others of the same nodes and relations, with no more steps, serve, too.
@@ -38,22 +44,25 @@ class DySAT(nn.Module):
     event are hidden from its past; False keeps them, as the authors' code does.
     Nodes without features have one-hot rows (one type), or a learned row of width `embed` (typed).
 
-    embed, forward: snapshots, feat {node type: [N, F] or None} -> [N, T, F], nodes of all types stacked.
     extend: the embeddings of one more snapshot alone, from the state of those before it.
     Paper: Sankar et al. 2019, arXiv:1812.09430. Differs: mask_absent; "concat", "dot", the temporal residual and typed
     snapshots are not in it.
     """
 
-    graph_kind = "snapshots"
+    solves = ("snapshot_links",)
+    ablations = {
+        "no_temporal": Ablation("no temporal attention", {"temporal": False}),
+        "no_structural": Ablation("no structural attention", {"structural": "none"}),
+    }
 
     def __init__(
         self,
-        snapshots,
-        in_feats,
+        snapshots: Snapshots,
+        in_feats: Mapping[str, int | None],
         *,
-        heads: list[int] = (16,),
+        heads: Sequence[int] = (16,),
         hidden: int = 8,
-        temporal_heads: list[int] = (16,),
+        temporal_heads: Sequence[int] = (16,),
         structural: Literal["gat", "dot", "none", "rgat", "han"] = "gat",
         temporal: bool = True,
         combine: Literal["stack", "concat"] = "stack",
@@ -67,7 +76,7 @@ class DySAT(nn.Module):
         attn_drop: float = 0.1,
         temporal_drop: float = 0.5,
         negative_slope: float = 0.2,
-    ):
+    ) -> None:
         super().__init__()
         rates = {"feat_drop": feat_drop, "attn_drop": attn_drop}
         check_settings(heads, hidden, **rates, temporal_drop=temporal_drop)
@@ -90,6 +99,7 @@ class DySAT(nn.Module):
             got = list(temporal_heads) if given else brief(temporal_heads)
             raise RecipeError(f"model.temporal_heads: expected divisors of the width {width}, one per layer, got {got}")
         options = {**rates, "negative_slope": negative_slope}
+        self.structure: _Plain | _Typed
         if structural in ("rgat", "han"):
             concat = temporal and combine == "concat"
             self.structure = _Typed(snapshots, in_feats, structural, heads, hidden, embed, paths, concat, options)
@@ -114,13 +124,36 @@ class DySAT(nn.Module):
                 )
             )
 
-    @classmethod
-    def for_graph(cls, graph, feat, num_outputs=None, target=None, **settings):
-        """The model for snapshots and the features of their nodes."""
-        _check_snapshots(graph, "graph")
-        return cls(graph, widths(feat, graph.ntypes), **settings)
+    @staticmethod
+    def prepare(
+        shown: Facts,
+        *,
+        cumulative: bool = False,
+        self_loops: bool = True,
+        both_ways: bool = True,
+        weight: Literal["count", "normalized", "none"] = "count",
+    ) -> tuple:
+        """(snapshots, features) of the steps that are shown; see hgat.graph.snapshots."""
+        found = cut(
+            shown.graph,
+            column="step",
+            steps=shown.steps,
+            cumulative=cumulative,
+            self_loops=self_loops,
+            both_ways=both_ways,
+            weight=weight,
+        )
+        return found, dict(shown.feat)
 
-    def embed(self, snapshots, feat=None):
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "DySAT":
+        """A model for the prepared snapshots, as wide as the features; GraphError for something else than snapshots."""
+        snapshots, feat = inputs
+        _check_snapshots(snapshots, "graph")
+        return cls(snapshots, widths(feat, snapshots.ntypes), **settings)
+
+    def embed(self, snapshots: Snapshots, feat: Features = None) -> Tensor:
+        """What `forward` gives."""
         _check_snapshots(snapshots)
         h = self.structure(snapshots, feat).transpose(0, 1)  # [N, T, F]
         if not self.past:
@@ -131,10 +164,19 @@ class DySAT(nn.Module):
             past = layer(past, present, time)
         return past if self.combine == "stack" else torch.cat([h, past], -1)
 
-    def forward(self, snapshots, feat=None):
+    def forward(self, snapshots: Snapshots, feat: Features = None) -> Tensor:
+        """Every node at every step.
+
+        snapshots: hgat.graph.snapshots, T steps; feat: {node type: [N, F] or None} -> [N, T, F], nodes of all types
+        stacked; column t knows the steps up to t.
+        Raises GraphError for something else than snapshots and for other node types, ShapeError for features that do
+        not fit.
+        """
         return self.embed(snapshots, feat)
 
-    def extend(self, snapshot, feat=None, state=None):
+    def extend(
+        self, snapshot: Snapshots, feat: Features = None, state: tuple[Cache | None, ...] | None = None
+    ) -> tuple[Tensor, tuple[Cache, ...]]:
         """(embeddings [N, F] of one more snapshot, state for the next).
 
         snapshot: `snapshots[t]`, one step. state: what the last call gave, None for the first step. The same as the
@@ -147,7 +189,8 @@ class DySAT(nn.Module):
         past = h if self.combine == "stack" or not self.past else self.structure.input(snapshot, feat)[0]
         present, time = self._seen(snapshot, h.device)
         state, caches = state or (None,) * len(self.past), []
-        for layer, cache in zip(self.past, state, strict=True):
+        layers = cast(Sequence[TemporalAttention], self.past)
+        for layer, cache in zip(layers, state, strict=True):
             past, cache = layer.extend(
                 past, cache, None if present is None else present[0], None if time is None else time[0]
             )
@@ -156,7 +199,7 @@ class DySAT(nn.Module):
         return out, tuple(caches)
 
     @torch.no_grad()
-    def attention(self, snapshots, feat=None):
+    def attention(self, snapshots: Snapshots, feat: Features = None) -> list[Tensor]:
         """beta of every temporal layer, a list of [N, H, T, T]."""
         _check_snapshots(snapshots)
         h = self.structure(snapshots, feat).transpose(0, 1)
@@ -166,6 +209,13 @@ class DySAT(nn.Module):
             past, beta = layer(past, *self._seen(snapshots, h.device), get_attention=True)
             found.append(beta)
         return found
+
+    def attended(self, snapshots: Snapshots, feat: Features = None) -> list[Past]:
+        """How every temporal layer spreads over the steps, those before a node's first where it sees them, too."""
+        present = snapshots.present
+        seen = present if self.mask_absent else torch.ones_like(present)
+        layers = enumerate(self.attention(snapshots, feat), 1)
+        return [over_time(present, beta, seen, f"temporal attention, layer {depth}") for depth, beta in layers]
 
     def _seen(self, snapshots, device):
         """(present [T, N] or None, the number of every step [T] or None)."""

@@ -1,22 +1,30 @@
 """RGAT as a whole model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch.nn.functional as F
-from torch import nn
+from dgl import DGLGraph
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
-from hgat.graph.relations import join_relations
-from hgat.models._batches import per_layer, source_ids, widths
-from hgat.models.gat import check_settings
+from hgat.graph import relations
+from hgat.graph.relations import JoinedRelations, join_relations
+from hgat.models._batches import Layered, per_layer, source_ids, widths
+from hgat.models._shares import by_relation
+from hgat.models._stack import check_settings
+from hgat.models._system import Facts, Shares
 from hgat.nn import FeaturelessRGATConv, RGATConv
 from hgat.nn.common import check_floats
 from hgat.nn.names import NamedState, order_of, reorder_children
 
 __all__ = ["RGAT"]
 
+Features = Mapping[str, Tensor | None] | None
+RelationsOrBlocks: TypeAlias = JoinedRelations | DGLGraph | Sequence[JoinedRelations | DGLGraph]
 
-class RGAT(NamedState):
+
+class RGAT(Layered, NamedState):
     """A stack of RGAT layers over all relations of a typed graph.
 
     joined: the relations (hgat.graph.join_relations). in_feats: {node type: F, or None for a type without features}.
@@ -25,25 +33,23 @@ class RGAT(NamedState):
     brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
     layer; hidden: width per head. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see
     hgat.nn.RGATConv.
-    forward: graph or joined relations, {node type: [N, F] or None} -> logits [N_target, C]; or DGL's blocks, one per
-    layer, and features of the first one's sources -> logits of the last one's destinations. Not on blocks: one_hot.
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
 
-    graph_kind = "relations"
+    target: str
 
     def __init__(
         self,
-        joined,
-        in_feats,
-        num_outputs,
-        target,
+        joined: JoinedRelations | DGLGraph,
+        in_feats: Mapping[str, int | None],
+        num_outputs: int,
+        target: str,
         *,
         one_hot: bool = False,
         embed: int = 16,
         hidden: int = 16,
-        heads: list[int] = (4, 1),
+        heads: Sequence[int] = (4, 1),
         softmax: str = "across",
         score: str = "additive",
         attn_feats: int = 1,
@@ -54,7 +60,7 @@ class RGAT(NamedState):
         attn_drop: float = 0.0,
         negative_slope: float = 0.2,
         residual: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         joined = join_relations(joined)
         check_whole(1, num_outputs=num_outputs)
@@ -74,12 +80,14 @@ class RGAT(NamedState):
         self.featured = tuple(ntype in featured for ntype in sizes)
         self.inputs = nn.ModuleList()
         for ntype, count in () if one_hot else sizes.items():
-            if ntype in featured:
-                self.inputs.append(nn.Linear(in_feats[ntype], embed))
+            given = in_feats.get(ntype)
+            if given is not None:
+                self.inputs.append(nn.Linear(given, embed))
             else:
-                self.inputs.append(nn.Embedding(count, embed))
-                nn.init.xavier_uniform_(self.inputs[-1].weight)
-        options = {
+                rows = nn.Embedding(count, embed)
+                nn.init.xavier_uniform_(rows.weight)
+                self.inputs.append(rows)
+        options: dict[str, Any] = {
             "softmax": softmax,
             "score": score,
             "attn_feats": attn_feats,
@@ -97,19 +105,26 @@ class RGAT(NamedState):
             if one_hot and depth == 0:
                 self.layers.append(FeaturelessRGATConv(joined, out, count, **options))
             else:
-                projection = {"num_bases": num_bases, "num_blocks": num_blocks}
-                self.layers.append(RGATConv(width, out, count, joined.etypes, **options, **projection))
+                shared = {**options, "num_bases": num_bases, "num_blocks": num_blocks}
+                self.layers.append(RGATConv(width, out, count, joined.etypes, **shared))
             if residual:
                 no_input = one_hot and depth == 0
                 self.skips.append(nn.Identity() if no_input else nn.Linear(width, out if last else out * count))
             width = out * count
 
+    @staticmethod
+    def prepare(shown: Facts, *, inverse: bool = True, self_relation: bool = True) -> tuple:
+        """(graph, features): inverse and self relations added, all relations joined."""
+        graph = relations.extended(shown.graph, inverse=inverse, self_relation=self_relation)
+        join_relations(graph)  # kept with the graph
+        return graph, dict(shown.feat)
+
     @classmethod
-    def for_graph(cls, graph, feat, num_outputs, target, **settings):
-        """The model for joined relations and the features of their nodes."""
-        joined = join_relations(graph)
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "RGAT":
+        """A model for the relations of the prepared graph, as wide as the features; RecipeError for no target."""
+        joined, feat = join_relations(inputs[0]), inputs[1]
         ntypes = {**joined.num_src, **joined.num_dst}
-        return cls(joined, widths(feat, ntypes), num_outputs, target, **settings)
+        return cls(joined, widths(feat, ntypes), shown.num_classes, shown.target, **settings)
 
     def _names(self):
         return {"ntypes": self.ntypes}
@@ -118,7 +133,7 @@ class RGAT(NamedState):
         theirs = names.get("ntypes") if isinstance(names, dict) else None
         reorder_children(state, f"{prefix}inputs.", order_of(theirs, self.ntypes, "node types"))
 
-    def start(self, feat, nodes=None):
+    def start(self, feat: Features, nodes: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor] | None:
         """What the first layer receives, {node type: [N, embed]}; nodes: {type: ids} where only some nodes are here."""
         if self.one_hot and nodes is not None:
             raise RecipeError("model.one_hot: expected false on blocks, got true: layer one has a row per relation")
@@ -126,8 +141,8 @@ class RGAT(NamedState):
             return None
         if not isinstance(feat, Mapping):
             raise ShapeError(f"feat: expected a dict over node types {list(self.ntypes)}, got {type(feat).__name__}")
-        h = {}
-        for ntype, featured, layer in zip(self.ntypes, self.featured, self.inputs, strict=True):
+        h, inputs = {}, cast(Sequence[Any], self.inputs)  # linear maps and learned rows
+        for ntype, featured, layer in zip(self.ntypes, self.featured, inputs, strict=True):
             if nodes is not None and ntype not in nodes:
                 continue
             if featured and feat.get(ntype) is None:
@@ -154,28 +169,46 @@ class RGAT(NamedState):
             out = {t: z + self.skips[depth](h[t][: len(z)]) for t, z in out.items()}
         return out if last else {t: F.relu(z) for t, z in out.items()}
 
-    def step(self, depth, graph, h):
+    def step(self, depth: int, graph: JoinedRelations | DGLGraph, h: Any) -> Any:
         """Layer `depth`, counted from 0, on a graph or block: {type: [N_src, width]} -> {type: [N_dst, width]}."""
         h = self._layer(depth, join_relations(graph), h)
         return h[self.target] if depth == len(self.layers) - 1 else h
 
-    def hidden_states(self, graph, feat):
+    def hidden_states(self, graph: RelationsOrBlocks, feat: Features) -> tuple[list[dict[str, Tensor] | None], Tensor]:
         """What each layer receives: a list of {node type: [N, width]}, and the logits behind them."""
         parts = [join_relations(part) for part in per_layer(graph, len(self.layers))]
-        h = self.start(feat, source_ids(graph))
+        h: Any = self.start(feat, source_ids(graph))
         states = []
         for depth, part in enumerate(parts):
             states.append(h)
             h = self._layer(depth, part, h)
         return states, h[self.target]
 
-    def forward(self, graph, feat):
+    def forward(self, graph: RelationsOrBlocks, feat: Features) -> Tensor:
+        """Logits of the nodes of the target type.
+
+        graph: a DGLGraph or joined relations, feat {node type: [N, F] or None} -> [N_target, C]; or DGL's blocks, one
+        per layer, and features of the first one's sources -> [N_dst, C], of the last one's destinations. Not on blocks:
+        one_hot.
+        Raises GraphError for other relations, ShapeError for features that do not fit, RecipeError for another number
+        of blocks than layers.
+        """
         return self.hidden_states(graph, feat)[1]
 
-    def attention(self, graph, feat):
+    def attention(self, graph: RelationsOrBlocks, feat: Features) -> list[dict[tuple[str, str, str], Tensor]]:
         """alpha of every layer, a list of {relation: [E_r, H]}."""
         states, _ = self.hidden_states(graph, feat)
         parts = [join_relations(part) for part in per_layer(graph, len(self.layers))]
         return [
             layer(part, h, get_attention=True)[1] for layer, part, h in zip(self.layers, parts, states, strict=True)
         ]
+
+    def attended(self, graph: JoinedRelations | DGLGraph, feat: Features) -> list[Shares]:
+        """Attention by relation: of every layer and destination type, of the last layer the predicted type alone."""
+        joined, layers = join_relations(graph), self.attention(graph, feat)
+        found = []
+        for depth, alpha in enumerate(layers, 1):
+            # What other types than the target attend to in the last layer was never trained.
+            read = {self.target} if depth == len(layers) else set(joined.dsttypes)
+            found += by_relation(joined, alpha, f"layer {depth}", read)
+        return found

@@ -1,19 +1,21 @@
 """TGAT as a whole model: a node at a time, and whether two nodes meet then."""
 
 from numbers import Real
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
-from hgat.graph.recent import RecentNeighbours
+from hgat.graph.recent import RecentNeighbours, recent_neighbours
+from hgat.models._system import Ablation, Batch, Facts, System
 from hgat.nn.common import check_floats
 from hgat.nn.tgat import TGATConv
 
 __all__ = ["TGAT"]
 
 
-class TGAT(nn.Module):
+class TGAT(System):
     """TGAT layers over sampled earlier events, then a perceptron on the two ends of a link.
 
     recent: the events by node (hgat.graph.recent.recent_neighbours). in_feats: F of the nodes, edge_feats: Fe of the
@@ -21,8 +23,7 @@ class TGAT(nn.Module):
     per node, or "feat". hidden: width of every layer. neighbours, sample: events seen by a node in each layer, see
     RecentNeighbours.before. time_unit: the elapsed time that counts as one. time_feats, time_encoding, norm, attn_drop,
     out_drop: see hgat.nn.TGATConv.
-    forward: recent, src [B], dst [B], times [B], feat [N, F] for "feat", edge_feat [E, Fe] in the order of
-    recent.edge's numbers -> logits [B] of the links. Only events before a link's own time are read, in every layer.
+    Only events before a link's own time are read, in every layer.
     Elapsed times are taken in the times' own type: whole numbers can be shifted without changing a bit.
     Raises RecipeError for node_input without what it reads, ShapeError and GraphError as RecentNeighbours.queries.
     Paper: Xu et al. 2020, arXiv:2002.07962. Layers, heads, neighbours, dropout and the perceptron on links as in the
@@ -30,13 +31,17 @@ class TGAT(nn.Module):
     computed once, with one sample and one dropout.
     """
 
-    graph_kind = "recent"
+    solves = ("stream_links",)
+    layers: nn.ModuleList
+    link: nn.Sequential
+    # Where an hour and a year are the same, only the order of events is left.
+    ablations = {"no_time": Ablation("order of events only", {"time_unit": 1e30})}
 
     def __init__(
         self,
-        num_nodes,
-        in_feats=None,
-        edge_feats=0,
+        num_nodes: int,
+        in_feats: int | None = None,
+        edge_feats: int = 0,
         *,
         node_input: str = "zeros",
         hidden: int = 100,
@@ -50,7 +55,7 @@ class TGAT(nn.Module):
         norm: bool = True,
         attn_drop: float = 0.1,
         out_drop: float = 0.1,
-    ):
+    ) -> None:
         super().__init__()
         check_whole(1, hidden=hidden, heads=heads, layers=layers, neighbours=neighbours, in_feats=in_feats)
         check_whole(0, num_nodes=num_nodes, edge_feats=edge_feats)
@@ -78,28 +83,76 @@ class TGAT(nn.Module):
         for layer in (self.link[0], self.link[2]):
             nn.init.xavier_normal_(layer.weight)
 
-    @classmethod
-    def for_graph(cls, graph, feat=None, num_outputs=None, target=None, *, edge_feat=None, **settings):
-        """The model for a prepared graph, the features of its nodes [N, F] and of its events [E, Fe]."""
-        _check_recent(graph, "graph")
-        widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
-        return cls(graph.num_nodes, *widths, **settings)
+    @staticmethod
+    def prepare(shown: Facts, *, both_ways: bool = True) -> tuple:
+        """(the events by node, features [N, F] where all types have them and of one width).
 
-    def embed(self, recent, nodes, times, feat=None, edge_feat=None):
+        both_ways: an event is met by its source and by its destination.
+        """
+        recent = recent_neighbours(shown.graph, both_ways)
+        if not len(recent.edge):
+            raise GraphError("graph: expected at least one event, got none")
+        feat = [shown.feat[ntype] for ntype in shown.graph.ntypes]
+        known = [rows for rows in feat if rows is not None]
+        alike = len(known) == len(feat) and len({rows.shape[1] for rows in known}) == 1
+        return (recent, torch.cat(known)) if alike else (recent,)
+
+    def answer(self, inputs: tuple, batch: Batch) -> Tensor:
+        """Logits of the batch's links: features stand behind the query in `forward`."""
+        recent, *feat = inputs
+        return self(recent, *batch.query, *feat)
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple, *, edge_feat: Tensor | None = None, **settings: Any) -> "TGAT":
+        """A model for the prepared events, as wide as the features; GraphError for something else than events."""
+        recent, feat = inputs[0], inputs[1] if len(inputs) > 1 else None
+        _check_recent(recent, "graph")
+        widths = None if feat is None else feat.shape[1], 0 if edge_feat is None else edge_feat.shape[1]
+        return cls(recent.num_nodes, *widths, **settings)
+
+    def embed(
+        self,
+        recent: RecentNeighbours,
+        nodes: Tensor,
+        times: Tensor,
+        feat: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> Tensor:
         """h of each node at its time, [B, hidden]."""
         return self._at(len(self.layers), *self._checked(recent, nodes, times, feat, edge_feat))
 
-    def score(self, z_src, z_dst):
+    def score(self, z_src: Tensor, z_dst: Tensor) -> Tensor:
         """Logits [B] that the nodes behind z_src and z_dst [B, hidden] meet."""
         return self.link(torch.cat([z_src, z_dst], -1)).squeeze(-1)
 
-    def forward(self, recent, src, dst, times, feat=None, edge_feat=None):
+    def forward(
+        self,
+        recent: RecentNeighbours,
+        src: Tensor,
+        dst: Tensor,
+        times: Tensor,
+        feat: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> Tensor:
+        """Whether two nodes meet at a time.
+
+        recent: hgat.graph.recent_neighbours; src, dst, times: [B] each; feat [N, F] where node_input is "feat";
+        edge_feat [E, Fe] in the order of recent.edge's numbers -> logits [B].
+        Raises GraphError for something else than recent, ShapeError for nodes, times or features that do not fit.
+        """
         recent, src, times, *given = self._checked(recent, src, times, feat, edge_feat)
         dst, _ = recent.queries(dst, times)
         z = self._at(len(self.layers), recent, torch.cat([src, dst]), times.repeat(2), *given)
         return self.score(*z.chunk(2))
 
-    def attention(self, recent, nodes, times, feat=None, edge_feat=None):
+    def attention(
+        self,
+        recent: RecentNeighbours,
+        nodes: Tensor,
+        times: Tensor,
+        feat: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(alpha [B, H, K] of the last layer, and what it stands on: neighbour, time, edge, mask, [B, K] each)."""
         inputs, events = self._below(len(self.layers), *self._checked(recent, nodes, times, feat, edge_feat))
         return self.layers[-1](*inputs, get_attention=True)[1], *events

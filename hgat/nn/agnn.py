@@ -1,5 +1,6 @@
 """AGNN: attention by the cosine between neighbours."""
 
+import dgl
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,18 +17,14 @@ class AGNNConv(nn.Module):
 
         alpha = softmax over u of beta cos(h_u, h_v);  out_v = sum_u alpha_uv h_u
 
-    learn_beta: beta, which starts at init_beta, is a parameter, and otherwise a buffer.
-
-    forward: graph with one relation; feat [N, *, F], each of the axes between with an attention of its own, or a pair;
-    edge_mask (not in DGL) [E] bool, False for an edge that has no part in the softmax -> [N_dst, *, F].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
-    ShapeError for feat unlike the graph.
+    h [N, *, F], each of the axes between with an attention of its own. learn_beta: beta, which starts at init_beta, is
+    a parameter, and otherwise a buffer. Raises ShapeError for an init_beta that is no finite number.
 
     Paper: Thekumparampil et al. 2018, arXiv:1803.03735, eq. 6-7. Differs from DGL: on a homogeneous graph with a pair
     of inputs the sources keep their own rows; DGL 2.1 stores both ends under one name there.
     """
 
-    def __init__(self, init_beta=1.0, learn_beta=True, allow_zero_in_degree=False):
+    def __init__(self, init_beta: float = 1.0, learn_beta: bool = True, allow_zero_in_degree: bool = False) -> None:
         super().__init__()
         check_number(init_beta=init_beta)
         self._allow_zero_in_degree = allow_zero_in_degree
@@ -37,11 +34,26 @@ class AGNNConv(nn.Module):
         else:
             self.register_buffer("beta", beta)
 
-    def set_allow_zero_in_degree(self, set_value):
+    def set_allow_zero_in_degree(self, set_value: bool) -> None:
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, *, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph,
+        feat: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        *,
+        edge_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """New features of every destination, [N_dst, *, F].
+
+        graph: of one relation (homogeneous, bipartite, block, slice of a heterograph). feat: [N, *, F], on a block with
+        the destinations first, or a pair ([N_src, *, F], [N_dst, *, F]). edge_mask (not in DGL): [E] bool, False for an
+        edge that has no part in the softmax.
+
+        Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for anything but such a
+        graph, and ShapeError for a tensor unlike the graph or the layer.
+        """
         check_in_degrees(graph, self._allow_zero_in_degree)
         at_src, at_dst = self._ends(graph, feat)
         shape = at_src.shape[1:]

@@ -1,7 +1,9 @@
 """What the layers share: their arguments' checks, ends of an edge, the zero-in-degree rule, residuals, masks."""
 
 import operator
+from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any, Literal
 
 import dgl
 import torch
@@ -45,23 +47,24 @@ GAIN = nn.init.calculate_gain("relu")
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def glorot_(*tensors):
+def glorot_(*tensors: torch.Tensor) -> None:
     """DGL's initialisation of attention layers: Glorot normal with the gain of ReLU."""
     for tensor in tensors:
         nn.init.xavier_normal_(tensor, gain=GAIN)
 
 
-def feature_pair(in_feats, name="in_feats"):
+def feature_pair(in_feats: int | Sequence[int], name: str = "in_feats") -> tuple[int, int]:
     """(width at the source, width at the destination), ints. Raises ShapeError for anything but one width or two."""
     if not isinstance(in_feats, (tuple, list)):
         (width,) = check_sizes(**{name: in_feats})
         return width, width
     if len(in_feats) != 2:
         raise ShapeError(f"{name}: expected F or (F_src, F_dst), got {brief(in_feats)}")
-    return check_sizes(**{f"{name}[0]": in_feats[0], f"{name}[1]": in_feats[1]})
+    at_src, at_dst = check_sizes(**{f"{name}[0]": in_feats[0], f"{name}[1]": in_feats[1]})
+    return at_src, at_dst
 
 
-def check_sizes(**sizes):
+def check_sizes(**sizes: Any) -> tuple[int, ...]:
     """The sizes as ints; ShapeError unless every one is a whole number, 1 or more."""
     for name, size in sizes.items():
         if size is None:
@@ -70,14 +73,15 @@ def check_sizes(**sizes):
     return tuple(operator.index(size) for size in sizes.values())
 
 
-def check_number(**numbers):
+def check_number(**numbers: Any) -> None:
     """Raise ShapeError unless every value is a finite number."""
     for name, value in numbers.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) < float("inf"):
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not abs(value) < float("inf"):
             raise ShapeError(f"{name}: expected a finite number, got {brief(value)}")
 
 
-def check_rates(**rates):
+def check_rates(**rates: object) -> None:
     """Raise ShapeError unless every rate of dropout is a number from 0 to 1."""
     for name, rate in rates.items():
         if rate is None:
@@ -85,13 +89,13 @@ def check_rates(**rates):
     check_range(0, 1, **rates)
 
 
-def check_activation(activation):
+def check_activation(activation: object) -> None:
     """Raise ShapeError unless `activation` can be called or is None."""
     if activation is not None and not callable(activation):
         raise ShapeError(f"activation: expected a function or None, got {brief(activation)}")
 
 
-def linear_pair(layer, in_feats, out_width, bias=False):
+def linear_pair(layer: Any, in_feats: int | Sequence[int], out_width: int, bias: bool = False) -> None:
     """Give `layer` DGL's projections: `fc_src` and `fc_dst` for a pair of widths, one `fc` for a single width."""
     if isinstance(in_feats, (tuple, list)):
         layer.fc_src = nn.Linear(layer._in_src_feats, out_width, bias=bias)
@@ -100,12 +104,12 @@ def linear_pair(layer, in_feats, out_width, bias=False):
         layer.fc = nn.Linear(layer._in_src_feats, out_width, bias=bias)
 
 
-def projections(layer):
+def projections(layer: Any) -> tuple[nn.Linear, nn.Linear]:
     """(projection at the source, projection at the destination), the same module where the layer has one."""
     return (layer.fc_src, layer.fc_dst) if hasattr(layer, "fc_src") else (layer.fc, layer.fc)
 
 
-def negative_slope(layer):
+def negative_slope(layer: Any) -> float:
     """The slope that the operators take, of the layer's own `leaky_relu`, which a user may have exchanged.
 
     Raises ShapeError for an activation that is no leaky ReLU: the operators know no other.
@@ -121,7 +125,7 @@ def negative_slope(layer):
     raise ShapeError(f"leaky_relu: expected a torch.nn.LeakyReLU, ReLU or Identity on the scores, got {got}")
 
 
-def check_graph(graph, one_relation=True, expected="a DGLGraph"):
+def check_graph(graph: object, one_relation: bool = True, expected: str = "a DGLGraph") -> None:
     """Raise GraphError, which says what to do, unless `graph` is a DGLGraph, by default of one relation."""
     if one_relation:
         csr.single_relation(graph)
@@ -129,7 +133,7 @@ def check_graph(graph, one_relation=True, expected="a DGLGraph"):
         csr.check_graph(graph, expected)
 
 
-def check_in_degrees(graph, allowed):
+def check_in_degrees(graph: dgl.DGLGraph, allowed: bool) -> None:
     """Raise DGLError, as DGL's layers do, if a destination has no in-edges and that was not allowed.
 
     Raises GraphError for anything but a DGLGraph of one relation: this is the first that a layer asks of its graph.
@@ -151,7 +155,7 @@ def _in_degrees(graph):
     return torch.diff(csr.in_rows(graph).indptr)  # DGL counts in-edges only with COO or CSC
 
 
-def degree_power(graph, end, power, like):
+def degree_power(graph: dgl.DGLGraph, end: Literal["src", "dst"], power: float, like: torch.Tensor) -> torch.Tensor:
     """Degrees at "src" or "dst", at least 1, to a power: [N] of the type and on the device of `like`, kept."""
 
     def build():
@@ -161,7 +165,7 @@ def degree_power(graph, end, power, like):
     return csr.cached(graph, ("degrees", end, power, str(like.device), like.dtype), build)
 
 
-def check_floats(name, tensor, like=None):
+def check_floats(name: str, tensor: object, like: torch.Tensor | None = None) -> None:
     """Raise ShapeError unless `tensor` holds floats, and those of the parameter `like`, on its device.
 
     Under autocast PyTorch brings types together itself.
@@ -185,12 +189,12 @@ def _autocast(device):
         return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
-def weight_of(layer):
+def weight_of(layer: object) -> torch.Tensor | None:
     """The weight that a plain linear layer multiplies its input with, None of anything else, which may take any."""
     return layer.weight if type(layer) is nn.Linear else None
 
 
-def check_feature(name, feat, width, rows, like=None):
+def check_feature(name: str, feat: object, width: int, rows: int, like: torch.Tensor | None = None) -> None:
     """ShapeError unless `feat` is [rows, *, width] of floats; like: see check_floats."""
     if not isinstance(feat, torch.Tensor) or feat.dim() < 2 or feat.shape[-1] != width or feat.shape[0] != rows:
         got = list(feat.shape) if isinstance(feat, torch.Tensor) else type(feat).__name__
@@ -198,7 +202,13 @@ def check_feature(name, feat, width, rows, like=None):
     check_floats(name, feat, like)
 
 
-def both_ends(graph, feat, widths, drop, layers=(None, None)):
+def both_ends(
+    graph: dgl.DGLGraph,
+    feat: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+    widths: Sequence[int],
+    drop: Callable[[torch.Tensor], torch.Tensor],
+    layers: Sequence[object] = (None, None),
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """(input at the source, input at the destination, whether feat is one tensor), after dropout, checked.
 
     feat: one tensor, whose first rows are the destinations on a block, or a pair. layers: the projections of both ends.
@@ -227,14 +237,14 @@ def both_ends(graph, feat, widths, drop, layers=(None, None)):
     return h_src, h_src, True
 
 
-def check_plain(name, *tensors):
+def check_plain(name: str, *tensors: torch.Tensor) -> None:
     """Raise ShapeError unless every tensor is [N, F], for layers without further axes between."""
     for tensor in tensors:
         if tensor.dim() != 2:
             raise ShapeError(f"{name}: expected [N, F], got {list(tensor.shape)}")
 
 
-def edge_column(values, copies=1):
+def edge_column(values: torch.Tensor | None, copies: int = 1) -> torch.Tensor | None:
     """A weight or a mask of edges as the operators take it: [E], also of [E, 1] as DGL's layers take it, or [E, H].
 
     copies: how often the heads are repeated for features with further axes.
@@ -244,19 +254,19 @@ def edge_column(values, copies=1):
     return values.flatten() if values.shape[1:].numel() == 1 else repeated(values, copies)
 
 
-def repeated(tensor, copies):
+def repeated(tensor: torch.Tensor, copies: int) -> torch.Tensor:
     """What stands for every edge and head, [E, H], once for each of `copies`."""
     return tensor.repeat(1, copies) if copies > 1 and tensor.dim() == 2 else tensor
 
 
-def weighted(alpha, edge_weight):
+def weighted(alpha: torch.Tensor, edge_weight: torch.Tensor | None) -> torch.Tensor:
     """alpha [E, H] times edge_weight [E] or [E, H]."""
     if edge_weight is None:
         return alpha
     return alpha * (edge_weight.unsqueeze(-1) if edge_weight.dim() == 1 else edge_weight)
 
 
-def edge_features(layer, graph, edge_feat):
+def edge_features(layer: Any, graph: dgl.DGLGraph, edge_feat: torch.Tensor | None) -> None:
     """Raise ShapeError unless `edge_feat` is what the layer was built for: [E, F_e], or nothing."""
     width = layer._edge_feats
     if (edge_feat is None) == bool(width):
@@ -267,7 +277,7 @@ def edge_features(layer, graph, edge_feat):
         check_shape("edge_feat", edge_feat, ("E", graph.num_edges()), ("F_e", width))
 
 
-def drop_edges(graph, rate, edge_mask, device):
+def drop_edges(graph: dgl.DGLGraph, rate: float, edge_mask: torch.Tensor | None, device: torch.device) -> torch.Tensor:
     """`edge_mask` without a random share of the edges, int(E * rate) of them, for all heads alike.
 
     Drawn by PyTorch's generator, as DGL's OGB examples draw it: torch.randperm(E), whose first numbers are dropped.
@@ -288,7 +298,9 @@ def drop_edges(graph, rate, edge_mask, device):
     return edge_mask & (kept if edge_mask.dim() == 1 else kept.unsqueeze(1))
 
 
-def projected_ends(layers, h_src, h_dst, one_input, shape):
+def projected_ends(
+    layers: Sequence[nn.Module], h_src: torch.Tensor, h_dst: torch.Tensor, one_input: bool, shape: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Both ends projected to [N, *, H, D]; computed once where input and projection are the same.
 
     layers: (projection at the source, projection at the destination). one_input: h_dst are the first rows of h_src.
@@ -300,7 +312,7 @@ def projected_ends(layers, h_src, h_dst, one_input, shape):
     return at_src, fc_dst(h_dst).unflatten(-1, shape)
 
 
-def end_scores(fc, h, projected, attn):
+def end_scores(fc: Any, h: torch.Tensor, projected: torch.Tensor, attn: torch.Tensor) -> torch.Tensor:
     """attn . (W h) of every node and head: h [N, *, F], projected = W h [N, *, H, D], attn [1, H, D] -> [N, * H].
 
     Where h is no wider than its projection, the attention vector is multiplied into W first, (attn W) h: equal but for
@@ -315,17 +327,19 @@ def end_scores(fc, h, projected, attn):
     return (h @ folded).flatten(1)
 
 
-def residual_linear(in_width, out_width, bias):
+def residual_linear(in_width: int, out_width: int, bias: bool) -> nn.Module:
     """DGL's residual of GATConv and GATv2Conv: the input itself where it is as wide as the output, else linear."""
     return nn.Identity() if in_width == out_width else nn.Linear(in_width, out_width, bias=bias)
 
 
-def add_residual(out, res_fc, h_dst, shape):
+def add_residual(
+    out: torch.Tensor, res_fc: nn.Module | None, h_dst: torch.Tensor, shape: tuple[int, int]
+) -> torch.Tensor:
     """out [N, *, H, D] with the residual of h_dst [N, *, F]; every size is named, since N may be 0."""
     return out if res_fc is None else out + res_fc(h_dst).unflatten(-1, shape)
 
 
-def with_extra_axes(tensor, prefix):
+def with_extra_axes(tensor: torch.Tensor, prefix: Sequence[int]) -> torch.Tensor:
     """[N, *, H, D] as [N, heads, D]: the axes of `prefix` behind the first count as heads for the operators."""
     return tensor if len(prefix) == 1 else tensor.flatten(1, -2)
 
@@ -336,7 +350,7 @@ class WideParameters(nn.Module):
     For frequencies: rounded to half precision they tell other times apart, a day in seconds is thousands of radians.
     """
 
-    _wide = ()
+    _wide: tuple[str, ...] = ()
 
     def _apply(self, fn, recurse=True):
         before = {name: self._parameters.get(name) for name in self._wide}

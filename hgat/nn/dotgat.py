@@ -1,5 +1,7 @@
 """GAT with dot-product scores."""
 
+import dgl
+import torch
 from torch import nn
 
 from hgat import ops
@@ -36,11 +38,7 @@ class DotGatConv(nn.Module):
 
     as in PyTorch Geometric's TransformerConv without its skip (D_k = D there).
 
-    forward: graph with one relation; feat [N, F] or a pair; and keywords that DGL's layer does not have, edge_weight
-    [E], which multiplies alpha, and edge_mask [E] or [E, H] bool, False for an edge that has no part in the softmax
-    -> [N_dst, H, D], and with get_attention alpha [E, H, 1].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
-    ShapeError for feat unlike the graph and for a constructor's argument out of range.
+    h [N, F], out [N_dst, H, D]; forward says the rest. Raises ShapeError for an argument out of range.
 
     Differs from DGL: on a homogeneous graph with a pair of inputs the sources keep their own projection; DGL 2.1 stores
     both ends under one name there, so that the second overwrites the first.
@@ -49,20 +47,21 @@ class DotGatConv(nn.Module):
     """
 
     # What a layer has that was built by DGL's constructor and became this class.
-    _key_feats, edge_drop = None, 0.0
+    _key_feats: int | None = None
+    edge_drop = 0.0
 
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        allow_zero_in_degree=False,
+        in_feats: int | tuple[int, int],
+        out_feats: int,
+        num_heads: int,
+        allow_zero_in_degree: bool = False,
         *,
-        key_feats=None,
-        bias=False,
-        attn_drop=0.0,
-        edge_drop=0.0,
-    ):
+        key_feats: int | None = None,
+        bias: bool = False,
+        attn_drop: float = 0.0,
+        edge_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
         out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
@@ -85,16 +84,34 @@ class DotGatConv(nn.Module):
             return projections(self)
         return self.fc_value, self.fc_query, self.fc_key
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """PyTorch's initialisation of linear layers, as in DGL."""
         for fc in {id(fc): fc for fc in self._layers()}.values():
             fc.reset_parameters()
 
-    def set_allow_zero_in_degree(self, set_value):
+    def set_allow_zero_in_degree(self, set_value: bool) -> None:
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, get_attention=False, *, edge_weight=None, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph,
+        feat: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        get_attention: bool = False,
+        *,
+        edge_weight: torch.Tensor | None = None,
+        edge_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """New features of every destination, out [N_dst, H, D]; with get_attention (out, alpha [E, H, 1]).
+
+        graph: of one relation (homogeneous, bipartite, block, slice of a heterograph). feat: [N, F], on a block with
+        the destinations first, or a pair ([N_src, F_src], [N_dst, F_dst]). Not in DGL's layer: edge_weight [E], which
+        multiplies alpha; edge_mask [E] or [E, H] bool, False for an edge that has no part in the softmax. alpha is in
+        the graph's edge order, before dropout.
+
+        Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for anything but such a
+        graph, and ShapeError for a tensor unlike the graph or the layer.
+        """
         check_in_degrees(graph, self._allow_zero_in_degree)
         layers, widths = self._layers(), (self._in_src_feats, self._in_dst_feats)
         h_src, h_dst, one_input = both_ends(graph, feat, widths, nn.Identity(), layers[:2])
@@ -112,8 +129,9 @@ class DotGatConv(nn.Module):
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
         edge_mask = edge_column(edge_mask)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        given = {"edge_weight": edge_weight, "edge_mask": edge_mask}
-        out = ops.dot_product_attention(graph, query, key, value, dropout=dropout, **given)
+        out = ops.dot_product_attention(
+            graph, query, key, value, dropout=dropout, edge_weight=edge_weight, edge_mask=edge_mask
+        )
         if not get_attention:
             return out
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.

@@ -1,5 +1,9 @@
 """GAT with edge features."""
 
+from collections.abc import Callable
+from typing import Any
+
+import dgl
 import torch
 from torch import nn
 
@@ -40,11 +44,8 @@ class EdgeGATConv(nn.Module):
     in_feats: F, or (F_src, F_dst). edge_feats: F_e. Not in DGL: edge_drop, the share of edges that a training step
     leaves out of the softmax.
 
-    forward: graph with one relation; feat [N, *, F] or a pair; edge_feat [E, F_e]; and keywords that DGL's layer does
-    not have, edge_weight [E], which multiplies alpha, and edge_mask [E] or [E, H] bool, False for an edge that has no
-    part in the softmax -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
-    ShapeError for features unlike the graph and for a constructor's argument out of range.
+    h [N, *, F], x [E, F_e], out [N_dst, *, H, D]; forward says the rest. Raises ShapeError for an argument out of
+    range.
 
     Paper: Kaminski et al. 2021, "Rossmann-Toolbox: a deep learning-based protocol for the prediction and design of
     cofactor specificity in Rossmann fold proteins", after DGL's documentation of the layer. Differs from DGL: W_e is
@@ -53,23 +54,25 @@ class EdgeGATConv(nn.Module):
 
     # What a layer has that was built by DGL's constructor and became this class.
     edge_drop = 0.0
+    bias: nn.Parameter | None
+    res_fc: nn.Linear | None
 
     def __init__(
         self,
-        in_feats,
-        edge_feats,
-        out_feats,
-        num_heads,
-        feat_drop=0.0,
-        attn_drop=0.0,
-        negative_slope=0.2,
-        residual=True,
-        activation=None,
-        allow_zero_in_degree=False,
-        bias=True,
+        in_feats: int | tuple[int, int],
+        edge_feats: int,
+        out_feats: int,
+        num_heads: int,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        negative_slope: float = 0.2,
+        residual: bool = True,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        allow_zero_in_degree: bool = False,
+        bias: bool = True,
         *,
-        edge_drop=0.0,
-    ):
+        edge_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
         sizes = check_sizes(edge_feats=edge_feats, out_feats=out_feats, num_heads=num_heads)
@@ -94,7 +97,7 @@ class EdgeGATConv(nn.Module):
         self.attn_edge = nn.Parameter(torch.empty(1, num_heads, out_feats))
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-normal weights with the gain of ReLU, zero bias."""
         linear = {id(fc): fc.weight for fc in projections(self)}
         glorot_(*linear.values(), self.attn_l, self.attn_r, self.fc_edge.weight, self.attn_edge)
@@ -103,11 +106,30 @@ class EdgeGATConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def set_allow_zero_in_degree(self, set_value):
+    def set_allow_zero_in_degree(self, set_value: bool) -> None:
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, edge_feat, get_attention=False, *, edge_weight=None, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph,
+        feat: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        edge_feat: torch.Tensor,
+        get_attention: bool = False,
+        *,
+        edge_weight: torch.Tensor | None = None,
+        edge_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """New features of every destination, out [N_dst, *, H, D]; with get_attention (out, alpha [E, *, H, 1]).
+
+        graph: of one relation (homogeneous, bipartite, block, slice of a heterograph). feat: [N, *, F], on a block with
+        the destinations first, or a pair ([N_src, *, F_src], [N_dst, *, F_dst]). edge_feat: [E, F_e]. Not in DGL's
+        layer: edge_weight [E], which multiplies alpha; edge_mask [E] or [E, H] bool, False for an edge that has no part
+        in the softmax. alpha is in the graph's edge order, before dropout.
+
+        Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for anything but such a
+        graph, and ShapeError for a tensor unlike the graph or the layer.
+        """
         check_in_degrees(graph, self._allow_zero_in_degree)
         edge_features(self, graph, edge_feat)
         shape = heads, width = self._num_heads, self._out_feats
@@ -127,7 +149,7 @@ class EdgeGATConv(nn.Module):
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
         edge_weight = edge_column(edge_weight, copies)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         alpha = ops.additive_weights(graph, *scores, **options)
         dropped = attention_dropout(alpha, self.attn_drop.p) if self.attn_drop.training else alpha
         dropped = weighted(dropped, edge_weight)

@@ -1,5 +1,6 @@
 """EGAT: attention over edges that have features of their own, which it updates."""
 
+import dgl
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -33,18 +34,25 @@ class EGATConv(nn.Module):
     in_node_feats: F, or (F_src, F_dst). in_edge_feats: F_e. out_node_feats, out_edge_feats: D and D_e per head. The
     slope of the leaky ReLU is PyTorch's 0.01, as in DGL.
 
-    forward: graph with one relation; nfeats [N, F] or a pair; efeats [E, F_e]; edge_weight [E] multiplies alpha;
-    edge_mask (not in DGL) [E] or [E, H] bool, False for an edge that has no part in the softmax -> (out [N_dst, H, D],
-    f [E, H, D_e]), and with get_attention alpha [E, H, 1] as a third.
-    Raises DGLError for a node without in-edges; GraphError for anything but such a graph; ShapeError for features
-    unlike the graph and for a size out of range.
+    h [N, F], x [E, F_e], f [E, H, D_e], out [N_dst, H, D]; forward says the rest. Raises ShapeError for a size out of
+    range.
 
     Paper: Kaminski et al. 2021, "Rossmann-Toolbox: a deep learning-based protocol for the prediction and design of
     cofactor specificity in Rossmann fold proteins", after DGL's documentation of the layer. Differs from DGL:
     bias=False is served, which DGL 2.1 cannot build, and so is one tensor on a block.
     """
 
-    def __init__(self, in_node_feats, in_edge_feats, out_node_feats, out_edge_feats, num_heads, bias=True):
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_node_feats: int | tuple[int, int],
+        in_edge_feats: int,
+        out_node_feats: int,
+        out_edge_feats: int,
+        num_heads: int,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self._in_src_node_feats, self._in_dst_node_feats = feature_pair(in_node_feats, "in_node_feats")
         sizes = check_sizes(in_edge_feats=in_edge_feats, out_node_feats=out_node_feats, out_edge_feats=out_edge_feats)
@@ -61,14 +69,33 @@ class EGATConv(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.empty(width)) if bias else None)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-normal weights with the gain of ReLU, zero bias."""
         layers = self.fc_node_src, self.fc_ni, self.fc_fij, self.fc_nj
         glorot_(*(layer.weight for layer in layers), self.attn)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, graph, nfeats, efeats, edge_weight=None, get_attention=False, *, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph,
+        nfeats: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        efeats: torch.Tensor,
+        edge_weight: torch.Tensor | None = None,
+        get_attention: bool = False,
+        *,
+        edge_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(out [N_dst, H, D], f [E, H, D_e]): new features of nodes and edges; get_attention adds alpha [E, H, 1].
+
+        graph: of one relation (homogeneous, bipartite, block, slice of a heterograph). nfeats: [N, F], on a block with
+        the destinations first, or a pair ([N_src, F_src], [N_dst, F_dst]). efeats: [E, F_e]. edge_weight: [E],
+        multiplies alpha, also the one given back. edge_mask (not in DGL): [E] or [E, H] bool, False for an edge that
+        has no part in the softmax. f and alpha are in the graph's edge order.
+
+        Raises DGLError for a node without in-edges, GraphError for anything but such a graph, and ShapeError for a
+        tensor unlike the graph or the layer.
+        """
         check_in_degrees(graph, False)
         widths = self._in_src_node_feats, self._in_dst_node_feats
         h_src, h_dst, _ = both_ends(graph, nfeats, widths, nn.Identity(), (self.fc_ni, self.fc_nj))

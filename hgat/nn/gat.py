@@ -1,5 +1,9 @@
 """GAT: additive attention."""
 
+from collections.abc import Callable
+from typing import Any
+
+import dgl
 import torch
 from torch import nn
 
@@ -46,11 +50,7 @@ class GATConv(nn.Module):
     edge_feats, F_e, one number w_e . x_uv per head in the score. value_drop: dropout on W h_u before the sum, the third
     dropout of the authors' code.
 
-    forward: graph with one relation (homogeneous, bipartite, block, slice of a heterograph); feat [N, *, F] or a
-    pair; edge_weight [E] multiplies alpha; edge_feat [E, F_e]; edge_mask [E] or [E, H] bool, False for an edge that has
-    no part in the softmax. -> [N_dst, *, H, D], and with get_attention alpha [E, *, H, 1].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
-    ShapeError for feat unlike the graph and for a constructor's argument out of range.
+    h [N, *, F], out [N_dst, *, H, D]; forward says the rest. Raises ShapeError for an argument out of range.
 
     Paper: Velickovic et al. 2018, arXiv:1710.10903, eq. 1-6. Differs as DGL does: Glorot-normal initialisation, no
     bias inside the score. Differs from DGL: the attention returned is before dropout, and checked shapes raise
@@ -59,26 +59,29 @@ class GATConv(nn.Module):
 
     # What a layer has that was built by DGL's constructor and became this class.
     _edge_feats, edge_drop, _use_symmetric_norm = 0, 0.0, False
+    attn_r: nn.Parameter | None
+    bias: nn.Parameter | None
+    res_fc: nn.Module | None
 
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        feat_drop=0.0,
-        attn_drop=0.0,
-        negative_slope=0.2,
-        residual=False,
-        activation=None,
-        allow_zero_in_degree=False,
-        bias=True,
+        in_feats: int | tuple[int, int],
+        out_feats: int,
+        num_heads: int,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        negative_slope: float = 0.2,
+        residual: bool = False,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        allow_zero_in_degree: bool = False,
+        bias: bool = True,
         *,
-        value_drop=0.0,
-        edge_drop=0.0,
-        edge_feats=None,
-        use_attn_dst=True,
-        use_symmetric_norm=False,
-    ):
+        value_drop: float = 0.0,
+        edge_drop: float = 0.0,
+        edge_feats: int | None = None,
+        use_attn_dst: bool = True,
+        use_symmetric_norm: bool = False,
+    ) -> None:
         super().__init__()
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
         out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
@@ -107,7 +110,7 @@ class GATConv(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.empty(width)) if self.has_explicit_bias else None)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-normal weights with the gain of ReLU, zero biases."""
         linear = {id(fc): fc.weight for fc in projections(self)}
         glorot_(*linear.values(), self.attn_l)
@@ -122,11 +125,30 @@ class GATConv(nn.Module):
             if self.res_fc.bias is not None:
                 nn.init.zeros_(self.res_fc.bias)
 
-    def set_allow_zero_in_degree(self, set_value):
+    def set_allow_zero_in_degree(self, set_value: bool) -> None:
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, edge_weight=None, get_attention=False, *, edge_feat=None, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph,
+        feat: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        edge_weight: torch.Tensor | None = None,
+        get_attention: bool = False,
+        *,
+        edge_feat: torch.Tensor | None = None,
+        edge_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """New features of every destination, out [N_dst, *, H, D]; with get_attention (out, alpha [E, *, H, 1]).
+
+        graph: of one relation (homogeneous, bipartite, block, slice of a heterograph). feat: [N, *, F], on a block with
+        the destinations first, or a pair ([N_src, *, F_src], [N_dst, *, F_dst]). edge_weight: [E], multiplies alpha.
+        Not in DGL's layer: edge_feat [E, F_e], given if and only if the layer has edge_feats; edge_mask [E] or [E, H]
+        bool, False for an edge that has no part in the softmax. alpha is in the graph's edge order, before dropout.
+
+        Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for anything but such a
+        graph, and ShapeError for a tensor unlike the graph or the layer.
+        """
         check_in_degrees(graph, self._allow_zero_in_degree)
         layers = fc_src, fc_dst = projections(self)
         widths = self._in_src_feats, self._in_dst_feats
@@ -140,7 +162,7 @@ class GATConv(nn.Module):
             value, at_dst = projected_ends(layers, h_src, h_dst, one_input, shape)
         # a . [W h_u || W h_v] is a sum of one score per end, so no edge ever carries both vectors.
         score_src = end_scores(fc_src, h_src, value, self.attn_l)
-        if at_dst is None:
+        if self.attn_r is None or at_dst is None:
             score_dst = score_src.new_zeros((graph.num_dst_nodes(), score_src.shape[1]))
         else:
             score_dst = end_scores(fc_dst, h_dst, at_dst, self.attn_r)
@@ -153,7 +175,7 @@ class GATConv(nn.Module):
         edge_weight = edge_column(edge_weight, copies)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
         out = ops.additive_attention(
             graph,
             with_extra_axes(self.value_drop(value), prefix),

@@ -1,5 +1,9 @@
 """GATv2: dynamic attention."""
 
+from collections.abc import Callable
+from typing import Any
+
+import dgl
 import torch
 from torch import nn
 
@@ -39,35 +43,32 @@ class GATv2Conv(nn.Module):
     bias: biases inside the projections. Not in DGL: edge_feats, F_e, and W_e; edge_drop, the share of edges that a
     training step leaves out of the softmax.
 
-    forward: graph with one relation; feat [N, F] or a pair; and keywords that DGL's layer does not have, edge_feat
-    [E, F_e], edge_weight [E], which multiplies alpha, edge_mask [E] or [E, H] bool, False for an edge that has no part
-    in the softmax -> [N_dst, H, D], and with get_attention alpha [E, H, 1].
-    Raises DGLError for a node without in-edges unless allow_zero_in_degree; GraphError for anything but such a graph;
-    ShapeError for feat unlike the graph and for a constructor's argument out of range.
+    h [N, F], out [N_dst, H, D]; forward says the rest. Raises ShapeError for an argument out of range.
 
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7. Differs from DGL: the attention returned is before dropout.
     """
 
     # What a layer has that was built by DGL's constructor and became this class.
     _edge_feats, edge_drop = 0, 0.0
+    res_fc: nn.Module | None
 
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        feat_drop=0.0,
-        attn_drop=0.0,
-        negative_slope=0.2,
-        residual=False,
-        activation=None,
-        allow_zero_in_degree=False,
-        bias=True,
-        share_weights=False,
+        in_feats: int | tuple[int, int],
+        out_feats: int,
+        num_heads: int,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        negative_slope: float = 0.2,
+        residual: bool = False,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        allow_zero_in_degree: bool = False,
+        bias: bool = True,
+        share_weights: bool = False,
         *,
-        edge_feats=None,
-        edge_drop=0.0,
-    ):
+        edge_feats: int | None = None,
+        edge_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         self._in_src_feats, self._in_dst_feats = feature_pair(in_feats)
         out_feats, num_heads = check_sizes(out_feats=out_feats, num_heads=num_heads)
@@ -92,7 +93,7 @@ class GATv2Conv(nn.Module):
         self.register_module("res_fc", residual_linear(self._in_dst_feats, width, bias) if residual else None)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-normal weights with the gain of ReLU, zero biases."""
         linear = [self.fc_src]
         if self.fc_dst is not self.fc_src:
@@ -107,11 +108,30 @@ class GATv2Conv(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def set_allow_zero_in_degree(self, set_value):
+    def set_allow_zero_in_degree(self, set_value: bool) -> None:
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
-    def forward(self, graph, feat, get_attention=False, *, edge_weight=None, edge_feat=None, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph,
+        feat: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        get_attention: bool = False,
+        *,
+        edge_weight: torch.Tensor | None = None,
+        edge_feat: torch.Tensor | None = None,
+        edge_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """New features of every destination, out [N_dst, H, D]; with get_attention (out, alpha [E, H, 1]).
+
+        graph: of one relation (homogeneous, bipartite, block, slice of a heterograph). feat: [N, F], on a block with
+        the destinations first, or a pair ([N_src, F_src], [N_dst, F_dst]). Not in DGL's layer: edge_weight [E], which
+        multiplies alpha; edge_feat [E, F_e], given if and only if the layer has edge_feats; edge_mask [E] or [E, H]
+        bool, False for an edge that has no part in the softmax. alpha is in the graph's edge order, before dropout.
+
+        Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for anything but such a
+        graph, and ShapeError for a tensor unlike the graph or the layer.
+        """
         check_in_degrees(graph, self._allow_zero_in_degree)
         layers, widths = (self.fc_src, self.fc_dst), (self._in_src_feats, self._in_dst_feats)
         if self.share_weights and not isinstance(feat, (tuple, list)):
@@ -127,7 +147,7 @@ class GATv2Conv(nn.Module):
         edge_weight = edge_column(edge_weight)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, feat_src.device)
-        options = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
+        options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask)}
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         out = ops.gatv2_attention(graph, *ends, feat_edge, edge_weight=edge_weight, dropout=dropout, **options)
         out = add_residual(out, self.res_fc, h_dst, shape)

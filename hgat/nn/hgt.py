@@ -1,7 +1,9 @@
 """HGT: dot-product attention whose projections depend on node type and edge type."""
 
 import math
+from typing import Any
 
+import dgl
 import torch
 from dgl.nn import TypedLinear
 from torch import nn
@@ -26,19 +28,23 @@ class HGTConv(nn.Module):
     K, Q, V, O: a matrix for each node type (linear_k, linear_q, linear_v, linear_a). A, M: a [D, D] matrix for each
     edge type and head (relation_att, relation_msg), mu a number (relation_pri).
 
-    forward: g, a homogeneous graph (dgl.to_homogeneous) or a block of one; x [N, F], ntype [N] and etype [E] whole
-    numbers, on a block with the destinations first -> [N_dst, H * D]. A node without in-edges keeps (1 - g_v) h_v.
-    presorted: DGL's promise that the types are sorted; nothing depends on it, since sorted types are recognised.
-    Give the same type tensors at every call: the structure is built when they are new and kept with the graph.
-    Raises ShapeError for x, ntype or etype unlike the graph and for a size out of range; GraphError for a graph with
-    several relations, another bipartite graph than a block, or a type out of range.
+    Raises ShapeError for a size out of range.
 
     Paper: Hu et al. 2020, arXiv:2003.01332. Differs as DGL does: no activation before O, the gate g on the
     skip, mu for each edge type instead of each (node type, edge type, node type), no relative time. Differs from DGL:
     K A and V M are multiplied first and applied once to each distinct (node, edge type), never to each edge.
     """
 
-    def __init__(self, in_size, head_size, num_heads, num_ntypes, num_etypes, dropout=0.2, use_norm=False):
+    def __init__(
+        self,
+        in_size: int,
+        head_size: int,
+        num_heads: int,
+        num_ntypes: int,
+        num_etypes: int,
+        dropout: float = 0.2,
+        use_norm: bool = False,
+    ) -> None:
         super().__init__()
         in_size, head_size, num_heads = check_sizes(in_size=in_size, head_size=head_size, num_heads=num_heads)
         num_ntypes, num_etypes = check_sizes(num_ntypes=num_ntypes, num_etypes=num_etypes)
@@ -63,7 +69,7 @@ class HGTConv(nn.Module):
             self.residual_w = nn.Parameter(torch.empty(in_size, width))
             nn.init.xavier_uniform_(self.residual_w)
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Uniform typed matrices within 1 / sqrt(inputs), Glorot-uniform residual, ones for mu and skip."""
         typed = (self.linear_k, self.linear_q, self.linear_v, self.linear_a, *self.relation_att, *self.relation_msg)
         for layer in typed:
@@ -75,11 +81,29 @@ class HGTConv(nn.Module):
         if hasattr(self, "residual_w"):
             nn.init.xavier_uniform_(self.residual_w)
 
-    def forward(self, g, x, ntype, etype, *, presorted=False):
+    def forward(
+        self,
+        g: dgl.DGLGraph,
+        x: torch.Tensor,
+        ntype: torch.Tensor,
+        etype: torch.Tensor,
+        *,
+        presorted: bool = False,
+    ) -> torch.Tensor:
+        """New features of every destination, [N_dst, H * D]; a node without in-edges keeps (1 - g_v) h_v.
+
+        g: a homogeneous graph (dgl.to_homogeneous) or a block of one. x: [N, F]. ntype: [N], the type of every node.
+        etype: [E], the type of every edge; both whole numbers, on a block with the destinations first. Give the same
+        type tensors at every call: the structure is built when they are new and kept with the graph. presorted: DGL's
+        promise that the types are sorted; nothing depends on it, since sorted types are recognised.
+
+        Raises ShapeError for x, ntype or etype unlike the graph or the layer, and GraphError for a graph with several
+        relations, another bipartite graph than a block, or a type out of range.
+        """
         check_graph(g)
         check_width("x", x, "N", "F")
         check_floats("x", x, self.skip)
-        num_types = self.linear_k.num_types, self.relation_att[0].num_types
+        num_types: tuple[Any, Any] = self.linear_k.num_types, self.relation_att[0].num_types
         joined = join_types(g, ntype, etype, *num_types, x.device)
         check_shape("x", x, ("N", g.num_src_nodes()), ("F", self.in_size))
         x_dst = x[: g.num_dst_nodes()]

@@ -1,7 +1,8 @@
 """Names that go with parameters: what stands at a position of a tensor is matched by name, or refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,10 +31,11 @@ class NamedState(nn.Module):
         """Put the entries of `state` in this module's order; StateError where their names are not this module's."""
         raise NotImplementedError
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> torch.Tensor:
+        """The names, as bytes of JSON."""
         return torch.tensor(list(json.dumps(self._names()).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: torch.Tensor) -> None:
         """Nothing is left to do: the order was put right before the tensors were copied."""
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *rest):
@@ -52,7 +54,7 @@ def _read(state):
         raise StateError("state dict: expected names in _extra_state, got something else") from None
 
 
-def order_of(theirs, ours, what):
+def order_of(theirs: Any, ours: Sequence[Any], what: str) -> list[int]:
     """The place among `theirs` of each of `ours`; StateError unless they are the same names."""
     try:
         theirs = [tuple(name) if isinstance(name, list) else name for name in theirs]
@@ -64,7 +66,7 @@ def order_of(theirs, ours, what):
     return [theirs.index(name) for name in ours]
 
 
-def reorder(state, prefix, names, order):
+def reorder(state: MutableMapping[str, Any], prefix: str, names: Iterable[str], order: Sequence[int]) -> None:
     """Give the named tensors of a state dict the rows in another order."""
     for name in names:
         tensor = state.get(prefix + name)
@@ -72,7 +74,7 @@ def reorder(state, prefix, names, order):
             state[prefix + name] = tensor[order]
 
 
-def reorder_children(state, prefix, order):
+def reorder_children(state: MutableMapping[str, Any], prefix: str, order: Sequence[int]) -> None:
     """Give the numbered children under `prefix` another order."""
     found = {key: state.pop(key) for key in list(state) if key.startswith(prefix)}
     for place, number in enumerate(order):
@@ -82,7 +84,7 @@ def reorder_children(state, prefix, order):
                 state[f"{prefix}{place}.{key[len(start) :]}"] = value
 
 
-def names_of(name, names):
+def names_of(name: str, names: Any) -> tuple[str, ...]:
     """`names` as a tuple of different strings, at least one; GraphError for anything else."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
         raise GraphError(f"{name}: expected a list of names, got {brief(names)}")
@@ -91,7 +93,7 @@ def names_of(name, names):
     return tuple(names)
 
 
-def check_etypes(etypes):
+def check_etypes(etypes: Any) -> tuple[tuple[str, str, str], ...]:
     """`etypes` as a tuple of canonical triples; GraphError for anything else, such as bare names, and for a double."""
     advice = "as graph.canonical_etypes gives them"
     if isinstance(etypes, str) or not isinstance(etypes, Sequence):

@@ -1,8 +1,10 @@
 """RGAT: attention over typed edges, within each relation or across all of them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
+import dgl
 import torch
 from torch import nn
 
@@ -39,40 +41,35 @@ class RGATConv(NamedState):
     num_bases: W^r = sum_b c_rhb V_b, with coefficients per relation and head; num_attn_bases: the same for [Q^r, K^r],
     with bases of its own. num_blocks: W^r block-diagonal, blocks of [F / B, H * D / B]; not together with num_bases.
 
-    forward: graph, a typed DGLGraph, a block, or what hgat.graph.join_relations gives (built once per graph if not
-    before); feat, {node type: [N, F]}, on a block with the destinations first, or one tensor where there is one node
-    type; edge_mask, {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation
-    that is not named keeps all its edges) -> {node type: [N_dst, H, D]} for every destination type, or one tensor
-    likewise. With
-    get_attention also alpha, {relation: [E_r, H]}, before dropout. A node without in-edges gets zeros: give it a self
-    relation (hgat.graph.add_inverse) or a residual.
-    Raises GraphError for relations that the layer does not have, ShapeError for features unlike the graph and for a
-    constructor's argument out of range.
+    h [N, F] and out [N_dst, H, D] of each node type; forward says the rest. Raises GraphError for etypes that are no
+    canonical relations, ShapeError for an argument out of range.
 
     Paper: Busbridge et al. 2019, arXiv:1904.05811, section 2. Differs from the authors' code: bases are combined as
     the equation says (their reshape mixes the input axis with the relations); no LeakyReLU on multiplicative logits;
     num_blocks is R-GCN's (Schlichtkrull et al. 2018, arXiv:1703.06103, eq. 4), not theirs. No loop over relations.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        etypes,
+        in_feats: int,
+        out_feats: int,
+        num_heads: int,
+        etypes: Sequence[tuple[str, str, str]],
         *,
-        softmax="across",
-        score="additive",
-        attn_feats=1,
-        num_bases=None,
-        num_attn_bases=None,
-        num_blocks=None,
-        feat_drop=0.0,
-        attn_drop=0.0,
-        negative_slope=0.2,
-        activation=None,
-        bias=False,
-    ):
+        softmax: Literal["across", "within"] = "across",
+        score: Literal["additive", "multiplicative"] = "additive",
+        attn_feats: int = 1,
+        num_bases: int | None = None,
+        num_attn_bases: int | None = None,
+        num_blocks: int | None = None,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        negative_slope: float = 0.2,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         self.etypes = check_etypes(etypes)
         in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
@@ -118,7 +115,7 @@ class RGATConv(NamedState):
         self.activation = activation
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-uniform per relation, as in the authors' code; zero bias."""
         for name, parameter in self.named_parameters():
             if name == "bias":
@@ -131,7 +128,7 @@ class RGATConv(NamedState):
                 fan_out = self._attn_feats
             nn.init.uniform_(parameter, -((6 / (fan_in + fan_out)) ** 0.5), (6 / (fan_in + fan_out)) ** 0.5)
 
-    def relation_weight(self):
+    def relation_weight(self) -> torch.Tensor:
         """W^r of every relation, [R, F, H * D]."""
         if hasattr(self, "basis"):
             weight = torch.einsum("rhb,bfd->rfhd", self.coefficient, self.basis)
@@ -140,13 +137,14 @@ class RGATConv(NamedState):
             return self.weight
         return _block_diagonal(self.weight)
 
-    def attention_kernel(self):
+    def attention_kernel(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(Q^r, K^r) of every relation, [R, H, D, attn_feats] each."""
         if hasattr(self, "attn_basis"):
             kernel = torch.einsum("rhb,bdq->rhdq", self.attn_coefficient, self.attn_basis)
         else:
             kernel = self.attn
-        return kernel.chunk(2, -1)
+        to_query, to_key = kernel.chunk(2, -1)
+        return to_query, to_key
 
     def _names(self):
         return {"etypes": self.etypes}
@@ -165,7 +163,31 @@ class RGATConv(NamedState):
             raise GraphError(f"graph: expected relations among {list(self.etypes)}, got {missing[0]}")
         return [self.etypes.index(e) for e in etypes]
 
-    def forward(self, graph, feat, get_attention=False, *, edge_mask=None):
+    def forward(
+        self,
+        graph: dgl.DGLGraph | JoinedRelations,
+        feat: Mapping[str, torch.Tensor] | tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]] | torch.Tensor,
+        get_attention: bool = False,
+        *,
+        edge_mask: Mapping[tuple[str, str, str], torch.Tensor] | torch.Tensor | None = None,
+    ) -> (
+        dict[str, torch.Tensor]
+        | torch.Tensor
+        | tuple[dict[str, torch.Tensor] | torch.Tensor, dict[tuple[str, str, str], torch.Tensor]]
+    ):
+        """New features of every destination type, {node type: [N_dst, H, D]}; with get_attention (out, alpha).
+
+        graph: a typed DGLGraph, a block, or what hgat.graph.join_relations gives (built once per graph if not before).
+        feat: {node type: [N, F]}, on a block with the destinations first; a pair of such dicts, of the sources and of
+        the destinations; or one tensor where there is one node type, and then out is one tensor, too. edge_mask:
+        {relation: [E_r] or [E_r, H] bool}, False for an edge that has no part in the softmax (a relation that is not
+        named keeps all its edges), or one tensor, all relations laid end to end. alpha: {relation: [E_r, H]}, in the
+        order of each relation's edges, before dropout. A node without in-edges gets zeros: give it a self relation
+        (hgat.graph.add_inverse) or a residual.
+
+        Raises GraphError for anything but such a graph and for relations that the layer does not have, ShapeError for
+        features or a mask unlike the graph or the layer.
+        """
         if not isinstance(graph, JoinedRelations):
             check_graph(graph, one_relation=False, expected="a DGLGraph or what hgat.graph.join_relations gives")
         joined = join_relations(graph)
@@ -243,15 +265,14 @@ class FeaturelessRGATConv(RGATConv):
         g_i^r = W^r_i, a learned row for every (node, relation) pair with an edge; the rest as RGATConv
 
     joined: what hgat.graph.join_relations gives; the layer belongs to this graph's pairs and serves no others. Bases
-    and blocks do not apply. forward: a graph with the same pairs; feat is not read and may be None -> as RGATConv,
-    {node type: [N_dst, H, D]}. Raises GraphError for a graph with other pairs, also one with as many, and for a state
-    dict of another graph.
+    and blocks do not apply; options are RGATConv's keywords. Raises ShapeError for an argument out of range, GraphError
+    for a state dict of another graph. out [N_dst, H, D] of each destination type; forward says the rest.
 
     Paper: Busbridge et al. 2019, arXiv:1904.05811, the input of the authors' example. Differs: rows of pairs without an
     edge, which no output reads, do not exist.
     """
 
-    def __init__(self, joined, out_feats, num_heads, **options):
+    def __init__(self, joined: JoinedRelations | dgl.DGLGraph, out_feats: int, num_heads: int, **options: Any) -> None:
         for name in ("num_bases", "num_blocks"):
             if options.pop(name, None) is not None:
                 raise ShapeError(f"{name}: expected None without features, got a number")
@@ -269,6 +290,27 @@ class FeaturelessRGATConv(RGATConv):
         self.table = nn.Parameter(torch.empty(int(row.max()) + 1 if len(row) else 0, num_heads * out_feats))
         bound = (6 / (num_nodes + out_feats)) ** 0.5  # Glorot's for the full one-hot projection
         nn.init.uniform_(self.table, -bound, bound)
+
+    def forward(
+        self,
+        graph: dgl.DGLGraph | JoinedRelations,
+        feat: Any,
+        get_attention: bool = False,
+        *,
+        edge_mask: Mapping[tuple[str, str, str], torch.Tensor] | torch.Tensor | None = None,
+    ) -> (
+        dict[str, torch.Tensor]
+        | torch.Tensor
+        | tuple[dict[str, torch.Tensor] | torch.Tensor, dict[tuple[str, str, str], torch.Tensor]]
+    ):
+        """New features of every destination type, {node type: [N_dst, H, D]}; with get_attention (out, alpha).
+
+        graph: one with the (node, relation) pairs that the layer was built for. feat: is not read, and may be None.
+        edge_mask and alpha, {relation: [E_r, H]}: as RGATConv's.
+
+        Raises GraphError for anything but a typed graph and for a graph with other pairs, also one with as many.
+        """
+        return super().forward(graph, feat, get_attention, edge_mask=edge_mask)
 
     def _names(self):
         return {"etypes": self.etypes, "pairs": self._pairs}

@@ -1,5 +1,8 @@
 """DySAT's structural attention: GAT inside every snapshot, all snapshots in one operator call."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,28 +35,24 @@ class SnapshotGATConv(nn.Module):
     w_uv is the weight of the link, snapshots.graph.edata["weight"], or 1 without one. score: "gat" as above, or "dot",
     logit_uv = (Q x_v) . (K x_u) / sqrt(D), which has no place for w.
 
-    forward: snapshots (hgat.graph.snapshots, of one node and edge type); feat [N, F], the same in all of them, [T, N,
-    F], or None for one-hot rows (F = N), which are never written; edge_mask [E] or [E, H] bool in the order of
-    snapshots.graph, False for an edge that has no part in the softmax -> [T, N, H * D]. With get_attention also alpha
-    [E, H] in that order, before dropout. A node that has not appeared yet gets activation(0). Features that
-    stay the same are projected once, and backward adds up their gradient over all snapshots in one pass.
-    Raises GraphError for anything but such snapshots, ShapeError for features unlike them.
+    x [N, F] or [T, N, F], out [T, N, H * D]; forward says the rest. Features that stay the same are projected once, and
+    backward adds up their gradient over all snapshots in one pass. Raises ShapeError for an argument out of range.
 
     Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 1. "dot" is not in the paper.
     """
 
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        feat_drop=0.0,
-        attn_drop=0.0,
-        negative_slope=0.2,
-        activation=F.elu,
+        in_feats: int,
+        out_feats: int,
+        num_heads: int,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        negative_slope: float = 0.2,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = F.elu,
         *,
-        score="gat",
-    ):
+        score: Literal["gat", "dot"] = "gat",
+    ) -> None:
         super().__init__()
         in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
         check_rates(feat_drop=feat_drop, attn_drop=attn_drop)
@@ -77,15 +76,32 @@ class SnapshotGATConv(nn.Module):
         self.activation = activation
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-uniform, as in the authors' code."""
         for parameter in self.parameters():
             nn.init.xavier_uniform_(parameter)
 
-    def forward(self, snapshots, feat=None, get_attention=False, *, edge_mask=None):
+    def forward(
+        self,
+        snapshots: Snapshots,
+        feat: torch.Tensor | None = None,
+        get_attention: bool = False,
+        *,
+        edge_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """New features of every node in every snapshot, out [T, N, H * D]; with get_attention (out, alpha [E, H]).
+
+        snapshots: what hgat.graph.snapshots gives for one node and edge type. feat: [N, F], the same in all of them,
+        [T, N, F], or None for one-hot rows (F = N), which are never written. edge_mask: [E] or [E, H] bool, False for
+        an edge that has no part in the softmax. It and alpha, which is before dropout, are in the order of
+        snapshots.graph. A node that has not appeared yet gets activation(0).
+
+        Raises GraphError for anything but such snapshots, ShapeError for features unlike them or the layer.
+        """
         graph, feat, steps = self._input(snapshots, feat)
         value = self._project(self.fc, feat)
-        dropout, options = self.attn_drop.p if self.attn_drop.training else 0.0, {"edge_mask": edge_mask}
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        options: dict[str, Any] = {"edge_mask": edge_mask}
         if self.score == "gat":
             scores, options["negative_slope"] = self._scores(graph, feat, value, steps)
             out = ops.additive_attention(graph, value, *scores, dropout=dropout, **options)

@@ -1,14 +1,19 @@
 """Self-attention of every node over its own past."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from hgat import ops
 from hgat.errors import ShapeError, check_shape, is_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
-from hgat.ops import dispatch
 
 __all__ = ["TemporalAttention"]
+
+# Keys, values and presence of the steps before the next one: [N, H, T, D] twice, [N, T].
+Cache = tuple[Tensor, Tensor, Tensor]
 
 
 class TemporalAttention(WideParameters):
@@ -23,11 +28,7 @@ class TemporalAttention(WideParameters):
     residual: X is added to Z. In half types the angle w time + phi is computed in float32, and w and phi stay float32.
     Inside hgat.ops.uniform_attention() beta is the mean over the steps up to i.
 
-    forward: x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives
-    zeros; time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
-    extend: x [N, F], the next step alone, and the cache of the steps before it -> ([N, F], cache): row T of forward, in
-    O(T) and with nothing of the past computed again.
-    Raises ShapeError for tensors unlike one another, and more steps than there are learned positions.
+    Shapes: x [N, T, F] -> [N, T, F], in `forward` for all steps and in `extend` one after the other.
 
     Paper: Sankar et al. 2019 (DySAT), arXiv:1812.09430, eq. 2. Differs: its mask is printed with i and j exchanged,
     which would let a step see the future and not the past; text and code mean the form above. The feed-forward layer's
@@ -39,16 +40,16 @@ class TemporalAttention(WideParameters):
 
     def __init__(
         self,
-        feats,
-        num_heads,
-        num_steps=None,
-        attn_drop=0.0,
+        feats: int,
+        num_heads: int,
+        num_steps: int | None = None,
+        attn_drop: float = 0.0,
         *,
-        position="learned",
-        scale="sqrt_d",
-        feed_forward=True,
-        residual=False,
-    ):
+        position: str = "learned",
+        scale: str = "sqrt_d",
+        feed_forward: bool = True,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         check_sizes(feats=feats)
         check_rates(attn_drop=attn_drop)
@@ -64,7 +65,7 @@ class TemporalAttention(WideParameters):
         self.position, self.scale, self.residual = position, scale, residual
         self.qkv = nn.Linear(feats, 3 * feats, bias=False)
         if position == "learned":
-            self.place = nn.Parameter(torch.empty(num_steps, feats))
+            self.place = nn.Parameter(torch.empty(num_steps or 0, feats))
         elif position == "time":
             self.frequency = nn.Parameter(torch.empty(feats))
             self.phase = nn.Parameter(torch.empty(feats))
@@ -72,7 +73,7 @@ class TemporalAttention(WideParameters):
         self.attn_drop = nn.Dropout(attn_drop)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Glorot-uniform for every projection and for positions; frequencies from 1 down to 1e-9, as in TGAT."""
         for weight in self.qkv.weight.view(3, self._feats, self._feats):
             nn.init.xavier_uniform_(weight.data)
@@ -85,7 +86,15 @@ class TemporalAttention(WideParameters):
             nn.init.xavier_uniform_(self.feed_forward.weight)
             nn.init.zeros_(self.feed_forward.bias)
 
-    def forward(self, x, present=None, time=None, get_attention=False):
+    def forward(
+        self, x: Tensor, present: Tensor | None = None, time: Tensor | None = None, get_attention: bool = False
+    ) -> Any:
+        """Every step of every node after it has looked at itself and at the steps before it.
+
+        x [N, T, F]; present [T, N] bool, or None where all are: an absent step is seen by no other and gives zeros;
+        time [T] for position "time" -> [N, T, F]. With get_attention also beta [N, H, T, T], before dropout.
+        Raises ShapeError for tensors unlike one another, and for more steps than there are learned positions.
+        """
         check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None), ("T", None), ("F", self._feats))
         nodes, steps, _ = x.shape
@@ -105,11 +114,18 @@ class TemporalAttention(WideParameters):
         out = self._finish(x, self._attend(query, key, value, mask, steps), present)
         if not get_attention:
             return out
-        beta = self._weights(query, key, mask, steps).clone()  # softmax keeps its own for backward
+        beta = self._weights(query, key, mask, steps)
         return out, beta if present is None else beta * present[:, None, :, None]
 
-    def extend(self, x, cache=None, present=None, time=None):
-        """One step more; cache: what the last call gave, or None for the first. present: [N]. time: a number."""
+    def extend(
+        self, x: Tensor, cache: Cache | None = None, present: Tensor | None = None, time: float | Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
+        """The next step alone: row T of `forward`, in O(T) and with nothing of the past computed again.
+
+        x [N, F]; cache: of the steps before it, what the last call gave, or None for the first; present [N] bool, or
+        None where all are; time: a number, for position "time" -> ([N, F], cache).
+        Raises ShapeError as `forward` does.
+        """
         check_floats("x", x, self.qkv.weight)
         check_shape("x", x, ("N", None if cache is None else cache[0].shape[0]), ("F", self._feats))
         if present is not None:
@@ -127,7 +143,7 @@ class TemporalAttention(WideParameters):
         out = self._attend(query, key, value, mask[:, None, None], key.shape[2])
         return self._finish(x, out, seen[:, -1:]).squeeze(1), (key, value, seen)
 
-    def _placed(self, x, first, time):
+    def _placed(self, x: Tensor, first: int, time: Any) -> Tensor:
         """X [N, T, F] of steps from number `first` on."""
         steps = x.shape[1]
         if self.position == "learned":
@@ -147,28 +163,24 @@ class TemporalAttention(WideParameters):
             return x + torch.cos(angle).to(x.dtype)
         return x
 
-    def _project(self, x):
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V [N, H, T, D]."""
         heads = self.qkv(x).unflatten(-1, (3, self._num_heads, self._feats // self._num_heads))
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
-    def _factor(self, query, steps):
+    def _factor(self, query: Tensor, steps: int) -> float:
         return (query.shape[-1] if self.scale == "sqrt_d" else steps) ** -0.5
 
-    def _attend(self, query, key, value, mask, steps):
-        if dispatch.is_uniform():
-            query = torch.zeros_like(query)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, steps: int) -> Tensor:
         drop = self.attn_drop.p if self.attn_drop.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, mask, drop, scale=self._factor(query, steps))
+        out = ops.scaled_dot_product_attention(query, key, value, mask, drop, scale=self._factor(query, steps))
         return out.transpose(1, 2).flatten(2)
 
-    def _weights(self, query, key, mask, steps):
-        if dispatch.is_uniform():
-            query = torch.zeros_like(query)
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor, steps: int) -> Tensor:
         logits = query @ key.transpose(-1, -2) * self._factor(query, steps)
-        return logits.masked_fill(~mask, -torch.inf).softmax(-1)
+        return ops.alignment(logits, dim=-1, mask=mask)
 
-    def _finish(self, x, z, present):
+    def _finish(self, x: Tensor, z: Tensor, present: Tensor | None) -> Tensor:
         z = z + x if self.residual else z
         if self.feed_forward is not None:
             z = F.relu(self.feed_forward(z)) + z
@@ -178,7 +190,7 @@ class TemporalAttention(WideParameters):
         return z if self.residual or self.feed_forward is not None else z.clone()
 
 
-def _check_present(present, *shape):
+def _check_present(present: Any, *shape: tuple[str, int]) -> None:
     check_shape("present", present, *shape)
     if not isinstance(present, torch.Tensor) or present.dtype != torch.bool:
         raise ShapeError(f"present: expected a tensor of torch.bool, got {getattr(present, 'dtype', type(present))}")

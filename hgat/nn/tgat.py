@@ -1,12 +1,13 @@
 """TGAT: attention of a node at a time over its earlier neighbours, and the code of elapsed time."""
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape, check_whole
 from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
-from hgat.ops import dispatch
 
 __all__ = ["TGATConv", "TimeEncoding"]
 
@@ -18,16 +19,18 @@ class TimeEncoding(WideParameters):
         form "sincos":  Phi(t) = sqrt(1 / d) [cos(w_1 t), sin(w_1 t), ..., cos(w_d t), sin(w_d t)], d = width / 2
 
     w is learned, from 10^0 down to 10^-9 in equal steps of the exponent at the start; phi is learned, from 0.
-    Shapes: elapsed [*], of any type -> [*, width], of the type of the layer. In half types the angle is computed in
-    float32, and w and phi stay float32: rounded to half precision they would tell other times apart.
+    Shapes: elapsed [*] -> [*, width]. In half types the angle is computed in float32, and w and phi stay float32:
+    rounded to half precision they would tell other times apart.
     Raises ShapeError for another form and an odd width of "sincos".
     Paper: Xu et al. 2020 (TGAT), arXiv:2002.07962. "cos" and the start of w are the authors' code; "sincos" is the
     paper's, its factor taken from what others say of it.
     """
 
     _wide = ("frequency", "phase")
+    phase: nn.Parameter | None
+    _like: Tensor
 
-    def __init__(self, width, form="cos"):
+    def __init__(self, width: int, form: str = "cos") -> None:
         super().__init__()
         check_sizes(width=width)
         if form not in ("cos", "sincos"):
@@ -41,19 +44,25 @@ class TimeEncoding(WideParameters):
         self.register_buffer("_like", torch.empty(0), persistent=False)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
+        """w from 10^0 down to 10^-9, phi zero."""
         with torch.no_grad():
             self.frequency.copy_(torch.logspace(0, -9, len(self.frequency), dtype=torch.float64))
             if self.phase is not None:
                 self.phase.zero_()
 
-    def forward(self, elapsed):
+    def forward(self, elapsed: Tensor) -> Tensor:
+        """The code of every elapsed time.
+
+        elapsed [B, K] or of any other shape [*], of any type of real numbers -> [B, K, width] or [*, width], of the
+        type of the layer. Raises ShapeError for anything else.
+        """
         if not isinstance(elapsed, torch.Tensor) or elapsed.is_complex():
             got = getattr(elapsed, "dtype", type(elapsed).__name__)
             raise ShapeError(f"elapsed: expected a tensor of real numbers, got {got}")
         kind = torch.promote_types(self.frequency.dtype, torch.float32)
         angle = elapsed.to(kind).unsqueeze(-1) * self.frequency.to(kind)
-        if self.form == "cos":
+        if self.phase is not None:
             code = torch.cos(angle + self.phase.to(kind))
         else:
             code = torch.stack([torch.cos(angle), torch.sin(angle)], -1).flatten(-2) * len(self.frequency) ** -0.5
@@ -69,11 +78,8 @@ class TGATConv(nn.Module):
         o_i = LayerNorm(o_i + q_i), unless norm=False
         out_i = W_2 relu(W_1 [o_i || h_i] + b_1) + b_2
 
-    forward: feat [B, F], neighbour_feat [B, K, F], elapsed t - t_j [B, K] of any type, mask [B, K] bool, True where
-    there is an event, edge_feat [B, K, Fe] -> [B, out_feats], and with get_attention alpha [B, H, K] before dropout.
-    What stands in a slot without an event is never used, not even NaN; without any event the sum is zero, and so is
-    alpha. attn_drop acts on alpha, out_drop on W_o's output. Inside hgat.ops.uniform_attention() the events of a node
-    weigh alike. Raises ShapeError for tensors that do not fit.
+    attn_drop acts on alpha, out_drop on W_o's output.
+    Shapes: feat [B, F], neighbour_feat [B, K, F] -> [B, out_feats]; see `forward`.
 
     Paper: Xu et al. 2020, arXiv:2002.07962. From the authors' code and not the paper: LayerNorm with the skip, the
     zeros of q in place of an edge, W_o, h_i of the layer below as the perceptron's second input. Differs from that
@@ -83,17 +89,17 @@ class TGATConv(nn.Module):
 
     def __init__(
         self,
-        in_feats,
-        out_feats,
-        num_heads,
-        time_feats,
-        edge_feats=0,
-        attn_drop=0.0,
-        time_encoding="cos",
+        in_feats: int,
+        out_feats: int,
+        num_heads: int,
+        time_feats: int,
+        edge_feats: int = 0,
+        attn_drop: float = 0.0,
+        time_encoding: str = "cos",
         *,
-        out_drop=0.0,
-        norm=True,
-    ):
+        out_drop: float = 0.0,
+        norm: bool = True,
+    ) -> None:
         super().__init__()
         in_feats, out_feats, num_heads = check_sizes(in_feats=in_feats, out_feats=out_feats, num_heads=num_heads)
         (time_feats,) = check_sizes(time_feats=time_feats)
@@ -113,18 +119,19 @@ class TGATConv(nn.Module):
         self.out_drop = nn.Dropout(out_drop)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """As the authors: normal with the variance of Glorot for one head, or for the whole matrix after the heads."""
         self.time.reset_parameters()
         for layer in (self.fc_q, self.fc_k, self.fc_v):
             nn.init.normal_(layer.weight, std=(2 / (layer.in_features + self._head_feats)) ** 0.5)
-        for layer in (self.fc_out, self.merge[0], self.merge[2]):
-            layer.reset_parameters()
-            nn.init.xavier_normal_(layer.weight)
+        for linear in (self.fc_out, *self.merge):
+            if isinstance(linear, nn.Linear):
+                linear.reset_parameters()
+                nn.init.xavier_normal_(linear.weight)
         if self.norm is not None:
             self.norm.reset_parameters()
 
-    def _check(self, feat, neighbour_feat, elapsed, mask, edge_feat):
+    def _check(self, feat: Any, neighbour_feat: Any, elapsed: Any, mask: Any, edge_feat: Any) -> None:
         for name, tensor in (("feat", feat), ("neighbour_feat", neighbour_feat), ("edge_feat", edge_feat)):
             if tensor is not None or name != "edge_feat":
                 check_floats(name, tensor, self.fc_out.weight)
@@ -145,7 +152,23 @@ class TGATConv(nn.Module):
         if edge_feat is not None:
             check_shape("edge_feat", edge_feat, rows, events, ("Fe", self._edge_feats))
 
-    def forward(self, feat, neighbour_feat, elapsed, mask, edge_feat=None, get_attention=False):
+    def forward(
+        self,
+        feat: Tensor,
+        neighbour_feat: Tensor,
+        elapsed: Tensor,
+        mask: Tensor,
+        edge_feat: Tensor | None = None,
+        get_attention: bool = False,
+    ) -> Any:
+        """Each of B nodes after it has looked at its K events.
+
+        feat [B, F], neighbour_feat [B, K, F], elapsed t - t_j [B, K] of any type, mask [B, K] bool, True where there is
+        an event, edge_feat [B, K, Fe] -> [B, out_feats], and with get_attention alpha [B, H, K] before dropout.
+        What stands in a slot without an event is never used, not even NaN; without any event the sum is zero, and so is
+        alpha. Inside hgat.ops.uniform_attention() the events of a node weigh alike.
+        Raises ShapeError for tensors that do not fit.
+        """
         self._check(feat, neighbour_feat, elapsed, mask, edge_feat)
         heads, width = self._num_heads, self._head_feats
         # NaN times zero is NaN, forward and backward: padding is cleared before anything is computed from it.
@@ -159,15 +182,13 @@ class TGATConv(nn.Module):
         # are H queries to the same keys. K * width^2 per node becomes width^2.
         query = self.fc_q(own).unflatten(-1, (heads, width))
         query = torch.einsum("bhd,hdx->bhx", query, self.fc_k.weight.unflatten(0, (heads, width)))
-        if dispatch.is_uniform():
-            query = torch.zeros_like(query)
         # A node without events attends to its padding, which is zero.
         seen = (mask | ~mask.any(1, keepdim=True)).unsqueeze(1)
         scale = width**-0.5
         rate = self.attn_drop.p if self.attn_drop.training else 0.0
         # Four axes: with three, PyTorch has no fused kernel.
-        fused = (x.unsqueeze(1) for x in (query, event, event, seen))
-        summed = F.scaled_dot_product_attention(*fused, rate, scale=scale).squeeze(1)
+        at, keys, values, mask_ = (x.unsqueeze(1) for x in (query, event, event, seen))
+        summed = ops.scaled_dot_product_attention(at, keys, values, mask_, rate, scale=scale).squeeze(1)
         out = torch.einsum("bhx,hdx->bhd", summed, self.fc_v.weight.unflatten(0, (heads, width))).flatten(1)
         out = self.out_drop(self.fc_out(out))
         if self.norm is not None:
@@ -176,5 +197,4 @@ class TGATConv(nn.Module):
         if not get_attention:
             return out
         logits = torch.einsum("bhx,bkx->bhk", query, event) * scale
-        alpha = torch.softmax(logits.masked_fill(~seen, float("-inf")), -1)
-        return out, alpha.masked_fill(~mask.unsqueeze(1), 0)
+        return out, ops.alignment(logits, dim=-1, mask=mask.unsqueeze(1))

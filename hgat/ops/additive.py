@@ -1,32 +1,35 @@
 """Additive attention of GAT."""
 
+from dgl import DGLGraph
+from torch import Tensor
+
+from hgat.ops.alignment import even_scores
 from hgat.ops.checks import (
     check_call,
     check_number,
     check_width,
     edge_mask_column,
     edge_weight_column,
-    even_scores,
     seed_for,
 )
-from hgat.ops.dispatch import is_uniform, pick
+from hgat.ops.dispatch import pick
 
-__all__ = ["additive_attention", "additive_weights"]
+__all__ = ["additive_attention", "additive_logits", "additive_weights"]
 
 
 def additive_attention(
-    graph,
-    value,
-    score_src,
-    score_dst,
-    score_edge=None,
+    graph: DGLGraph,
+    value: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None = None,
     *,
-    edge_weight=None,
-    edge_mask=None,
-    negative_slope=0.2,
-    dropout=0.0,
-    seed=None,
-):
+    edge_weight: Tensor | None = None,
+    edge_mask: Tensor | None = None,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
     """Additive attention: one score per end of the edge, softmax over in-edges, weighted sum.
 
         logit_uv = leaky_relu(score_src_u + score_dst_v + score_edge_uv)
@@ -57,15 +60,23 @@ def additive_attention(
     edge_weight = edge_weight_column(graph, edge_weight, heads, value)
     edge_mask = edge_mask_column(graph, edge_mask, heads, value)
     seed = seed_for(dropout, seed)
-    if is_uniform():
-        scores = {"src": score_src, "dst": score_dst, "edge": score_edge}
-        score_src, score_dst, edge_mask = even_scores(graph, heads, score_src, edge_mask, **scores)
+    even = even_scores(graph, heads, score_src, edge_mask, src=score_src, dst=score_dst, edge=score_edge)
+    if even is not None:
+        score_src, score_dst, edge_mask = even
         score_edge = None
     run = pick("additive_attention", value, score_src, score_dst, score_edge, edge_weight)
     return run(graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge=None, *, edge_mask=None, negative_slope=0.2):
+def additive_weights(
+    graph: DGLGraph,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None = None,
+    *,
+    edge_mask: Tensor | None = None,
+    negative_slope: float = 0.2,
+) -> Tensor:
     """alpha of `additive_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     negative_slope = check_number("negative_slope", negative_slope)
     (heads,) = check_width("score_src", score_src, "N_src", "H")
@@ -76,9 +87,27 @@ def additive_weights(graph, score_src, score_dst, score_edge=None, *, edge_mask=
         ("score_edge", score_edge, "E", ("H", heads)),
     )
     edge_mask = edge_mask_column(graph, edge_mask, heads, score_src)
-    if is_uniform():
-        scores = {"src": score_src, "dst": score_dst, "edge": score_edge}
-        score_src, score_dst, edge_mask = even_scores(graph, heads, score_src, edge_mask, **scores)
+    even = even_scores(graph, heads, score_src, edge_mask, src=score_src, dst=score_dst, edge=score_edge)
+    if even is not None:
+        score_src, score_dst, edge_mask = even
         score_edge = None
     run = pick("additive_weights", score_src, score_dst, score_edge)
     return run(graph, score_src, score_dst, score_edge, edge_mask, negative_slope)
+
+
+def additive_logits(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None = None) -> Tensor:
+    """The sums of `additive_attention` alone, for another nonlinearity than its leaky ReLU, or another alignment.
+
+        out_uv = score_src_u + score_dst_v + score_edge_uv
+
+    Shapes: score_src [N_src, H], score_dst [N_dst, H], score_edge [E, H] -> out [E, H] in the graph's edge order, in
+    float32 for half types. `hgat.ops.alignment` makes weights of them. Raises as `additive_attention` does.
+    """
+    (heads,) = check_width("score_src", score_src, "N_src", "H")
+    check_call(
+        graph,
+        ("score_src", score_src, "N_src", ("H", heads)),
+        ("score_dst", score_dst, "N_dst", ("H", heads)),
+        ("score_edge", score_edge, "E", ("H", heads)),
+    )
+    return pick("additive_logits", score_src, score_dst, score_edge)(graph, score_src, score_dst, score_edge)

@@ -2,8 +2,11 @@
 
 import operator
 from numbers import Real
+from typing import Any
 
 import torch
+from dgl import DGLGraph
+from torch import Tensor
 
 from hgat.errors import ShapeError, check_shape
 from hgat.graph import csr
@@ -15,7 +18,6 @@ __all__ = [
     "check_width",
     "edge_mask_column",
     "edge_weight_column",
-    "even_scores",
     "seed_for",
 ]
 
@@ -24,7 +26,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 OPTIONAL = ("score_edge", "feat_edge", "bias")
 
 
-def check_width(name, tensor, *letters):
+def check_width(name: str, tensor: Any, *letters: str) -> tuple[int, ...]:
     """The sizes of `tensor` behind its first axis; ShapeError unless it has one axis per letter."""
     if not isinstance(tensor, torch.Tensor):
         raise ShapeError(f"{name}: expected a tensor [{', '.join(letters)}], got {type(tensor).__name__}")
@@ -33,7 +35,7 @@ def check_width(name, tensor, *letters):
     return tensor.shape[1:]
 
 
-def check_call(graph, *arguments):
+def check_call(graph: DGLGraph, *arguments: tuple) -> None:
     """Check graph, float types, devices and shapes of an operator call.
 
     arguments: (name, tensor, letter of the first axis among N_src, N_dst, E, or None, *(letter, size)).
@@ -57,14 +59,14 @@ def check_call(graph, *arguments):
             raise ShapeError(f"{name}: expected device {device} like the other tensors, got {tensor.device}")
 
 
-def check_number(name, value):
+def check_number(name: str, value: Any) -> float:
     """`value` as a float; ShapeError unless it is a real number."""
     if not isinstance(value, Real):
         raise ShapeError(f"{name}: expected a number, got {value!r}")
     return float(value)
 
 
-def edge_weight_column(graph, edge_weight, heads, like):
+def edge_weight_column(graph: DGLGraph, edge_weight: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
     """edge_weight [E] or [E, H] as [E, 1] or [E, H], whole numbers as floats; None stays None.
 
     like: a tensor of the call, whose device edge_weight must share.
@@ -79,14 +81,14 @@ def edge_weight_column(graph, edge_weight, heads, like):
         raise ShapeError(f"edge_weight: expected device {like.device} like the other tensors, got {edge_weight.device}")
     if edge_weight.dtype not in FLOATS:
         edge_weight = edge_weight.to(torch.promote_types(like.dtype, torch.float32))
-    check_width_of = (("E", graph.num_edges()),)
+    check_width_of: tuple[tuple[str, int], ...] = (("E", graph.num_edges()),)
     if edge_weight.dim() == 2:
         check_width_of += (("H", heads),)
     check_shape("edge_weight", edge_weight, *check_width_of)
     return edge_weight if edge_weight.dim() == 2 else edge_weight.unsqueeze(-1)
 
 
-def edge_mask_column(graph, edge_mask, heads, like):
+def edge_mask_column(graph: DGLGraph, edge_mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
     """edge_mask [E] or [E, H], True where an edge takes part, as [E, 1] or [E, H]; None stays None."""
     if edge_mask is None:
         return None
@@ -100,22 +102,7 @@ def edge_mask_column(graph, edge_mask, heads, like):
     return edge_mask if edge_mask.dim() == 2 else edge_mask.unsqueeze(-1)
 
 
-def even_scores(graph, heads, like, edge_mask, *, src=None, dst=None, edge=None):
-    """(score_src, score_dst, edge_mask): what uniform attention puts in the place of learned scores.
-
-    The scores are zero. src [N_src, H], dst [N_dst, H], edge [E, H]: the learned ones, whose minus infinities leave
-    edges out of the uniform weights, too.
-    """
-    left_in = [] if edge is None else [edge != -torch.inf]
-    for end, score in enumerate((src, dst)):
-        if score is not None and (score == -torch.inf).any():
-            left_in.append((score != -torch.inf)[csr.edges(graph, score.device)[end]])
-    for mask in left_in:
-        edge_mask = mask if edge_mask is None else edge_mask & mask
-    return like.new_zeros((graph.num_src_nodes(), heads)), like.new_zeros((graph.num_dst_nodes(), heads)), edge_mask
-
-
-def seed_for(dropout, seed):
+def seed_for(dropout: float, seed: Any) -> int:
     """A seed for this call: the given one, a fresh one if edges are dropped, else 0."""
     check_probability(dropout)
     if seed is not None:

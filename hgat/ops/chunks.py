@@ -6,11 +6,14 @@ again in backward. Every softmax lies inside one range, so the result is the sam
 """
 
 import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dgl
 import torch
+from dgl import DGLGraph
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hgat.errors import ShapeError
@@ -29,7 +32,7 @@ WHOLE = ("attn",)
 
 
 @contextmanager
-def in_chunks(edges):
+def in_chunks(edges: int) -> Iterator[None]:
     """Inside the block the backend `dgl` takes about `edges` edges at a time, all in-edges of a node together.
 
     For full-graph training where DGL's message passing would need more memory than there is: the results are those of
@@ -43,7 +46,7 @@ def in_chunks(edges):
         yield
 
 
-def limit():
+def limit() -> int | None:
     """Edges of a chunk, or None outside `in_chunks`."""
     return _limit.get()
 
@@ -58,7 +61,7 @@ class _Chunk:
     last: int
     edge: torch.Tensor
 
-    def part(self, axis, tensor):
+    def part(self, axis: str, tensor: Tensor) -> Tensor:
         if axis == "src":
             return tensor[self.sources]
         if axis == "edge":
@@ -66,7 +69,7 @@ class _Chunk:
         return tensor[self.first : self.last] if axis == "dst" else tensor
 
 
-def _chunks(graph, edges, device):
+def _chunks(graph: DGLGraph, edges: int, device: torch.device) -> list[_Chunk]:
     """The chunks of a graph, kept with it; together they cover every destination."""
 
     def build():
@@ -146,14 +149,14 @@ class _Chunked(torch.autograd.Function):
         return None, None, None, None, None, *found
 
 
-def _axis(name):
+def _axis(name: str) -> str | None:
     for axis, names in (("src", SOURCES), ("dst", DESTINATIONS), ("edge", EDGES), ("all", WHOLE)):
         if name in names:
             return axis
     return None
 
 
-def run(operator, edges):
+def run(operator: Callable[..., Tensor], edges: int) -> Callable[..., Tensor]:
     """`operator`, a function of the reference backend, in chunks of `edges` edges."""
     names = [*inspect.signature(operator).parameters][1:]
     # The weights of attention and the halves that end at edges give a row per edge.

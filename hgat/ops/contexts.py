@@ -6,9 +6,11 @@ uniform control would be recomputed with learned attention, or another backend w
 """
 
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from typing import Any
 
 import torch.utils.checkpoint
 
@@ -16,24 +18,24 @@ __all__ = ["Setting"]
 
 _lock = threading.Lock()
 _open_blocks = 0
-_originals = {}
+_originals: dict[str, Any] = {}
 
 
 class Setting:
     """One value per thread and task, changed inside `with setting.to(value)`."""
 
-    every = []
+    every: list["Setting"] = []
 
-    def __init__(self, name, default):
+    def __init__(self, name: str, default: Any) -> None:
         self._variable = ContextVar(name, default=default)
         self.default = default
         Setting.every.append(self)
 
-    def get(self):
+    def get(self) -> Any:
         return self._variable.get()
 
     @contextmanager
-    def to(self, value):
+    def to(self, value: Any) -> Iterator[None]:
         token = self._variable.set(value)
         _remember()
         try:
@@ -43,7 +45,7 @@ class Setting:
             self._variable.reset(token)
 
 
-def _held(function):
+def _held(function: Callable) -> Callable:
     """`function`, run under the settings of this moment; itself where all have their defaults."""
     values = [(setting._variable, setting.get()) for setting in Setting.every if setting.get() != setting.default]
     if not values:
@@ -60,7 +62,7 @@ def _held(function):
     return again
 
 
-def _remember():
+def _remember() -> None:
     """While a block is open, checkpointing takes functions with their settings; other threads see no difference."""
     global _open_blocks
     with _lock:
@@ -95,7 +97,7 @@ def _plain(original):
 _WRAPPERS = {"CheckpointFunction": _reentrant, "_checkpoint_without_reentrant_generator": _plain}
 
 
-def _forget():
+def _forget() -> None:
     global _open_blocks
     with _lock:
         _open_blocks -= 1

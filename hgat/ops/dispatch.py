@@ -4,17 +4,20 @@ A backend is a module of functions with the operators' names and positional argu
 `why_not(operator, tensors)` that gives None if it serves the call and one sentence if it does not.
 """
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
 
 from hgat import transforms
 from hgat.errors import BackendError
 from hgat.ops import chunks, native, reference
 from hgat.ops.contexts import Setting
 
-__all__ = ["backends", "is_uniform", "pick", "uniform_attention", "use_backend"]
+__all__ = ["backends", "pick", "use_backend"]
 
 _chosen = Setting("hgat_backend", "auto")
-_uniform = Setting("hgat_uniform_attention", False)
 
 
 class _Reference:
@@ -23,7 +26,7 @@ class _Reference:
     kernels = reference
 
     @staticmethod
-    def why_not(operator, tensors):
+    def why_not(operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | None:
         return None
 
 
@@ -39,28 +42,28 @@ class _Unbuilt:
 
     kernels = None
 
-    def __init__(self, reason):
+    def __init__(self, reason: Callable[[], str]) -> None:
         self._reason = reason
 
-    def why_not(self, operator, tensors):
+    def why_not(self, operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | None:
         return self._reason()
 
 
 # From the fastest to the one that always runs; "auto" takes the first that serves the call.
-_BACKENDS = {
+_BACKENDS: dict[str, Any] = {
     "triton": _Unbuilt(lambda: "this version of hgat contains no Triton kernels"),
     "native": _Native(),
     "dgl": _Reference(),
 }
 
 
-def backends():
+def backends() -> dict[str, str | None]:
     """Name -> None if the backend can run on this machine, else one sentence that says why it cannot."""
     return {name: backend.why_not(None, ()) for name, backend in _BACKENDS.items()}
 
 
 @contextmanager
-def use_backend(name):
+def use_backend(name: str) -> Iterator[None]:
     """Run the operators inside the block on one backend: "dgl", "native", "triton", or "auto" for the fastest.
 
     A named backend that cannot run a call raises BackendError there, with the reason; nothing falls back. What the
@@ -72,23 +75,7 @@ def use_backend(name):
         yield
 
 
-@contextmanager
-def uniform_attention():
-    """Inside the block every operator weights the in-edges of a node alike: alpha = 1 / in-degree.
-
-    The control for what attention adds: same layers, same parameters elsewhere, all logits zero but those of minus
-    infinity, which leave edges out. It holds in backward and in checkpointed forwards, too.
-    """
-    with _uniform.to(True):
-        yield
-
-
-def is_uniform():
-    """True inside `uniform_attention()`."""
-    return _uniform.get()
-
-
-def pick(operator, *tensors):
+def pick(operator: str, *tensors: Tensor | None) -> Callable[..., Tensor]:
     """The function that runs `operator` on these tensors; BackendError if the named backend cannot."""
     chosen = _chosen.get()
     reasons = []

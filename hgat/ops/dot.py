@@ -1,20 +1,25 @@
 """Scaled dot-product attention over in-edges."""
 
+from dgl import DGLGraph
+from torch import Tensor
+
+from hgat.ops.alignment import even_scores
 from hgat.ops.checks import (
     check_call,
     check_number,
     check_width,
     edge_mask_column,
     edge_weight_column,
-    even_scores,
     seed_for,
 )
-from hgat.ops.dispatch import is_uniform, pick
+from hgat.ops.dispatch import pick
 
 __all__ = ["dot_product_attention", "dot_product_logits", "dot_product_weights"]
 
 
-def _check(graph, query, key, bias, scale, *values):
+def _check(
+    graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, *values: Tensor
+) -> tuple[int, float]:
     """(heads, scale) of a call whose arguments fit."""
     heads, width = check_width("key", key, "N_src", "H", "D")
     arguments = [
@@ -32,18 +37,18 @@ def _check(graph, query, key, bias, scale, *values):
 
 
 def dot_product_attention(
-    graph,
-    query,
-    key,
-    value,
-    bias=None,
+    graph: DGLGraph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
     *,
-    scale=None,
-    edge_weight=None,
-    edge_mask=None,
-    dropout=0.0,
-    seed=None,
-):
+    scale: float | None = None,
+    edge_weight: Tensor | None = None,
+    edge_mask: Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
     """Dot-product attention along edges.
 
         logit_uv = scale * (query_v . key_u) + bias_uv
@@ -59,25 +64,37 @@ def dot_product_attention(
     edge_weight = edge_weight_column(graph, edge_weight, heads, value)
     edge_mask = edge_mask_column(graph, edge_mask, heads, value)
     seed = seed_for(dropout, seed)
-    if is_uniform():
-        *scores, edge_mask = even_scores(graph, heads, value, edge_mask, edge=bias)
+    even = even_scores(graph, heads, value, edge_mask, edge=bias)
+    if even is not None:
+        *scores, edge_mask = even
         run = pick("additive_attention", value, *scores, None, edge_weight)
         return run(graph, value, *scores, None, edge_weight, edge_mask, 0.2, dropout, seed)
     run = pick("dot_product_attention", query, key, value, bias, edge_weight)
     return run(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed)
 
 
-def dot_product_weights(graph, query, key, bias=None, *, edge_mask=None, scale=None):
+def dot_product_weights(
+    graph: DGLGraph,
+    query: Tensor,
+    key: Tensor,
+    bias: Tensor | None = None,
+    *,
+    edge_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
     """alpha of `dot_product_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     heads, scale = _check(graph, query, key, bias, scale)
     edge_mask = edge_mask_column(graph, edge_mask, heads, key)
-    if is_uniform():
-        *scores, edge_mask = even_scores(graph, heads, key, edge_mask, edge=bias)
+    even = even_scores(graph, heads, key, edge_mask, edge=bias)
+    if even is not None:
+        *scores, edge_mask = even
         return pick("additive_weights", *scores, None)(graph, *scores, None, edge_mask, 0.2)
     return pick("dot_product_weights", query, key, bias)(graph, query, key, bias, edge_mask, scale)
 
 
-def dot_product_logits(graph, query, key, bias=None, *, scale=None):
+def dot_product_logits(
+    graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
     """The logits of `dot_product_attention`, [E, H]: for a softmax over other groups than the in-edges."""
     _, scale = _check(graph, query, key, bias, scale)
     return pick("dot_product_logits", query, key, bias)(graph, query, key, bias, scale)

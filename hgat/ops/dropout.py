@@ -5,8 +5,10 @@ drawn from PyTorch's CPU generator, so `torch.manual_seed` decides.
 """
 
 from numbers import Real
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from hgat.errors import ShapeError
 from hgat.kernels import cpu
@@ -16,17 +18,17 @@ __all__ = ["attention_dropout", "check_probability", "draw_seed", "dropout_numbe
 _LOW = 0xFFFFFFFF
 
 
-def check_probability(dropout):
-    if not isinstance(dropout, Real) or not 0.0 <= dropout <= 1.0:
+def check_probability(dropout: Any) -> None:
+    if not isinstance(dropout, Real) or not 0.0 <= float(dropout) <= 1.0:
         raise ShapeError(f"dropout: expected a probability from 0 to 1, got {dropout!r}")
 
 
-def draw_seed():
+def draw_seed() -> int:
     """A seed from PyTorch's CPU generator."""
     return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
 
 
-def _mix(x):
+def _mix(x: Tensor) -> Tensor:
     """The 32-bit finaliser of kernels/cpu/dropout.h; only the low half of an int64 is used, so products may wrap."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _LOW
@@ -35,7 +37,7 @@ def _mix(x):
     return x ^ (x >> 16)
 
 
-def _composed(num_edges, num_heads, seed, threshold, device):
+def _composed(num_edges: int, num_heads: int, seed: int, threshold: int, device: torch.device) -> Tensor:
     """True where (seed, edge, head) is kept: the definition that every kernel repeats."""
     key = _mix(_mix(torch.tensor(seed & _LOW, device=device)) ^ ((seed >> 32) & _LOW))
     edge = torch.arange(num_edges, device=device)
@@ -44,13 +46,13 @@ def _composed(num_edges, num_heads, seed, threshold, device):
     return _mix(row[:, None] ^ head) >= threshold
 
 
-def dropout_numbers(dropout, seed):
+def dropout_numbers(dropout: float, seed: int) -> tuple[int, int, float]:
     """(64 bits of the seed, threshold of 2^32 below which an entry is dropped, scale of what is kept)."""
     keep_scale = 0.0 if dropout == 1.0 else 1.0 / (1.0 - dropout)
     return int(seed) & 0xFFFFFFFFFFFFFFFF, int(dropout * 2**32), keep_scale
 
 
-def dropout_scale(num_edges, num_heads, dropout, seed, like):
+def dropout_scale(num_edges: int, num_heads: int, dropout: float, seed: int, like: Tensor) -> Tensor:
     """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
     seed, threshold, keep_scale = dropout_numbers(dropout, seed)
     if cpu.available() and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
@@ -60,7 +62,7 @@ def dropout_scale(num_edges, num_heads, dropout, seed, like):
     return _composed(num_edges, num_heads, seed, threshold, like.device).to(like.dtype) * keep_scale
 
 
-def attention_dropout(alpha, dropout, seed=None):
+def attention_dropout(alpha: Tensor, dropout: float, seed: int | None = None) -> Tensor:
     """Drop entries of alpha [E, H] and scale the rest by 1 / (1 - dropout), as the attention operators do inside.
 
     For layers that need the weights themselves. seed: the number that fixes what is dropped; drawn if None.

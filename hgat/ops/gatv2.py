@@ -1,20 +1,23 @@
 """Dynamic attention of GATv2."""
 
+from dgl import DGLGraph
+from torch import Tensor
+
+from hgat.ops.alignment import even_scores
 from hgat.ops.checks import (
     check_call,
     check_number,
     check_width,
     edge_mask_column,
     edge_weight_column,
-    even_scores,
     seed_for,
 )
-from hgat.ops.dispatch import is_uniform, pick
+from hgat.ops.dispatch import pick
 
 __all__ = ["gatv2_attention", "gatv2_weights"]
 
 
-def _check(graph, feat_src, feat_dst, attn, feat_edge):
+def _check(graph: DGLGraph, feat_src: Tensor, feat_dst: Tensor, attn: Tensor, feat_edge: Tensor | None) -> int:
     heads, width = check_width("feat_src", feat_src, "N_src", "H", "D")
     per_head = (("H", heads), ("D", width))
     check_call(
@@ -28,18 +31,18 @@ def _check(graph, feat_src, feat_dst, attn, feat_edge):
 
 
 def gatv2_attention(
-    graph,
-    feat_src,
-    feat_dst,
-    attn,
-    feat_edge=None,
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None = None,
     *,
-    edge_weight=None,
-    edge_mask=None,
-    negative_slope=0.2,
-    dropout=0.0,
-    seed=None,
-):
+    edge_weight: Tensor | None = None,
+    edge_mask: Tensor | None = None,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
     """GATv2 attention: the nonlinearity before the score vector, so that the ranking depends on the destination.
 
         logit_uv = attn . leaky_relu(feat_src_u + feat_dst_v + feat_edge_uv)
@@ -55,21 +58,32 @@ def gatv2_attention(
     edge_weight = edge_weight_column(graph, edge_weight, heads, feat_src)
     edge_mask = edge_mask_column(graph, edge_mask, heads, feat_src)
     seed = seed_for(dropout, seed)
-    if is_uniform():
-        *scores, edge_mask = even_scores(graph, heads, feat_src, edge_mask)
+    even = even_scores(graph, heads, feat_src, edge_mask)
+    if even is not None:
+        *scores, edge_mask = even
         run = pick("additive_attention", feat_src, *scores, None, edge_weight)
         return run(graph, feat_src, *scores, None, edge_weight, edge_mask, negative_slope, dropout, seed)
     run = pick("gatv2_attention", feat_src, feat_dst, attn, feat_edge, edge_weight)
     return run(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed)
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge=None, *, edge_mask=None, negative_slope=0.2):
+def gatv2_weights(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None = None,
+    *,
+    edge_mask: Tensor | None = None,
+    negative_slope: float = 0.2,
+) -> Tensor:
     """alpha of `gatv2_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     negative_slope = check_number("negative_slope", negative_slope)
     heads = _check(graph, feat_src, feat_dst, attn, feat_edge)
     edge_mask = edge_mask_column(graph, edge_mask, heads, feat_src)
-    if is_uniform():
-        *scores, edge_mask = even_scores(graph, heads, feat_src, edge_mask)
+    even = even_scores(graph, heads, feat_src, edge_mask)
+    if even is not None:
+        *scores, edge_mask = even
         return pick("additive_weights", *scores, None)(graph, *scores, None, edge_mask, negative_slope)
     run = pick("gatv2_weights", feat_src, feat_dst, attn, feat_edge)
     return run(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope)

@@ -9,6 +9,8 @@ of the sums: float64 for float64, else float32.
 """
 
 import torch
+from dgl import DGLGraph
+from torch import Tensor
 
 from hgat import transforms
 from hgat.errors import BackendError
@@ -18,7 +20,9 @@ from hgat.ops.dropout import dropout_numbers
 
 __all__ = [
     "additive_attention",
+    "additive_logits",
     "additive_weights",
+    "copy_u",
     "copy_v",
     "dot_product_attention",
     "dot_product_logits",
@@ -33,7 +37,7 @@ __all__ = [
 STORED = (torch.float32, torch.float64, torch.bfloat16)
 
 
-def why_not(operator, tensors):
+def why_not(operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | None:
     """None if the kernels serve these tensors, else one sentence that says why they do not."""
     reason = cpu.why_missing()
     if reason is not None:
@@ -211,6 +215,24 @@ def _additive_logits_kernel(structure, score_src, score_dst, score_edge, num_edg
     return logits
 
 
+class _AdditiveLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, structure, score_src, score_dst, score_edge, num_edges):
+        ctx.save_for_backward(structure)
+        ctx.rows = score_src.shape[0], score_dst.shape[0]
+        return _below_autograd(additive_logits_op, structure, score_src, score_dst, score_edge, num_edges)
+
+    @staticmethod
+    def backward(ctx, d):
+        (structure,) = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:4]
+        d_ends = [
+            edge_sum_op(structure, d, by_source, rows) if wanted else None
+            for by_source, rows, wanted in zip((True, False), ctx.rows, needs, strict=False)
+        ]
+        return None, *d_ends, d if needs[2] else None, None
+
+
 class _AdditiveAlpha(torch.autograd.Function):
     @staticmethod
     def forward(ctx, structure, score_src, score_dst, score_edge, edge_mask, slope, num_edges):
@@ -372,17 +394,29 @@ class _WeightedSum(torch.autograd.Function):
         return None, *[g if wanted else None for g, wanted in zip(d, needs, strict=True)], None
 
 
-class _CopyV(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, structure, target, rows):
-        ctx.save_for_backward(structure)
-        ctx.num_rows = rows.shape[0]
-        return _below_autograd(copy_v_op, structure, target, rows)
+def _copy(name, by_source):
+    """Define hgat::`name`, which gives every edge the row of one of its ends; backward adds the edges of a row up."""
 
-    @staticmethod
-    def backward(ctx, d_out):
-        (structure,) = ctx.saved_tensors
-        return None, None, edge_sum_op(structure, d_out, False, ctx.num_rows)
+    class Copy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, structure, end, rows):
+            ctx.save_for_backward(structure)
+            ctx.num_rows = rows.shape[0]
+            return _below_autograd(operator, structure, end, rows)
+
+        @staticmethod
+        def backward(ctx, d_out):
+            (structure,) = ctx.saved_tensors
+            return None, None, edge_sum_op(structure, d_out, by_source, ctx.num_rows)
+
+    Copy.__name__ = Copy.__qualname__ = name
+    operator = _forward(
+        f"{name}(Tensor structure, Tensor end, Tensor rows) -> Tensor",
+        lambda structure, end, rows: rows.index_select(0, end),
+        lambda structure, end, rows: rows.new_empty((end.shape[0], rows.shape[1])),
+        Copy,
+    )
+    return operator
 
 
 _GATV2 = "Tensor structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn"
@@ -401,12 +435,6 @@ sum_rows_op = _backward(
     "sum_rows(Tensor structure, Tensor value, Tensor weight, float factor, bool by_source, int num_rows) -> Tensor",
     _sum_rows_kernel,
     _sum_rows_shapes,
-)
-additive_logits_op = _backward(
-    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) "
-    "-> Tensor",
-    _additive_logits_kernel,
-    lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
 )
 gatv2_logits_backward_op = _backward(
     f"gatv2_logits_backward({_GATV2}, float slope, Tensor d_logits, bool[] needs) -> Tensor[]",
@@ -447,6 +475,13 @@ additive_alpha_op = _forward(
     lambda structure, src, dst, edge, mask, slope, num_edges: src.new_empty((num_edges, src.shape[1])),
     _AdditiveAlpha,
 )
+additive_logits_op = _forward(
+    "additive_logits(Tensor structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, int num_edges) "
+    "-> Tensor",
+    _additive_logits_kernel,
+    lambda structure, score_src, score_dst, score_edge, num_edges: score_src.new_empty((num_edges, score_src.shape[1])),
+    _AdditiveLogits,
+)
 gatv2_alpha_op = _forward(
     f"gatv2_alpha({_GATV2}, Tensor? edge_mask, float slope, int num_edges) -> Tensor",
     _gatv2_alpha_kernel,
@@ -462,12 +497,8 @@ dot_edges_op = _forward(
     ),
     _DotEdges,
 )
-copy_v_op = _forward(
-    "copy_v(Tensor structure, Tensor target, Tensor rows) -> Tensor",
-    lambda structure, target, rows: rows.index_select(0, target),
-    lambda structure, target, rows: rows.new_empty((target.shape[0], rows.shape[1])),
-    _CopyV,
-)
+copy_u_op = _copy("copy_u", True)
+copy_v_op = _copy("copy_v", False)
 softmax_op = _forward(
     "edge_softmax(Tensor structure, Tensor logits) -> Tensor",
     _softmax_kernel,
@@ -499,54 +530,112 @@ def _types(rows, numbers):
 
 
 def additive_attention(
-    graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed
-):
+    graph: DGLGraph,
+    value: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
     out, _, _ = additive_op(csr.structure(graph), rows, *numbers, edge_mask, negative_slope, dropout, seed)
     return out.to(value.dtype)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge, edge_mask, negative_slope):
+def additive_weights(
+    graph: DGLGraph,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
     _, numbers = _types([score_src], [score_src, score_dst, score_edge])
     return additive_alpha_op(csr.structure(graph), *numbers, edge_mask, negative_slope, graph.num_edges())
 
 
-def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed):
+def gatv2_attention(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     rows, (attn, edge_weight) = _types([feat_src, feat_dst, feat_edge], [attn, edge_weight])
     out, _, _ = gatv2_op(csr.structure(graph), *rows, attn, edge_weight, edge_mask, negative_slope, dropout, seed)
     return out.to(feat_src.dtype)
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope):
+def gatv2_weights(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
     rows, (attn,) = _types([feat_src, feat_dst, feat_edge], [attn])
     return gatv2_alpha_op(csr.structure(graph), *rows, attn, edge_mask, negative_slope, graph.num_edges())
 
 
-def dot_product_attention(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed):
+def dot_product_attention(
+    graph: DGLGraph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     rows, numbers = _types([query, key, value], [bias, edge_weight])
     out, _, _ = dot_op(csr.structure(graph), *rows, *numbers, edge_mask, scale, dropout, seed)
     return out.to(value.dtype)
 
 
-def dot_product_weights(graph, query, key, bias, edge_mask, scale):
+def dot_product_weights(
+    graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, edge_mask: Tensor | None, scale: float
+) -> Tensor:
     rows, (bias,) = _types([query, key], [bias])
     return dot_edges_op(csr.structure(graph), *rows, bias, edge_mask, scale, True, graph.num_edges())
 
 
-def dot_product_logits(graph, query, key, bias, scale):
+def dot_product_logits(graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     rows, (bias,) = _types([query, key], [bias])
     return dot_edges_op(csr.structure(graph), *rows, bias, None, scale, False, graph.num_edges())
 
 
-def copy_v(graph, score_dst):
+def additive_logits(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None) -> Tensor:
+    _, numbers = _types([score_src], [score_src, score_dst, score_edge])
+    return additive_logits_op(csr.structure(graph), *numbers, graph.num_edges())
+
+
+def copy_u(graph: DGLGraph, score_src: Tensor) -> Tensor:
+    rows = score_src.to(_sum_type(score_src.dtype))
+    return copy_u_op(csr.structure(graph), csr.edges(graph)[0], rows).to(score_src.dtype)
+
+
+def copy_v(graph: DGLGraph, score_dst: Tensor) -> Tensor:
     rows = score_dst.to(_sum_type(score_dst.dtype))
     return copy_v_op(csr.structure(graph), csr.edges(graph)[1], rows).to(score_dst.dtype)
 
 
-def edge_softmax(graph, logits):
+def edge_softmax(graph: DGLGraph, logits: Tensor) -> Tensor:
     return softmax_op(csr.structure(graph), logits.to(_sum_type(logits.dtype)))
 
 
-def weighted_sum(graph, value, weight):
+def weighted_sum(graph: DGLGraph, value: Tensor, weight: Tensor) -> Tensor:
     (rows,), (weight,) = _types([value], [weight])
     return weighted_sum_op(csr.structure(graph), rows, weight, graph.num_dst_nodes()).to(value.dtype)

@@ -6,10 +6,14 @@ sparse format), the same steps run as PyTorch gathers and index sums. Half-preci
 float32 and the result is cast back.
 """
 
+from typing import Any
+
 import dgl
 import torch
 import torch.nn.functional as F
+from dgl import DGLGraph
 from dgl.nn.functional import edge_softmax as _dgl_edge_softmax  # DGL's own, also after `hgat.accelerate()`
+from torch import Tensor
 
 from hgat import transforms
 from hgat.graph import csr
@@ -18,6 +22,7 @@ from hgat.ops.dropout import dropout_scale
 __all__ = [
     "additive_logits",
     "attend",
+    "copy_u",
     "copy_v",
     "dot_product_logits",
     "edge_softmax",
@@ -26,7 +31,7 @@ __all__ = [
 ]
 
 
-def _wide(*tensors):
+def _wide(*tensors: Tensor | None) -> list[Any]:
     """The tensors in one type of at least float32."""
     dtype = torch.float32
     for t in tensors:
@@ -35,7 +40,7 @@ def _wide(*tensors):
     return [None if t is None else t.to(dtype) for t in tensors]
 
 
-def _dgl_runs(graph, *tensors):
+def _dgl_runs(graph: DGLGraph, *tensors: Tensor) -> bool:
     """True if DGL's own kernels serve this call; they refuse empty tensors, restricted formats and transforms."""
     if transforms.active():
         return False
@@ -43,7 +48,7 @@ def _dgl_runs(graph, *tensors):
     return served and graph.num_edges() > 0 and csr.all_formats(graph)
 
 
-def _add_ends(graph, at_src, at_dst):
+def _add_ends(graph: DGLGraph, at_src: Tensor, at_dst: Tensor) -> Tensor:
     """at_src_u + at_dst_v for every edge, [E, ...]."""
     if _dgl_runs(graph, at_src):
         return dgl.ops.u_add_v(csr.numbered(graph), at_src, at_dst)
@@ -75,18 +80,26 @@ class _EdgeSoftmax(torch.autograd.Function):
         return None, product - dgl.ops.e_mul_v(ctx.graph, alpha, total)
 
 
-def additive_logits(graph, score_src, score_dst, score_edge, negative_slope):
-    """leaky_relu(score_src_u + score_dst_v + score_edge_uv), [E, H]."""
+def additive_logits(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None) -> Tensor:
+    """score_src_u + score_dst_v + score_edge_uv, [E, H]."""
     score_src, score_dst, score_edge = _wide(score_src, score_dst, score_edge)
     logits = _add_ends(graph, score_src, score_dst)
-    if score_edge is not None:
-        logits = logits + score_edge
+    return logits if score_edge is None else logits + score_edge
+
+
+def _leaky_logits(
+    graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None, negative_slope: float
+) -> Tensor:
+    """leaky_relu of the sums, [E, H]."""
+    logits = additive_logits(graph, score_src, score_dst, score_edge)
     out = F.leaky_relu(logits, negative_slope)
     # Minus infinity leaves an edge out, whatever the slope.
     return out if negative_slope > 0 else torch.where(logits == -torch.inf, logits, out)
 
 
-def gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
+def gatv2_logits(
+    graph: DGLGraph, feat_src: Tensor, feat_dst: Tensor, attn: Tensor, feat_edge: Tensor | None, negative_slope: float
+) -> Tensor:
     """attn . leaky_relu(feat_src_u + feat_dst_v + feat_edge_uv), [E, H]."""
     feat_src, feat_dst, attn, feat_edge = _wide(feat_src, feat_dst, attn, feat_edge)
     hidden = _add_ends(graph, feat_src, feat_dst)
@@ -95,7 +108,7 @@ def gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope):
     return (F.leaky_relu(hidden, negative_slope) * attn).sum(-1)
 
 
-def dot_product_logits(graph, query, key, bias, scale):
+def dot_product_logits(graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """scale * (query_v . key_u) + bias_uv, [E, H]."""
     query, key, bias = _wide(query, key, bias)
     if _dgl_runs(graph, key):
@@ -107,7 +120,17 @@ def dot_product_logits(graph, query, key, bias, scale):
     return logits if bias is None else logits + bias
 
 
-def copy_v(graph, score_dst):
+def copy_u(graph: DGLGraph, score_src: Tensor) -> Tensor:
+    """score_src_u for every edge, [E, H]."""
+    (wide,) = _wide(score_src)
+    if _dgl_runs(graph, wide):
+        out = dgl.ops.copy_u(csr.numbered(graph), wide)
+    else:
+        out = wide.index_select(0, csr.edges(graph, wide.device)[0])
+    return out.to(score_src.dtype)
+
+
+def copy_v(graph: DGLGraph, score_dst: Tensor) -> Tensor:
     """score_dst_v for every edge, [E, H]."""
     (wide,) = _wide(score_dst)
     if _dgl_runs(graph, wide):
@@ -117,7 +140,7 @@ def copy_v(graph, score_dst):
     return out.to(score_dst.dtype)
 
 
-def edge_softmax(graph, logits):
+def edge_softmax(graph: DGLGraph, logits: Tensor) -> Tensor:
     """exp(logit_uv) / sum over the edges w -> v of exp(logit_wv), [E, H]."""
     (wide,) = _wide(logits)
     if _dgl_runs(graph, wide):
@@ -136,7 +159,7 @@ def edge_softmax(graph, logits):
     return shifted / total.masked_fill(empty, 1.0)[dst]
 
 
-def _no_empty_softmax(graph, logits):
+def _no_empty_softmax(graph: DGLGraph, logits: Tensor) -> tuple[Tensor, Tensor | None]:
     """(logits, mask): logits without rows that are all minus infinity, and where such rows stand, [E, H] or None.
 
     A node whose in-edges are all left out is one without in-edges: zeros, where DGL's softmax gives NaN.
@@ -149,7 +172,7 @@ def _no_empty_softmax(graph, logits):
     return logits.masked_fill(nothing, 0.0), nothing
 
 
-def weighted_sum(graph, value, weight):
+def weighted_sum(graph: DGLGraph, value: Tensor, weight: Tensor) -> Tensor:
     """sum over the edges u -> v of weight_uv * value_u, [N_dst, H, D]."""
     wide_value, weight = _wide(value, weight)
     if _dgl_runs(graph, wide_value, weight):
@@ -161,12 +184,20 @@ def weighted_sum(graph, value, weight):
     return out.to(value.dtype)
 
 
-def masked(logits, edge_mask):
+def masked(logits: Tensor, edge_mask: Tensor | None) -> Tensor:
     """Minus infinity where an edge is left out."""
     return logits if edge_mask is None else logits.masked_fill(~edge_mask, -torch.inf)
 
 
-def attend(graph, value, logits, edge_weight, edge_mask, dropout, seed):
+def attend(
+    graph: DGLGraph,
+    value: Tensor,
+    logits: Tensor,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     """Softmax, dropout, edge weight and sum: what the attention operators share, [N_dst, H, D]."""
     alpha = edge_softmax(graph, masked(logits, edge_mask))
     if dropout > 0.0:
@@ -177,31 +208,79 @@ def attend(graph, value, logits, edge_weight, edge_mask, dropout, seed):
 
 
 def additive_attention(
-    graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed
-):
-    logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
+    graph: DGLGraph,
+    value: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
+    logits = _leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
     return attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
 
 
-def gatv2_attention(graph, feat_src, feat_dst, attn, feat_edge, edge_weight, edge_mask, negative_slope, dropout, seed):
+def gatv2_attention(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     logits = gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
     return attend(graph, feat_src, logits, edge_weight, edge_mask, dropout, seed)
 
 
-def dot_product_attention(graph, query, key, value, bias, edge_weight, edge_mask, scale, dropout, seed):
+def dot_product_attention(
+    graph: DGLGraph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
     logits = dot_product_logits(graph, query, key, bias, scale)
     return attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
 
 
-def additive_weights(graph, score_src, score_dst, score_edge, edge_mask, negative_slope):
-    logits = additive_logits(graph, score_src, score_dst, score_edge, negative_slope)
+def additive_weights(
+    graph: DGLGraph,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
+    logits = _leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
     return edge_softmax(graph, masked(logits, edge_mask))
 
 
-def gatv2_weights(graph, feat_src, feat_dst, attn, feat_edge, edge_mask, negative_slope):
+def gatv2_weights(
+    graph: DGLGraph,
+    feat_src: Tensor,
+    feat_dst: Tensor,
+    attn: Tensor,
+    feat_edge: Tensor | None,
+    edge_mask: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
     logits = gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
     return edge_softmax(graph, masked(logits, edge_mask))
 
 
-def dot_product_weights(graph, query, key, bias, edge_mask, scale):
+def dot_product_weights(
+    graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, edge_mask: Tensor | None, scale: float
+) -> Tensor:
     return edge_softmax(graph, masked(dot_product_logits(graph, query, key, bias, scale), edge_mask))

@@ -1,6 +1,10 @@
 """One projection per relation, applied to rows that are sorted by relation."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from hgat import transforms
 from hgat.errors import ShapeError, check_shape
@@ -11,7 +15,9 @@ __all__ = ["typed_projection"]
 STEP = 4096  # rows of a product on the CPU: what is gathered for it stays in the cache
 
 
-def typed_projection(rows, weight, count, index=None):
+def typed_projection(
+    rows: Tensor, weight: Tensor | Sequence[Tensor], count: Tensor, index: Tensor | None = None
+) -> Any:
     """Rows of relation r times weight[r].
 
         out_k = rows_k @ weight[r(k)], or, with index, rows_index(k) @ weight[r(k)]
@@ -26,7 +32,7 @@ def typed_projection(rows, weight, count, index=None):
     one batched product over rows padded to the largest relation.
     """
     several = isinstance(weight, list | tuple)
-    weights = list(weight) if several else [weight]
+    weights: list[Any] = list(weight) if several else [weight]
     relations = _check(rows, weights, count, index)
     dtype = weights[0].dtype
     for tensor in (rows, *weights):
@@ -41,16 +47,16 @@ def typed_projection(rows, weight, count, index=None):
     return list(out) if several else out[0]
 
 
-def _segments_run(rows):
+def _segments_run(rows: Tensor) -> bool:
     return rows.device.type == "cpu"
 
 
-def _pieces_run(rows):
+def _pieces_run(rows: Tensor) -> bool:
     """Whether products into given memory serve: autocast does not see them, and half types would sum in half."""
     return rows.dtype in (torch.float32, torch.float64) and not _autocast() and not transforms.active()
 
 
-def _autocast():
+def _autocast() -> bool:
     try:
         return torch.is_autocast_enabled("cpu")
     except TypeError:  # torch before 2.4

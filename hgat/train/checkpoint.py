@@ -5,10 +5,13 @@ Weights and state are safetensors, whose reading runs no code.
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
+from torch import Tensor
 
 from hgat.errors import DataError, OutputError
 from hgat.files import reason, write_bytes
@@ -32,7 +35,7 @@ __all__ = [
 SUM = "crc32"  # the key of the checksum in a file's metadata
 
 
-def make_folder(folder):
+def make_folder(folder: str | Path) -> Path:
     """Create `folder` and check that files can be written there; OutputError if not."""
     folder = Path(folder)
     try:
@@ -45,7 +48,7 @@ def make_folder(folder):
     return folder
 
 
-def remove(path):
+def remove(path: Path) -> None:
     """Delete a file if it is there; OutputError if it cannot be deleted."""
     try:
         path.unlink(missing_ok=True)
@@ -53,18 +56,19 @@ def remove(path):
         raise OutputError(f"{path.name}: expected a file that can be replaced, got {path}: {reason(error)}") from None
 
 
-def write_text(path, text):
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, in UTF-8, that is whole or not there."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def save_tensors(path, tensors, about):
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write {name: tensor} with `about`, a dict that JSON can hold, as one safetensors file."""
     # The format refuses tensors that share memory, as tied weights do: every name gets its own copy.
     content = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     write_bytes(path, save(content, metadata={"hgat": json.dumps(about)}))
 
 
-def save_state(path, tensors, about):
+def save_state(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """`save_tensors` with a checksum of all that is in the file beside it: see `load_state`."""
     save_tensors(path, tensors, {**about, SUM: _sum(tensors, about)})
 
@@ -80,12 +84,12 @@ def _sum(tensors, about):
     return f"{found:08x}"
 
 
-def load_tensors(path):
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """({name: tensor}, about) of a file that `save_tensors` wrote. Raises DataError for anything else."""
     return unpack_tensors(path, read_bytes(path))
 
 
-def read_bytes(path):
+def read_bytes(path: str | Path) -> bytes:
     """A file's content, read at once: a library that maps it opens it twice, and a run may replace it in between."""
     try:
         return Path(path).read_bytes()
@@ -95,7 +99,7 @@ def read_bytes(path):
         raise DataError(f"checkpoint: expected a file that hgat wrote at {path}, got {error}") from None
 
 
-def unpack_tensors(path, content):
+def unpack_tensors(path: str | Path, content: bytes) -> tuple[dict[str, Tensor], dict]:
     """`load_tensors` of a file whose content was read before."""
     try:
         tensors = load(content)
@@ -111,13 +115,13 @@ def unpack_tensors(path, content):
     return tensors, about
 
 
-def load_state(path):
+def load_state(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """`load_tensors` of a file that `save_state` wrote. Raises DataError where anything in it is not what was saved:
     a disk may give back other numbers than it was given, and files are edited."""
     return unpack_state(path, read_bytes(path))
 
 
-def unpack_state(path, content):
+def unpack_state(path: str | Path, content: bytes) -> tuple[dict[str, Tensor], dict]:
     """`load_state` of a file whose content was read before."""
     tensors, about = unpack_tensors(path, content)
     noted = about.pop(SUM, None)  # files of earlier releases have none
@@ -127,7 +131,7 @@ def unpack_state(path, content):
     return tensors, about
 
 
-def pack_optimizer(optimizer):
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's state as ({name: tensor}, {name: number, or the type and shape of the tensor})."""
     tensors, numbers = {}, {}
     for index, values in optimizer.state_dict()["state"].items():
@@ -139,10 +143,12 @@ def pack_optimizer(optimizer):
     return tensors, numbers
 
 
-def unpack_optimizer(optimizer, tensors, numbers):
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
+) -> None:
     """Give an optimiser of the same kind the state that `pack_optimizer` took; state.Unfit if it may not have."""
     state.check_optimizer(optimizer, tensors, numbers)
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
     for name, value in numbers.items():
         index, key = name.split(".", 1)
         found.setdefault(int(index), {})[key] = tensors.get(name, value)

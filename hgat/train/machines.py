@@ -26,7 +26,7 @@ MACHINE, MEMORY = "HGAT_MACHINE", "HGAT_SHARED_MEMORY"  # the line in the file o
 DIE_WITH_PARENT = 1  # Linux: prctl(PR_SET_PDEATHSIG)
 
 
-def enter(backend="gloo"):
+def enter(backend: str = "gloo") -> Processes:
     """Take the place that the environment gives to this process; a trainer gets the hgat.train.Processes of all.
 
     A server serves its part and never comes back. A trainer becomes DGL's client and one of a process group. An error

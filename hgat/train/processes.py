@@ -1,11 +1,15 @@
 """One training script on one process or on several: what torchrun started, and what the processes share."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from hgat.errors import RecipeError, TrainingError
 
@@ -38,7 +42,7 @@ class Processes:
 
     _over = False
 
-    def __init__(self, device="cpu"):
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self._launched, self._own = False, False
         if dist.is_available() and dist.is_initialized():
@@ -111,14 +115,23 @@ class Processes:
 
         fail()
 
-    def wrap(self, model, **options):
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """What process 0 does before the others, as the first reading of a data set that leaves a cache behind."""
+        if self.rank > 0:
+            self.wait()
+        yield
+        if self.rank == 0:
+            self.wait()
+
+    def wrap(self, model: nn.Module, **options: Any) -> nn.Module:
         """The model in DistributedDataParallel, or where there is one process without torchrun the model itself.
 
         options: DistributedDataParallel's, such as find_unused_parameters=True for a model that leaves parameters out.
         """
         return torch.nn.parallel.DistributedDataParallel(model, **options) if self._launched else model
 
-    def shares(self, ids, batch):
+    def shares(self, ids: Tensor, batch: int) -> Tensor:
         """`ids` in a new random order, for DGL's DataLoader with use_ddp and batches of batch / size.
 
         DGL gives every process one piece of what it gets. The pieces are laid so that at every step the processes
@@ -138,26 +151,26 @@ class Processes:
         pieces = [step.chunk(self.size) for step in order.split(batch)]
         return torch.cat([piece[rank] for rank in range(self.size) for piece in pieces])
 
-    def part(self, ids, batch):
+    def part(self, ids: Tensor, batch: int) -> Tensor:
         """This process's part of `ids`, whole batches in turn, for what needs no gradient; may be empty."""
         return torch.cat([ids[:0], *ids.split(batch)[self.rank :: self.size]])
 
-    def sum(self, tensor):
+    def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place. Called by all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def mean(self, tensor):
+    def mean(self, tensor: Tensor) -> Tensor:
         """The mean over all processes, in place. Called by all processes."""
         return self.sum(tensor).div_(self.size) if self.size > 1 else tensor
 
-    def wait(self):
+    def wait(self) -> None:
         """Wait until every process has come here."""
         if self._launched:
             dist.barrier()
 
-    def print(self, *values):
+    def print(self, *values: object) -> None:
         """Print on process 0."""
         if self.rank == 0:
             print(*values, flush=True)

@@ -4,20 +4,24 @@ An unknown section or key, or a value of a wrong type, is a RecipeError that nam
 """
 
 import dataclasses
-import importlib
+import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hgat import data, models
+from hgat import data, models, tasks
 from hgat.errors import RecipeError
+from hgat.models import System
+from hgat.renamed import warn
 from hgat.settings import check_settings, tomllib
-from hgat.train import protocols
+from hgat.tasks import Task
 
 __all__ = ["Expect", "Paper", "Recipe", "Train", "available", "read", "to_toml"]
 
 FOLDER = Path(__file__).parent.parent / "recipes"
+UNIFORM = "uniform"  # the control that every system has: its own model with every softmax replaced by a mean
 LARGEST = 1e30  # PyTorch's optimisers stop with an error of their own where a step leaves float32
 
 
@@ -43,7 +47,9 @@ class Train:
     "loss": the lowest loss; ends `patience` epochs after it.
     "either": GAT's rule: ends `patience` epochs after the last best metric or lowest loss; keeps the last
     epoch that was both at once.
+    "mean": the lowest loss; ends where a loss is above the mean of the `patience` losses before it.
     "last": all epochs, the last one.
+    least: epochs before which no rule ends the training.
     refit: with the number of epochs so chosen, train afresh on training and validation nodes together, then
     test.
     """
@@ -53,8 +59,9 @@ class Train:
     lr: float
     weight_decay: float = 0.0
     optimizer: Literal["adam", "adamw"] = "adam"
-    stop: Literal["metric", "loss", "either", "last"] = "metric"
+    stop: Literal["metric", "loss", "either", "mean", "last"] = "metric"
     patience: int = 100
+    least: int = 0
     clip: float | None = None
     refit: bool = False
     knn_share: float | None = None
@@ -67,7 +74,7 @@ class Train:
 class Expect:
     """The numbers to compare with, in percent, each [mean] or [mean, std]; `controls` has one per control.
 
-    paper_more: the paper's numbers for the other measures that a protocol reports, by their names in the table.
+    paper_more: the paper's numbers for the other measures that a task reports, by their names in the table.
     """
 
     paper: list[float] = field(default_factory=list)
@@ -82,45 +89,54 @@ class Expect:
 class Recipe:
     """A named experiment.
 
-    data: name and loader options. model: system and settings. graph: how it is prepared, settings of
-    hgat.graph.<kind>.prepare, where the model says which kind. protocol: what is learned and how it is scored, a name
-    among hgat.train.protocols, by default "nodes", and settings.
+    data: name and loader options. task: what is asked and how it is scored, a name among hgat.tasks, by default
+    "nodes", and settings. model: system and settings. graph: settings of the system's `prepare`.
     """
 
     name: str
     title: str
     paper: Paper
     data: dict
+    task: dict
     graph: dict
     model: dict
-    protocol: dict
     train: Train
     expect: Expect
 
     @property
-    def system(self):
+    def system(self) -> str:
         return self.model["system"]
 
-    def settings(self, section):
+    @property
+    def system_class(self) -> type[System]:
+        return models.find(self.system)
+
+    @property
+    def task_class(self) -> type[Task]:
+        return tasks.find(self.task["name"])
+
+    def settings(self, section: str) -> dict:
         """A section without the key that names its subject."""
-        subjects = {"data": "name", "model": "system", "protocol": "name"}
+        subjects = {"data": "name", "model": "system", "task": "name"}
         return {key: value for key, value in getattr(self, section).items() if key != subjects.get(section)}
 
-    def prepare(self, graph):
-        """The structure that the model trains on."""
-        return self._prepare_function()(graph, **self.graph)
+    def controls(self) -> dict[str, str]:
+        """{name: title} of every control that the recipe may name: its task's, its system's, and uniform attention."""
+        of_task = {name: control.title for name, control in self.task_class.controls.items()}
+        own = {name: ablation.title for name, ablation in self.system_class.ablations.items()}
+        return {**of_task, **own, UNIFORM: "uniform attention"}
 
-    def _prepare_function(self):
-        kind = models.find(self.system).graph_kind
-        return importlib.import_module(f"hgat.graph.{kind}").prepare
+    def title_of(self, variant: str) -> str:
+        """What tables call a variant, "ours" or a control."""
+        return "hgat" if variant == "ours" else self.controls()[variant]
 
 
-def available():
+def available() -> list[str]:
     """Names of the recipes that come with hgat."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read(name, overrides=()):
+def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe by name, or by the path of a TOML file, with `section.key=value` overrides applied.
 
     A key whose default is None is left out to say so; `section.key=` leaves out one that the file has.
@@ -137,8 +153,14 @@ def read(name, overrides=()):
         raise RecipeError(f"recipe: expected a readable file, got {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, thousands of digits or of brackets
         raise RecipeError(f"recipe: expected TOML in {path}, got {error}") from None
+    content = _now(content)
+    data = content.get("data")
+    named = data.get("name") if isinstance(data, dict) else None
     for override in overrides:
         _apply(content, override)
+    if isinstance(data, dict) and data.get("name") != named:
+        # What was expected on other data says nothing of these.
+        content["expect"] = {"paper_note": f"left out: those of the recipe are of {named}"}
     return _build(path.stem, content)
 
 
@@ -151,6 +173,7 @@ def _apply(content, override):
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string
+    parts = _section_now(content, parts)
     table = content
     for part in parts[:-1]:
         table = table.setdefault(part, {})
@@ -160,6 +183,50 @@ def _apply(content, override):
         del table[parts[-1]]
     else:
         table[parts[-1]] = value
+
+
+# What stood in another section before a task said what is asked: {task: keys of [graph] that are keys of [task] now}.
+MOVED = {"snapshot_links": ("boundaries", "windows", "width", "events", "column")}
+
+
+def _now(content):
+    """The content with sections and keys where they stand now; each that is moved warns."""
+    earlier = "protocol" in content
+    if earlier:
+        warn("[protocol] of a recipe", "[task]", stacklevel=5)
+        if not isinstance(content["protocol"], dict):
+            raise RecipeError(f"recipe: protocol: expected a section [task], got {content['protocol']!r}")
+        if "task" in content:
+            raise RecipeError("recipe: expected one section [task], got [protocol] beside it")
+        content["task"] = content.pop("protocol")
+    task, graph = content.get("task"), content.get("graph")
+    if isinstance(graph, dict):
+        for key in _moved(task):
+            if key in graph:
+                warn(f"graph.{key} of a recipe on {task['name']}", f"task.{key}", stacklevel=5)
+                task[key] = graph.pop(key)
+        if earlier and _moved(task) and "both_ways" in graph:
+            # It said of the links that are asked for, too, whether they have a direction.
+            task["both_ways"] = graph["both_ways"]
+    return content
+
+
+def _moved(task):
+    """The keys of [graph] that are the task's now."""
+    name = task.get("name") if isinstance(task, dict) else None
+    return MOVED.get(name, ()) if isinstance(name, str) else ()
+
+
+def _section_now(content, parts):
+    """Where a key of `--set` stands now."""
+    if parts[0] == "protocol":
+        warn(f"protocol.{parts[1]}", f"task.{parts[1]}", stacklevel=6)
+        return ["task", *parts[1:]]
+    task = content.get("task")
+    if parts[0] == "graph" and parts[1] in _moved(task):
+        warn(f"graph.{parts[1]} of a recipe on {task['name']}", f"task.{parts[1]}", stacklevel=6)
+        return ["task", *parts[1:]]
+    return parts
 
 
 def _build(name, content):
@@ -173,9 +240,9 @@ def _build(name, content):
     for key, cls in (("paper", Paper), ("train", Train), ("expect", Expect)):
         check_settings(key, cls, content.setdefault(key, {}), RecipeError)
         content[key] = cls(**content[key])
-    for key in ("data", "graph", "model", "protocol"):
+    for key in ("data", "task", "graph", "model"):
         content.setdefault(key, {})
-    content["protocol"] = {"name": "nodes", **content["protocol"]}
+    content["task"] = {"name": "nodes", **content["task"]}
     recipe = Recipe(name=name, **{"title": name, **content})
     _check(recipe)
     return recipe
@@ -189,13 +256,14 @@ def _check(recipe):
         got = getattr(recipe, section).get(subject)
         if got not in known:
             raise RecipeError(f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}")
-    check_settings("model", models.find(recipe.system), recipe.settings("model"), RecipeError)
-    check_settings("graph", recipe._prepare_function(), recipe.graph, RecipeError)
-    experiment = protocols.find(recipe.protocol["name"])
-    check_settings("protocol", experiment, recipe.settings("protocol"), RecipeError)
-    train = recipe.train
-    if train.metric not in experiment.metrics:
-        raise RecipeError(f"train.metric: expected one of {', '.join(experiment.metrics)}, got {train.metric!r}")
+    system, task, train = recipe.system_class, recipe.task_class, recipe.train
+    if recipe.task["name"] not in system.solves:
+        raise RecipeError(f"task.name: expected {' or '.join(system.solves)} for {recipe.system}, got {task.name()!r}")
+    check_settings("task", task, recipe.settings("task"), RecipeError)
+    check_settings("graph", system.prepare, recipe.graph, RecipeError)
+    check_settings("model", system, recipe.settings("model"), RecipeError)
+    if train.metric not in task.metrics:
+        raise RecipeError(f"train.metric: expected one of {', '.join(task.metrics)}, got {train.metric!r}")
     for key in ("epochs", "patience", "seeds", "control_hidden"):
         if getattr(train, key) < 1:
             raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
@@ -204,13 +272,35 @@ def _check(recipe):
             raise RecipeError(f"train.{key}: expected a number above 0, at most {LARGEST}, got {getattr(train, key)}")
     if not 0 <= train.weight_decay <= LARGEST:
         raise RecipeError(f"train.weight_decay: expected a number from 0 to {LARGEST}, got {train.weight_decay}")
+    if not 0 <= train.least <= train.epochs:
+        raise RecipeError(f"train.least: expected a number from 0 to {train.epochs}, got {train.least}")
+    _check_knn(recipe)
+    taken = sorted({*task.controls, UNIFORM} & set(system.ablations))
+    if taken:  # what a recipe names would be one of the two, and be called the other
+        raise RecipeError(f"ablations: expected names of {recipe.system}'s own, got {', '.join(taken)}, of all systems")
+    for name in train.controls:
+        if train.controls.count(name) > 1:
+            raise RecipeError(
+                f"train.controls: expected each name once, got {name!r} {train.controls.count(name)} times"
+            )
     for control in [*train.controls, *recipe.expect.controls]:
-        if control not in experiment.controls:
-            expected = list(experiment.controls)
+        if control not in recipe.controls():
+            expected = sorted(recipe.controls())
             raise RecipeError(f"train.controls: expected names among {expected}, got {control!r}")
 
 
-def to_toml(recipe):
+def _check_knn(recipe):
+    system, task, share = recipe.system_class, recipe.task_class, recipe.train.knn_share
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise RecipeError(f"train.knn_share: expected a number between 0 and 1, got {share}")
+    if not hasattr(system, "embed") or "knn_share" not in inspect.signature(task.results).parameters:
+        got = f"{share} with {recipe.system} on {task.name()}"
+        raise RecipeError(f"train.knn_share: expected it of a system that embeds nodes to classify, got {got}")
+
+
+def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML text that `read` reads back."""
     content = dataclasses.asdict(recipe)
     content.pop("name")

@@ -1,21 +1,30 @@
 """Runs a recipe: loads, prepares, trains every seed of the system and of its controls, writes the results."""
 
+import inspect
 import json
 import os
 import platform
 import statistics
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dgl
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import hgat
-from hgat.errors import DataError, RecipeError
-from hgat.train import checkpoint, controls, protocols, state
-from hgat.train.recipe import Expect, read, to_toml
+from hgat import data, ops
+from hgat.errors import DataError, HgatError, RecipeError
+from hgat.models import Facts, System
+from hgat.tasks import Task
+from hgat.train import checkpoint, state
+from hgat.train.fit import Training
+from hgat.train.recipe import UNIFORM, Expect, Recipe, read, to_toml
 
 __all__ = ["Result", "evaluate_folder", "train"]
 
@@ -23,6 +32,7 @@ METRICS, MODEL, RECIPE, PROGRESS = "metrics.json", "model.safetensors", "recipe.
 PICTURE = "attention.png"  # drawn by the command line, which stands above hgat.explain
 # A run that is killed loses at most this many seconds of work.
 SAVE_EVERY = 2.0
+KEPT = 64  # prepared inputs that are kept
 
 
 @dataclass(frozen=True)
@@ -30,18 +40,151 @@ class Result:
     """What `train` gives: the content of metrics.json, the best seed's trained model, its inputs and task."""
 
     metrics: dict
-    model: torch.nn.Module
+    model: System
     inputs: tuple
-    task: object
-    recipe: object
+    task: Task
+    recipe: Recipe
     out: Path
 
 
-def _experiment(recipe, root, device):
-    return protocols.find(recipe.protocol["name"])(recipe, root, device, **recipe.settings("protocol"))
+class Experiment:
+    """A recipe on its data: the task, and for every variant and seed what it is trained on and with.
+
+    given: data of the kind that the task takes, in the place of those that the recipe names.
+    """
+
+    def __init__(self, recipe: Recipe, root: str | Path | None = None, device: str = "cpu", given: Any = None):
+        self.recipe, self.device = recipe, _device(device)
+        self.data = data.load(recipe.data["name"], root, **recipe.settings("data")) if given is None else given
+        self.task = recipe.task_class(self.data, **recipe.settings("task"))
+        if recipe.train.refit:
+            self.task.refitted()
+        self.task.check(recipe.train.metric, recipe.train.controls)
+        self._prepared: list[tuple[Facts, type[System], tuple]] = []
+
+    def training(self, variant: str, seed: int, epochs: Sequence[int] | None = None, first: int = 0) -> Training:
+        """What one variant and seed are trained for, from round `first` on.
+
+        epochs: of every stage, chosen before, for a refit with the validation part.
+        """
+        task = self.task.for_seed(seed)
+        task = task if epochs is None else task.refitted()
+
+        def prepared(task):
+            return self.inputs(task, variant)
+
+        def build(task, inputs):
+            return self.model(task, inputs["train"], variant)
+
+        return Training(task, self.recipe.train, prepared, build, self._moved, epochs, first)
+
+    def system(self, variant: str) -> type[System]:
+        """The class of a variant: the recipe's, or a control of the task."""
+        return self.task.controls.get(variant, self.recipe.system_class)
+
+    def context(self, variant: str) -> Any:
+        """What a variant is trained in."""
+        return ops.uniform_attention() if variant == UNIFORM else nullcontext()
+
+    def inputs(self, task: Task, variant: str = "ours") -> dict[str, tuple]:
+        """{part: inputs of forward}, on the device."""
+        shown = {"train": task.shown(), "val": task.shown_at("val"), "test": task.shown_at("test")}
+        return {part: self._of(facts, self.system(variant)) for part, facts in shown.items()}
+
+    def scoring(self, task: Task) -> dict[str, tuple]:
+        """{part: inputs of forward} to score every part with."""
+        return {part: self._of(task.shown_at(part), self.recipe.system_class) for part in ("train", "val", "test")}
+
+    def _of(self, shown, system):
+        """The inputs that a system prepares of what is shown; they are kept for the next seeds and variants."""
+        for facts, of, inputs in self._prepared:
+            if facts is shown and of is system:
+                return inputs
+        settings = {} if system in self.task.controls.values() else self.recipe.graph
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # what is random in it is the same for every variant and after every resume
+            inputs = system.prepare(shown, **settings)
+        if not isinstance(inputs, tuple):
+            raise RecipeError(f"prepare: expected a tuple of inputs, got {type(inputs).__name__}")
+        self._prepared = [*self._prepared, (shown, system, self._moved(inputs))][-KEPT:]
+        return self._prepared[-1][2]
+
+    def _moved(self, inputs):
+        """Inputs on the device; a graph stays where it is, as the operators keep its structure on any device."""
+        if isinstance(inputs, Mapping):
+            return {key: self._moved(value) for key, value in inputs.items()}
+        if isinstance(inputs, (list, tuple)):
+            moved = [self._moved(value) for value in inputs]
+            return inputs._make(moved) if hasattr(inputs, "_make") else type(inputs)(moved)
+        if isinstance(inputs, dgl.DGLGraph) or not hasattr(inputs, "to"):
+            return inputs
+        return inputs.to(self.device)
+
+    def model(self, task: Task, inputs: tuple, variant: str = "ours") -> System:
+        """A variant's model with fresh weights."""
+        system = self.system(variant)
+        settings = self.recipe.settings("model")
+        if system in self.task.controls.values():
+            offered = {"hidden": self.recipe.train.control_hidden, "feat_drop": self.recipe.model.get("feat_drop")}
+            known = inspect.signature(system.build).parameters
+            settings = {key: value for key, value in offered.items() if key in known and value is not None}
+        elif variant in system.ablations:
+            settings |= system.ablations[variant].settings
+        try:
+            model = system.build(task.shown(), inputs, **settings)
+        except HgatError:
+            raise
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            # What PyTorch says of a tensor that no memory holds, or no number counts.
+            raise RecipeError(f"model: expected settings that a model can be built with, got: {error}") from error
+        return model.to(self.device)
+
+    def check_ablations(self) -> None:
+        """Raise RecipeError, before any training, for an ablation that cannot be built on these data."""
+        named = [variant for variant in self.recipe.train.controls if variant in self.recipe.system_class.ablations]
+        if not named:
+            return
+        task = self.task.for_seed(0).rounds()[0]
+        inputs = self._of(task.shown(), self.recipe.system_class)
+        self.model(task, inputs)
+        for variant in named:
+            try:
+                self.model(task, inputs, variant)
+            except HgatError as error:
+                raise RecipeError(
+                    f"train.controls: expected ablations that {self.recipe.system} can be built with, got {variant!r}: "
+                    f"{error}"
+                ) from error
+
+    def last(self, seed: int, weights: Mapping[str, Tensor], stages: int) -> tuple[Task, System, Mapping[str, tuple]]:
+        """(a seed's task, the model of its last round with the weights of a run, {part: inputs to score it with})."""
+        training = self.training("ours", seed, [1] if self.recipe.train.refit else None, first=-1)
+        training.choose(weights, stages)
+        inputs = training.inputs if stages else self.scoring(training.rounds[-1])
+        return training.task, training.model, inputs
 
 
-def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, overrides=(), progress=True):
+def _device(name):
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).add(1).item()
+    except (AssertionError, ImportError, RuntimeError) as error:
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
+    return device
+
+
+def train(
+    name: str | Path,
+    root: str | Path | None = None,
+    *,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    progress: bool = True,
+) -> Result:
     """Train a recipe with all its controls and write metrics.json, the best seed's weights and the recipe.
 
     name: a recipe's name or the path of a TOML file. seeds: how many, counted from 0. out: a folder, by
@@ -55,7 +198,8 @@ def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, 
     if seeds < 1:
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
     out = checkpoint.make_folder(out or Path("runs") / recipe.name)
-    experiment = _experiment(recipe, root, device)
+    experiment = Experiment(recipe, root, device)
+    experiment.check_ablations()
     ledger = _Ledger(out, recipe, seeds, resume)
     fits = [(variant, seed) for variant in ["ours", *recipe.train.controls] for seed in range(seeds)]
     left = [fit for fit in fits if not ledger.has(*fit)]
@@ -65,10 +209,10 @@ def train(name, root=None, *, seeds=None, out=None, device="cpu", resume=False, 
         checkpoint.remove(out / PICTURE)
     for variant, seed in left:
         _fit(experiment, variant, seed, ledger, progress)
-    model = _best_model(experiment, ledger)
+    task, model, inputs = _best_model(experiment, ledger)
     metrics = _summary(recipe, experiment, ledger, seeds)
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
-    return Result(metrics, model, experiment.inputs, experiment.task, recipe, out)
+    return Result(metrics, model, inputs["test"], task, recipe, out)
 
 
 class _Ledger:
@@ -155,19 +299,24 @@ class _Ledger:
 
     def _check_result(self, where, result):
         numbers = ("test", "val", "val_loss", "best_epoch", "epochs", "seconds")
-        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more"))
+        state.record(where, result, ("variant", "seed", "stage", *numbers), ("knn", "more", "stages"))
         self._check_key(where, result, ("select",))
         for key in ("test", "val", "knn"):
             if key in result:
-                state.number(f"{where}.{key}", result[key], 0, 100)
+                state.number(f"{where}.{key}", result[key], *self.recipe.task_class.bounds)
         # What is counted and not trained has no loss.
-        state.number(f"{where}.val_loss", result["val_loss"], 0, also=() if result["variant"] == "ours" else ("nan",))
+        also = () if result["variant"] == "ours" else ("nan",)
+        state.number(f"{where}.val_loss", result["val_loss"], self.recipe.task_class.least_loss, also=also)
         state.number(f"{where}.seconds", result["seconds"], 0)
         state.whole(f"{where}.epochs", result["epochs"])
         if type(result["best_epoch"]) is float and not self.recipe.train.refit:  # a mean over several trainings
             state.number(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
         else:
             state.whole(f"{where}.best_epoch", result["best_epoch"], 0, result["epochs"])
+        if type(result.get("stages", [])) is not list:
+            raise state.Unfit(f"{where}.stages", "a list", result["stages"])
+        for best in result.get("stages", ()):
+            state.whole(f"{where}.stages", best, 1, self.recipe.train.epochs)
         if "more" in result:
             state.record(f"{where}.more", result["more"], (), tuple(result["more"]) if result["more"] else ())
             for name, value in result["more"].items():
@@ -223,35 +372,38 @@ def _fit(experiment, variant, seed, ledger, progress):
     recipe = experiment.recipe
     result = ledger.selected(variant, seed)
     if result is None:
-        result, model = _stage(experiment, variant, seed, None, ledger, progress)
+        result, training = _stage(experiment, variant, seed, None, ledger, progress)
         if recipe.train.refit:
             ledger.save_selected(result)
     if recipe.train.refit:
-        refitted, model = _stage(experiment, variant, seed, result["best_epoch"], ledger, progress)
+        epochs = [*result.get("stages", ()), result["best_epoch"]]
+        refitted, training = _stage(experiment, variant, seed, epochs, ledger, progress)
         result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
-        about = {"recipe": recipe.name, "seed": seed, "val": result["val"]}
-        checkpoint.save_tensors(ledger.out / MODEL, model.state_dict(), about)
+        weights, stages = training.weights()
+        about = {"recipe": recipe.name, "seed": seed, "val": result["val"], **({"stages": stages} if stages else {})}
+        checkpoint.save_tensors(ledger.out / MODEL, weights, about)
     ledger.save_done(result)
 
 
 def _stage(experiment, variant, seed, refit_epochs, ledger, progress):
-    """(result, trained model) of the selection, or, with refit_epochs, of the refit."""
+    """(result, training) of the selection, or, with refit_epochs, of the refit."""
     stage = "select" if refit_epochs is None else "refit"
     key = {"variant": variant, "seed": seed, "stage": stage}
-    fit, context = experiment.fit(variant, seed, refit_epochs)
-    more = ledger.restore(fit, key)
-    title = f"{controls.TITLES[variant]}, seed {seed}" + (", refit" if stage == "refit" else "")
+    fit = experiment.training(variant, seed, refit_epochs)
+    title = f"{experiment.recipe.title_of(variant)}, seed {seed}" + (", refit" if stage == "refit" else "")
     hide = None if progress else True  # None: shown on a terminal, and not in a log file
-    bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=hide, leave=False)
-    with context, bar:
-        while more:
-            more = fit.step()
-            text = f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}"
-            bar.set_postfix_str(text, refresh=False)
-            bar.update()
-            ledger.save_running(fit, key, more)
-        return {**key, **fit.finish()}, fit.model
+    with experiment.context(variant):
+        more = ledger.restore(fit, key)  # what a stage begins with, the one before it answers
+        bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=hide, leave=False)
+        with bar:
+            while more:
+                more = fit.step()
+                text = f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}"
+                bar.set_postfix_str(text, refresh=False)
+                bar.update()
+                ledger.save_running(fit, key, more)
+            return {**key, **fit.finish()}, fit
 
 
 def _better(result, other):
@@ -283,18 +435,20 @@ def _summary(recipe, experiment, ledger, seeds):
         }
 
     # The paper's numbers say nothing of another file in the data set's place.
-    expect, notes = recipe.expect, list(experiment.task.notes)
-    if experiment.task.name != recipe.data["name"] and expect.paper:
+    expect, notes, task = recipe.expect, list(experiment.data.notes), experiment.task
+    stands_in = getattr(experiment.data, "stands_in", False)
+    if expect.paper and (stands_in or experiment.data.name != recipe.data["name"]):
         expect = Expect()
-        notes.append(f"run on {experiment.task.name} and not on the recipe's data: the paper's numbers are left out")
+        found = "a stand-in for" if stands_in else f"{experiment.data.name} and not on"
+        notes.append(f"run on {found} the recipe's data: the paper's numbers are left out")
     return {
         "recipe": recipe.name,
         "system": recipe.system,
         "data": recipe.data["name"],
         "metric": recipe.train.metric,
-        "protocol": recipe.protocol["name"],
-        "unit": experiment.unit,
-        experiment.unit: experiment.sizes(),
+        "protocol": recipe.task["name"],
+        "unit": task.unit,
+        task.unit: task.sizes(),
         "seeds": list(range(seeds)),
         **of("ours"),
         "controls": {variant: of(variant) for variant in recipe.train.controls},
@@ -319,8 +473,8 @@ def _summary(recipe, experiment, ledger, seeds):
 
 
 def _best_model(experiment, ledger):
-    """The recipe's model with the weights of the best finished seed."""
-    model, about = _load_model(experiment, ledger.out)
+    """(the best finished seed's task, the recipe's model with its weights, {part: inputs})."""
+    *found, about = _load_model(experiment, ledger.out)
     best = ledger.results("ours")[0]
     for result in ledger.results("ours"):
         best = result if _better(result, best) else best
@@ -329,33 +483,35 @@ def _best_model(experiment, ledger):
             f"checkpoint: expected the weights of seed {best['seed']} in {ledger.out / MODEL}, got those of "
             f"{about['seed']}; run without --resume to start anew"
         )
-    return model
+    return found
 
 
 def _load_model(experiment, folder):
-    """(the recipe's model with the weights that were kept, what was written beside them)."""
+    """(task, the recipe's model with the weights that were kept, {part: inputs}, what was written beside them)."""
     path = folder / MODEL
     weights, about = checkpoint.load_tensors(path)
-    model = experiment.model()
     try:
-        state.record("metadata", about, ("recipe", "seed", "val"))
+        state.record("metadata", about, ("recipe", "seed", "val"), ("stages",))
         state.whole("seed", about["seed"])
-        state.number("val", about["val"], 0, 100)
-        state.check_tensors("", weights, model.state_dict(), finite=False)  # a loss that is not says it better
+        state.whole("stages", about.get("stages", 0))
+        state.number("val", about["val"], *experiment.task.bounds)
+        return *experiment.last(about["seed"], weights, about.get("stages", 0)), about
     except state.Unfit as error:
-        raise DataError(
-            f"checkpoint: expected weights of the recipe beside it, got another file, {path}: {error}"
-        ) from None
-    model.load_state_dict(weights)
-    return model, about
+        raise _another(path, error) from None
 
 
-def evaluate_folder(folder, root=None, *, device="cpu"):
+def _another(path, error):
+    return DataError(f"checkpoint: expected weights of the recipe beside it, got another file, {path}: {error}")
+
+
+def evaluate_folder(
+    folder: str | Path, root: str | Path | None = None, *, device: str = "cpu"
+) -> tuple[Recipe, Experiment, dict[str, tuple[float, int]], dict]:
     """(recipe, experiment, {part: (score in percent, on how many)}, about) of what `train` left in a folder."""
     folder = Path(folder)
     if not (folder / RECIPE).is_file():
         raise DataError(f"eval: expected a folder with {RECIPE} and {MODEL}, got {folder}")
     recipe = read(folder / RECIPE)
-    experiment = _experiment(recipe, root, device)
-    model, about = _load_model(experiment, folder)
-    return recipe, experiment, experiment.scores(model, about["seed"]), about
+    experiment = Experiment(recipe, root, device)
+    task, model, inputs, about = _load_model(experiment, folder)
+    return recipe, experiment, task.scores(model, inputs, recipe.train.metric), about

@@ -5,8 +5,12 @@ than none.
 """
 
 import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from hgat.errors import DataError
 
@@ -19,7 +23,7 @@ LARGEST = 2**53  # whole numbers up to here are the same in JSON, as floats and 
 class Unfit(ValueError):
     """A state that does not fit, in one clause: where, what was expected and what came."""
 
-    def __init__(self, where, expected, got):
+    def __init__(self, where: str, expected: str, got: object) -> None:
         super().__init__(f"{where}: expected {expected}, got {_short(got)}")
 
 
@@ -32,13 +36,15 @@ def _short(value):
     return text[:80] or "nothing"
 
 
-def whole(where, value, least=0, most=LARGEST):
+def whole(where: str, value: object, least: int = 0, most: int = LARGEST) -> None:
     """Raise Unfit unless the value is a whole number of the range, and no bool."""
     if type(value) is not int or not least <= value <= most:
         raise Unfit(where, f"a whole number from {least} to {most}", value)
 
 
-def number(where, value, least=-math.inf, most=math.inf, also=()):
+def number(
+    where: str, value: object, least: float = -math.inf, most: float = math.inf, also: Collection[str] = ()
+) -> None:
     """Raise Unfit unless the value is a finite float of the range; also: texts of others, "inf", "-inf", "nan"."""
     if type(value) is float and str(value) in also:
         return
@@ -48,7 +54,7 @@ def number(where, value, least=-math.inf, most=math.inf, also=()):
         raise Unfit(where, f"a number from {least} to {most}", value)
 
 
-def record(where, value, needed, optional=()):
+def record(where: str, value: object, needed: Collection[str], optional: Collection[str] = ()) -> None:
     """Raise Unfit unless the value is a dict with the needed keys, perhaps the optional ones, and no other."""
     if type(value) is not dict:
         raise Unfit(where, "an object with keys", value)
@@ -60,12 +66,12 @@ def record(where, value, needed, optional=()):
             raise Unfit(where, f"only the keys {', '.join([*needed, *optional]) or 'of none'}", f"{key!r}")
 
 
-def part(tensors, prefix):
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, by the rest of their names."""
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def check_tensors(where, found, expected, finite=True):
+def check_tensors(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], finite: bool = True) -> None:
     """Raise Unfit unless the tensors have the expected ones' names, shapes and types, and are finite."""
     for name, tensor in expected.items():
         if name not in found:
@@ -85,7 +91,7 @@ def _check_finite(where, tensor):
         raise Unfit(where, "finite numbers", f"{int((~torch.isfinite(tensor)).sum())} others")
 
 
-def check_generator(where, tensor, cuda=False):
+def check_generator(where: str, tensor: Tensor, cuda: bool = False) -> None:
     """Raise Unfit unless the tensor is a state of PyTorch's generator."""
     device = "cuda" if cuda else "cpu"
     scratch = torch.Generator(device)
@@ -102,12 +108,13 @@ def check_generator(where, tensor, cuda=False):
 _MOMENTS = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.AdamW: ("exp_avg", "exp_avg_sq")}
 
 
-def check_optimizer(optimizer, tensors, numbers):
+def check_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Any) -> None:
     """Raise Unfit unless `checkpoint.pack_optimizer` may have given these of an optimiser like this one."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if type(numbers) is not dict:
         raise Unfit("optimizer", "an object with keys", numbers)
-    states, known_names = {}, {str(index) for index in range(len(parameters))}
+    states: dict[int, set[str]] = {}
+    known_names = {str(index) for index in range(len(parameters))}
     for name, value in numbers.items():
         index, _, key = name.partition(".")
         if not key or index not in known_names:
@@ -148,6 +155,6 @@ def _check_moment(where, tensor, noted, parameter, key):
         _check_finite(where, tensor)
 
 
-def unfit(path, sentence, error):
+def unfit(path: Path, sentence: str, error: Unfit) -> DataError:
     """The DataError of a state in a file that does not fit; `sentence` ends before what came."""
     return DataError(f"{sentence}, got another in {path}: {error}; {ADVICE}")

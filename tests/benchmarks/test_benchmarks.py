@@ -130,6 +130,7 @@ def known(tmp_path, monkeypatch):
     return memory.Spec("known_case:build")
 
 
+@pytest.mark.slow
 def test_the_memory_probe_sees_a_known_allocation(known):
     found = memory.probe(known, "hgat", ["forward"])["forward"]
     assert found["returned"] == 16 * memory.MIB
@@ -137,6 +138,7 @@ def test_the_memory_probe_sees_a_known_allocation(known):
     assert found["peak"] == found["working"] + found["returned"]
 
 
+@pytest.mark.slow
 def test_the_memory_probe_gives_nothing_where_the_process_fails(known):
     assert memory.probe(replace(known, build="known_case:absent"), "hgat", ["forward"]) == {}
 
@@ -213,6 +215,7 @@ def test_cora(real_data, name):
     timing.check(layers.homogeneous(name, "cora", 8, 8, root=str(root)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [epochs.han, lambda root: layers.han("PyG", "acm", root=root)], ids=["DGL", "PyG"])
 def test_acm(real_data, build):
     root = real_data("acm3025")
@@ -226,6 +229,7 @@ def run_quick(tmp_path, capsys, *more):
     return capsys.readouterr().out, json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "installed", [pytest.param(True, marks=pytest.mark.skipif(not HAVE_PYG, reason="no PyG")), False]
 )

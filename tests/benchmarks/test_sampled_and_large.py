@@ -19,6 +19,7 @@ def root(tmp_path_factory):
     return str(tmp_path_factory.mktemp("ogb"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_all_libraries_compute_the_same_on_the_same_batches(name, root):
     case = getattr(ogb, name)(root, CASES[name])
@@ -41,6 +42,7 @@ def _options(*more):
     return parse(["large", "--nodes", "2000", "--edges", "40000", *more])
 
 
+@pytest.mark.slow
 def test_a_way_that_needs_more_than_the_limit_is_named(monkeypatch):
     monkeypatch.setattr(large, "WAYS", ("hgat", "DGL"))
     out = io.StringIO()

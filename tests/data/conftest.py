@@ -14,9 +14,10 @@ def real():
     """The folder of real data sets, once every file of the named one is there."""
 
     def root(name):
-        for file in hgat.data.card.read(name).files:
-            if not (REAL / name / file.name).is_file():
-                pytest.skip(f"the real file {REAL / name / file.name} is not here")
+        card = hgat.data.card.read(name)
+        for file in card.files:
+            if not (REAL / card.folder / file.name).is_file():
+                pytest.skip(f"the real file {REAL / card.folder / file.name} is not here")
         return REAL
 
     return root

@@ -122,6 +122,7 @@ print(refused > 600, read > 100)
 """
 
 
+@pytest.mark.slow
 def test_no_damage_ends_the_process(tmp_path):
     """Every byte of a file, twice another: refused, or read by DGL."""
     graph = dgl.heterograph({("a", "r", "b"): ([0, 1, 1], [1, 2, 0])})

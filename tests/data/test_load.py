@@ -15,7 +15,9 @@ def test_every_card_can_be_read_and_is_complete():
         assert (Path(hgat.data.__file__).parent / f"{card.format}.py").is_file()
         for text in (card.title, card.source, card.licence, card.citation, card.how):
             assert text.strip()
-        assert card.files and {"nodes", "edges"} <= set(card.counts)
+        assert card.files
+        # OGB's are read by the same names as their stand-ins, which have other numbers.
+        assert card.format == "ogb_nodes" or {"nodes", "edges"} <= set(card.counts)
         assert card.format == "events" or "classes" in card.counts
         assert len({file.role for file in card.files}) == len(card.files)
         for file in card.files:
@@ -23,7 +25,7 @@ def test_every_card_can_be_read_and_is_complete():
 
 
 def test_an_unknown_name_says_which_exist():
-    with pytest.raises(DataError, match=r"expected one of acm3025, .*pubmed, got 'coraa'"):
+    with pytest.raises(DataError, match=r"expected one of acm3025, .*pubmed, .*got 'coraa'"):
         hgat.data.load("coraa")
 
 

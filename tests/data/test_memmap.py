@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hgat.data import mapped, ogb
+from hgat.data import mapped, ogb, ogb_samples
 from hgat.errors import DataError, OutputError
 
 
@@ -61,8 +61,8 @@ def test_wrong_files_are_one_sentence(tmp_path):
 
 
 def test_ogb_features_on_disk_are_those_in_memory(tmp_path):
-    ogb.write_sample("ogbn-proteins", tmp_path, nodes=130)
-    ogb.write_sample("ogbn-mag", tmp_path, nodes=130)
+    ogb_samples.write_sample("ogbn-proteins", tmp_path, nodes=130)
+    ogb_samples.write_sample("ogbn-mag", tmp_path, nodes=130)
     for name in ("ogbn-proteins", "ogbn-mag"):
         here, there = ogb.load(name, tmp_path), ogb.load(name, tmp_path, mapped=True)
         assert here.feat.keys() == there.feat.keys()

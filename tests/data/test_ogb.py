@@ -7,6 +7,10 @@ import pickle
 import re
 import shutil
 import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -20,7 +24,10 @@ import torch.nn.functional as F
 from hostile import hostile
 
 import hgat
-from hgat.data import ogb
+import hgat.cli
+import hgat.data.card
+import hgat.data.partition
+from hgat.data import ogb, ogb_samples
 from hgat.errors import DataError, OutputError, ShapeError
 from hgat.models.gat import GAT
 from hgat.models.rgat import RGAT
@@ -48,8 +55,8 @@ def alone(monkeypatch):
 def root(tmp_path_factory):
     """A folder with a sample of every kind; tests that change one copy it."""
     folder = tmp_path_factory.mktemp("ogb")
-    for name in ogb.SAMPLES:
-        ogb.write_sample(name, folder, nodes=NODES)
+    for name in ogb_samples.SAMPLES:
+        ogb_samples.write_sample(name, folder, nodes=NODES)
     return folder
 
 
@@ -78,7 +85,7 @@ def one_sentence(error):
 
 
 def check_split(split, count):
-    assert list(split) == ["train", "valid", "test"]
+    assert list(split) == ["train", "val", "test"]
     assert all(len(ids) and ids.dtype == torch.int64 for ids in split.values())
     assert torch.cat(list(split.values())).sort().values.equal(torch.arange(count))
 
@@ -89,20 +96,22 @@ def check_split(split, count):
 @pytest.mark.parametrize("name", NODE)
 def test_node_samples_have_the_schema_of_the_real_one(root, name):
     facts, task = master(name), ogb.load(name, root)
-    assert isinstance(task, ogb.Node) and task.name == name
+    assert isinstance(task, ogb.OGBNodeData) and task.name == name
     target = "paper" if name == "ogbn-mag" else "_N"
     assert task.target == target and task.graph.num_nodes(target) == NODES
     check_split(task.split, NODES)
-    assert task.metric == facts["eval metric"]
-    if task.metric == "acc":
-        assert task.num_outputs == int(facts["num classes"])
+    assert task.metric == {"acc": "accuracy", "rocauc": "auc"}[facts["eval metric"]]
+    assert task.multilabel == (task.metric == "auc") and len(task.class_names) == task.num_classes
+    if task.metric == "accuracy":
+        assert task.num_classes == int(facts["num classes"])
         assert task.label.shape == (NODES,) and task.label.dtype == torch.int64
-        assert task.label.min() >= 0 and task.label.max() == task.num_outputs - 1
+        assert task.label.min() >= 0 and task.label.max() == task.num_classes - 1
         # No class is asked for that training does not show.
         assert set(task.label.tolist()) == set(task.label[task.split["train"]].tolist())
     else:
-        assert task.num_outputs == int(facts["num tasks"])
-        assert task.label.shape == (NODES, task.num_outputs) and set(task.label.unique().tolist()) == {0, 1}
+        assert task.num_classes == int(facts["num tasks"])
+        assert task.label.shape == (NODES, task.num_classes) and set(task.label.unique().tolist()) == {0, 1}
+        assert task.label.dtype == torch.float32
     for ntype, feat in task.feat.items():
         if ntype == target and NODE[name]:
             assert feat.shape == (NODES, NODE[name]) and feat.dtype == torch.float32
@@ -136,8 +145,8 @@ def test_mag_has_the_relations_of_the_real_one(root):
 @pytest.mark.parametrize("name", LINK)
 def test_link_samples_have_the_schema_of_the_real_one(root, name):
     facts, task = master(name), ogb.load(name, root)
-    assert isinstance(task, ogb.Link) and task.metric == facts["eval metric"]
-    assert list(task.split) == ["train", "valid", "test"]
+    assert isinstance(task, ogb.LinkData) and task.metric == facts["eval metric"]
+    assert list(task.split) == ["train", "val", "test"]
     typed = name in ("ogbl-biokg", "ogbl-wikikg2")
     keys = {"head", "relation", "tail"} if typed else {"edge"}
     keys |= {"head_type", "tail_type"} if name == "ogbl-biokg" else set()
@@ -148,7 +157,7 @@ def test_link_samples_have_the_schema_of_the_real_one(root, name):
         count = len(content["head" if typed else "edge"])
         assert count and all(len(content[key]) == count for key in keys)
     if typed:
-        for part in ("valid", "test"):
+        for part in ("val", "test"):
             count = len(task.split[part]["head"])
             assert task.split[part]["head_neg"].shape == task.split[part]["tail_neg"].shape == (count, 500)
     # The graph holds the training links and no other.
@@ -180,12 +189,12 @@ def test_held_out_links_are_new_and_negatives_are_false(root):
     for name in ("ogbl-collab", "ogbl-ddi"):
         split = ogb.load(name, root).split
         pairs = {part: {tuple(sorted(pair)) for pair in split[part]["edge"].tolist()} for part in split}
-        wrong = {tuple(sorted(pair)) for part in ("valid", "test") for pair in split[part]["edge_neg"].tolist()}
-        assert not pairs["valid"] & pairs["test"] and not pairs["train"] & (pairs["valid"] | pairs["test"])
-        assert not wrong & (pairs["valid"] | pairs["test"])
+        wrong = {tuple(sorted(pair)) for part in ("val", "test") for pair in split[part]["edge_neg"].tolist()}
+        assert not pairs["val"] & pairs["test"] and not pairs["train"] & (pairs["val"] | pairs["test"])
+        assert not wrong & (pairs["val"] | pairs["test"])
     for name in ("ogbl-biokg", "ogbl-wikikg2"):
         split = ogb.load(name, root).split
-        for part in ("valid", "test"):
+        for part in ("val", "test"):
             assert not (split[part]["tail_neg"] == split[part]["tail"][:, None]).any()
             assert not (split[part]["head_neg"] == split[part]["head"][:, None]).any()
 
@@ -206,10 +215,13 @@ def test_no_hub_is_asked_for_so_that_counting_links_does_not_tell(root):
             assert links[ids].max() < links.max() / 2, name
 
 
+@pytest.mark.slow
 def test_molhiv_has_the_schema_of_the_real_one(root):
     facts, task = master("ogbg-molhiv"), ogb.load("ogbg-molhiv", root)
-    assert isinstance(task, ogb.Graphs) and task.metric == facts["eval metric"] and task.num_outputs == 1
-    assert len(task.graphs) == NODES and task.label.shape == (NODES, 1) and task.label.dtype == torch.int64
+    assert facts["eval metric"] == "rocauc" and task.metric == "auc"
+    assert isinstance(task, ogb.GraphsData) and task.num_classes == 1 and task.multilabel
+    assert len(task.graphs) == NODES and task.label.shape == (NODES, 1) and task.label.dtype == torch.float32
+    assert set(task.label.unique().tolist()) == {0, 1}
     check_split(task.split, NODES)
     batch = dgl.batch(task.graphs)
     for feat, dims in (
@@ -247,10 +259,14 @@ def test_no_mean_tells_molhivs_molecules_from_those_of_the_other_label(root):
             torch.testing.assert_close(embed(kind), embed(other))
 
 
-@pytest.mark.parametrize("name", ogb.SAMPLES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ogb_samples.SAMPLES)
 def test_a_seed_decides_every_byte(root, tmp_path, name):
     folder = name.replace("-", "_")
-    again, other = ogb.write_sample(name, tmp_path / "a", NODES), ogb.write_sample(name, tmp_path / "b", NODES, seed=1)
+    again, other = (
+        ogb_samples.write_sample(name, tmp_path / "a", NODES),
+        ogb_samples.write_sample(name, tmp_path / "b", NODES, seed=1),
+    )
 
     def content(path):
         files = sorted(p for p in path.rglob("*") if p.is_file() and "processed" not in p.parts)
@@ -261,12 +277,12 @@ def test_a_seed_decides_every_byte(root, tmp_path, name):
     assert content(other).keys() == first.keys() and content(other) != first
 
 
-@pytest.mark.parametrize("name", ogb.SAMPLES)
+@pytest.mark.parametrize("name", ogb_samples.SAMPLES)
 def test_the_smallest_sample_is_read(tmp_path, name):
-    ogb.write_sample(name, tmp_path, nodes=121, seed=3)
+    ogb_samples.write_sample(name, tmp_path, nodes=121, seed=3)
     ogb.load(name, tmp_path)
     with pytest.raises(DataError) as error:
-        ogb.write_sample(name, tmp_path / "other", nodes=119)
+        ogb_samples.write_sample(name, tmp_path / "other", nodes=119)
     assert one_sentence(error) == "nodes: expected 120 or more, got 119"
 
 
@@ -275,42 +291,43 @@ def test_the_smallest_sample_is_read(tmp_path, name):
 
 def test_accuracy_is_ogbs(root):
     task = ogb.load("ogbn-arxiv", root)
-    ids = task.split["valid"]
+    ids = task.split["val"]
     right = F.one_hot(task.label[ids], 40).float()
     right[: len(ids) // 4] = right[: len(ids) // 4].roll(1, dims=1)
-    assert task.evaluate("valid", right) == 1 - (len(ids) // 4) / len(ids)
-    assert task.evaluate("valid", right.bfloat16()) == task.evaluate("valid", right)
+    assert task.evaluate("val", right) == 100 * (1 - (len(ids) // 4) / len(ids))
+    assert task.evaluate("val", right.bfloat16()) == task.evaluate("val", right)
     mag = ogb.load("ogbn-mag", root)
-    assert mag.evaluate("test", F.one_hot(mag.label[mag.split["test"]], 349)) == 1
+    assert mag.evaluate("test", F.one_hot(mag.label[mag.split["test"]], 349)) == 100
 
 
+@pytest.mark.slow
 def test_area_under_the_curve_is_ogbs(root):
     for name in ("ogbn-proteins", "ogbg-molhiv"):
         task = ogb.load(name, root)
         truth = task.label[task.split["test"]].float()
-        assert task.evaluate("test", truth) == 1 and task.evaluate("test", -truth) == 0
-        assert task.evaluate("test", torch.zeros_like(truth)) == 0.5
+        assert task.evaluate("test", truth) == 100 and task.evaluate("test", -truth) == 0
+        assert task.evaluate("test", torch.zeros_like(truth)) == 50
     score = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0))
     ahead = (score[truth == 1][:, None] > score[truth == 0]).double().mean().item()
-    assert task.evaluate("test", score) == pytest.approx(ahead, abs=1e-12)
+    assert task.evaluate("test", score) == pytest.approx(100 * ahead, abs=1e-10)
 
 
 def test_hits_and_mean_reciprocal_rank_are_ogbs(root):
     collab, biokg = ogb.load("ogbl-collab", root), ogb.load("ogbl-biokg", root)
     negative = torch.arange(100.0)
-    assert collab.evaluate(torch.tensor([49.5, 50.5, 99.5, 10]), negative) == {"hits@50": 0.5}
+    assert collab.evaluate(torch.tensor([49.5, 50.5, 99.5, 10]), negative) == {"hits@50": 50}
     found = biokg.evaluate(np.array([5.0, 2.5, 0.5]), np.array([[1.0, 2, 3, 4]] * 3))
-    assert found == pytest.approx({"mrr": (1 + 1 / 3 + 1 / 5) / 3, "hits@1": 1 / 3, "hits@3": 2 / 3, "hits@10": 1})
-    assert biokg.evaluate(torch.zeros(1), torch.zeros(1, 4))["mrr"] == pytest.approx(1 / 3)  # ties: the middle rank
+    assert found == pytest.approx({"mrr": 460 / 9, "hits@1": 100 / 3, "hits@3": 200 / 3, "hits@10": 100})
+    assert biokg.evaluate(torch.zeros(1), torch.zeros(1, 4))["mrr"] == pytest.approx(100 / 3)  # ties: the middle rank
 
 
 def test_wrong_predictions_are_refused(root):
     arxiv, collab, biokg = (ogb.load(name, root) for name in ("ogbn-arxiv", "ogbl-collab", "ogbl-biokg"))
-    count = len(arxiv.split["valid"])
+    count = len(arxiv.split["val"])
     cases = [
-        (lambda: arxiv.evaluate("val", torch.zeros(1, 40)), "part: expected one of train, valid, test, got 'val'"),
-        (lambda: arxiv.evaluate("valid", torch.full((count, 40), torch.nan)), "prediction: expected numbers, got NaN"),
-        (lambda: arxiv.evaluate("valid", torch.zeros(count, 1)), r"expected \[n, C\] = "),
+        (lambda: arxiv.evaluate("dev", torch.zeros(1, 40)), "part: expected one of train, val, test, got 'dev'"),
+        (lambda: arxiv.evaluate("val", torch.full((count, 40), torch.nan)), "prediction: expected numbers, got NaN"),
+        (lambda: arxiv.evaluate("val", torch.zeros(count, 1)), r"expected \[n, C\] = "),
         # OGB itself gives 1 for both of these.
         (lambda: collab.evaluate(torch.zeros(3), torch.ones(49)), "expected 1 link or more and 50 negatives"),
         (lambda: biokg.evaluate(torch.full((3,), torch.nan), torch.ones(3, 5)), "positive: expected numbers, got NaN"),
@@ -323,6 +340,143 @@ def test_wrong_predictions_are_refused(root):
         one_sentence(error)
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_what_has_a_unit_of_its_own_is_no_percent_and_words_are(monkeypatch):
+    ids = {"train": torch.tensor([0]), "val": torch.tensor([1, 3]), "test": torch.tensor([2])}
+    label = torch.tensor([[0.0], [1.0], [5.0], [2.0]])
+    energy = ogb.GraphsData("ogbg-molesol", [], label, **ids, num_classes=1, metric="rmse")
+    assert energy.evaluate("val", torch.tensor([[1.5], [3.5]])) == pytest.approx((2.5 / 2) ** 0.5)
+    kinds = ogb.GraphsData("ogbg-ppa", [], torch.tensor([0, 1, 36, 2]), **ids, num_classes=37, metric="accuracy")
+    assert kinds.evaluate("val", F.one_hot(torch.tensor([1, 3]), 37)) == 50
+    words = ogb.GraphsData("ogbg-code2", [], [["a"], ["b", "c"], [], ["d"]], **ids, num_classes=1, metric="f1")
+    assert words.evaluate("val", [["b", "c"], ["e"]]) == 50
+    with pytest.raises(DataError, match="prediction: expected 2 lists of words, got 1"):
+        words.evaluate("val", [["b"]])
+
+
+def test_old_names_and_keys_warn_for_one_release(root):
+    for old, new in (("Node", "OGBNodeData"), ("Link", "LinkData"), ("Graphs", "GraphsData")):
+        with pytest.warns(FutureWarning, match=f"hgat.data.ogb.{old} is now called hgat.data.ogb.{new};") as caught:
+            assert getattr(ogb, old) is getattr(ogb, new)
+        assert caught[0].filename == __file__
+    for name in ("SAMPLES", "main", "write_sample"):
+        with pytest.warns(FutureWarning, match=f"ogb.{name} is now called hgat.data.ogb_samples.{name};") as caught:
+            assert getattr(ogb, name) is getattr(ogb_samples, name)
+        assert caught[0].filename == __file__
+    for name in ("ogbn-arxiv", "ogbl-ddi", "ogbg-molhiv"):
+        task = ogb.load(name, root)
+        with pytest.warns(FutureWarning, match=r"split\['valid'\] is now called split\['val'\];") as caught:
+            assert task.split["valid"] is task.split["val"]
+        assert caught[0].filename == __file__
+        with pytest.raises(KeyError, match="dev"):
+            task.split["dev"]
+        if name == "ogbl-ddi":
+            continue
+        with pytest.warns(FutureWarning, match="num_outputs is now called num_classes;") as caught:
+            assert task.num_outputs == task.num_classes
+        assert caught[0].filename == __file__
+        scores = torch.rand(len(task.val), task.num_classes)
+        with pytest.warns(FutureWarning, match=r'called evaluate\("val", ...\), and gives percent;') as caught:
+            assert task.evaluate("valid", scores) == task.evaluate("val", scores)
+        assert caught[0].filename == __file__
+
+
+# ---- by the names of cards ----
+
+
+@pytest.mark.parametrize("name", NODE)
+def test_a_name_and_a_root_are_enough(root, name, monkeypatch):
+    assert name in hgat.data.available()
+    expected = ogb.load(name, root)
+    task = hgat.data.load(name, root)
+    assert isinstance(task, hgat.data.NodeData) and isinstance(task, ogb.OGBNodeData)
+    assert task.notes == expected.notes and "not OGB's data" in task.notes[0]
+    assert task.label.equal(expected.label) and task.graph.num_edges() == expected.graph.num_edges()
+    assert all(task.split[part].equal(expected.split[part]) for part in expected.split)
+    assert not (root / name.replace("-", "_") / "mapped").exists()
+    card = hgat.data.card.read(name)
+    facts = master(name)
+    assert card.counts["classes"] == int(facts["num classes" if facts["eval metric"] == "acc" else "num tasks"])
+    assert card.file("release").name == f"RELEASE_v{facts['version']}.txt" and facts["url"] in card.how
+    changed = vars(card) | {"counts": {"classes": 3}}
+    monkeypatch.setattr(hgat.data.card, "read", lambda name: hgat.data.card.Card(**changed))
+    with pytest.raises(DataError, match=f"expected 3 for classes as the data set's card says, got {task.num_classes}"):
+        hgat.data.load(name, root)
+    assert hgat.data.load(name, root, verify=False).num_classes == task.num_classes
+
+
+def test_features_of_a_name_may_stay_on_disk(copy):
+    folder = copy("ogbn-arxiv")
+    task = hgat.data.load("ogbn-arxiv", folder.parent, mapped=True)
+    assert (folder / "mapped/_N.npy").is_file()
+    assert task.feat["_N"].equal(hgat.data.load("ogbn-arxiv", folder.parent).feat["_N"])
+
+
+def test_the_graph_of_a_name_is_cut_from_the_root(copy, tmp_path, capsys):
+    folder = copy("ogbn-proteins")
+    cut = ["partition", "ogbn-proteins", "--root", str(folder.parent), "--parts", "2", "--method", "random", "--mapped"]
+    assert hgat.cli.main([*cut, "--out", str(tmp_path / "parts")]) == 0
+    assert (folder / "mapped/edge.npy").is_file() and "not OGB's data" in capsys.readouterr().out
+    about = hgat.data.partition.about(tmp_path / "parts/ogbn-proteins.json")
+    assert (about["target"], about["outputs"]) == ("_N", 112)
+    found = [dgl.distributed.load_partition_feats(str(tmp_path / "parts/ogbn-proteins.json"), k)[0] for k in (0, 1)]
+    order = torch.cat([of_part["_N/orig_id"] for of_part in found]).argsort()
+    task = ogb.load("ogbn-proteins", folder.parent)
+    for column, expected in (("label", task.label), ("val_mask", torch.zeros(NODES, dtype=torch.bool))):
+        expected = expected.clone()
+        if column == "val_mask":
+            expected[task.val] = True
+        assert torch.cat([of_part[f"_N/{column}"] for of_part in found])[order].equal(expected)
+    links = [
+        "partition",
+        "ogbl-ddi",
+        "--root",
+        str(copy("ogbl-ddi").parent),
+        "--parts",
+        "2",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    assert hgat.cli.main(links) == 2
+    assert "ogbl-ddi: expected a data set of nodes with labels, got LinkData" in capsys.readouterr().err
+
+
+def test_a_name_is_read_as_safely_as_by_ogbs_reader(copy, tmp_path):
+    folder = copy("ogbn-arxiv")
+    ogb.load("ogbn-arxiv", folder.parent)
+    cut(folder / "processed/dgl_data_processed")
+    with pytest.raises(DataError, match="remove its folder processed") as error:
+        hgat.data.load("ogbn-arxiv", folder.parent)
+    one_sentence(error)
+    with pytest.raises(DataError, match="ogbn-papers100M: expected OGB's files in .*got no such folder") as error:
+        hgat.data.load("ogbn-papers100M", tmp_path)
+    one_sentence(error)
+
+
+@pytest.mark.slow
+def test_names_and_cards_do_not_wait_for_ogb():
+    code = """
+        import sys, hgat.data
+        from hgat.data import card
+        assert "ogbn-mag" in [card.read(name).name for name in hgat.data.available()]
+        import hgat.data.ogb_nodes
+        assert not {"ogb.nodeproppred", "hgat.data.ogb"} & set(sys.modules)
+        try:
+            hgat.data.load("ogbn-mag", "/none", mapped=1)
+        except hgat.HgatError as error:
+            assert "ogbn-mag.mapped: expected bool, got 1" in str(error)
+        assert not {"ogb.nodeproppred", "hgat.data.ogb"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_a_stand_in_for_the_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    task = ogb.load("ogbn-arxiv", tmp_path / "none", mapped=True, sample=True)
+    assert task.graph.num_nodes() == 2400 and "not OGB's data" in task.notes[0]
+    assert list(tmp_path.iterdir()) == [] and str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
 # ---- what is not there, or not whole ----
 
 
@@ -333,12 +487,12 @@ def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatc
         ogb.load(name)
     message = one_sentence(error)
     assert master(name)["url"] in message and str(tmp_path / name.replace("-", "_")) in message
-    assert (f"python -m hgat.data.ogb sample {name} DIR" in message) == (name in ogb.SAMPLES)
+    assert (f"python -m hgat.data.ogb sample {name} DIR" in message) == (name in ogb_samples.SAMPLES)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_names_are_answered_with_the_known(tmp_path):
-    for call in (ogb.load, ogb.write_sample):
+    for call in (ogb.load, ogb_samples.write_sample):
         with pytest.raises(DataError) as error:
             call("ogbn-cora", tmp_path)
         assert "ogbn-arxiv" in one_sentence(error) and "got 'ogbn-cora'" in str(error.value)
@@ -365,7 +519,7 @@ def test_the_folder_of_earlier_releases_is_found(copy):
     folder.rename(folder.with_name("ogbn_arxiv_dgl"))
     assert ogb.load("ogbn-arxiv", folder.parent).graph.num_nodes() == NODES
     with pytest.raises(OutputError):
-        ogb.write_sample("ogbn-arxiv", folder.parent)
+        ogb_samples.write_sample("ogbn-arxiv", folder.parent)
 
 
 def cut(path):
@@ -495,6 +649,7 @@ def test_without_links_ogb_reads_the_folder_itself(copy, monkeypatch):
     assert os.listdir(folder / "processed") == ["dgl_data_processed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_split_that_ends_the_process_elsewhere_is_refused(copy, protocol):
     folder = copy("ogbl-ddi")
@@ -534,16 +689,16 @@ def test_an_existing_data_set_is_not_overwritten(copy, monkeypatch):
     folder = copy("ogbn-arxiv")
     before = sorted(folder.rglob("*"))
     with pytest.raises(OutputError) as error:
-        ogb.write_sample("ogbn-arxiv", folder.parent)
+        ogb_samples.write_sample("ogbn-arxiv", folder.parent)
     assert "remove it or name another folder" in one_sentence(error)
     assert sorted(folder.rglob("*")) == before
 
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ogb, "_write", full)
+    monkeypatch.setattr(ogb_samples, "_write", full)
     with pytest.raises(OutputError, match="got: No space left") as error:
-        ogb.write_sample("ogbl-ddi", folder.parent)
+        ogb_samples.write_sample("ogbl-ddi", folder.parent)
     one_sentence(error)
     assert [path.name for path in folder.parent.iterdir()] == ["ogbn_arxiv"]
 
@@ -584,14 +739,21 @@ def test_a_download_that_was_asked_for(root, tmp_path, monkeypatch):
     assert [path.name for path in there.iterdir()] == ["ogbl_collab"]
 
 
+@pytest.mark.slow
+def test_the_command_of_the_readme(tmp_path):
+    command = [sys.executable, "-m", "hgat.data.ogb", "sample", "ogbl-ddi", tmp_path, "--nodes", "130"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'ogbl_ddi'}\n", "")
+
+
 def test_the_command_line(tmp_path, capsys):
     arguments = ["sample", "ogbl-ddi", str(tmp_path), "--nodes", "130", "--seed", "4"]
-    assert ogb.main(arguments) == 0
+    assert ogb_samples.main(arguments) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'ogbl_ddi'}\n"
     task = ogb.load("ogbl-ddi", tmp_path)
     assert capsys.readouterr().out == ""  # OGB talks on stderr
     assert task.graph.num_nodes() == 130 and "nodes 130, seed 4" in task.notes[0]
-    assert ogb.main(arguments) == 2
+    assert ogb_samples.main(arguments) == 2
     assert capsys.readouterr().err.startswith("hgat: ogbl-ddi: expected no data set in")
 
 
@@ -609,7 +771,7 @@ def fit(task, model, call, epochs):
         if epoch % 5 == 4:
             with torch.no_grad():
                 out = call()
-            best = max(best, tuple(task.evaluate(part, out[task.split[part]]) for part in ("valid", "test")))
+            best = max(best, tuple(task.evaluate(part, out[task.split[part]]) for part in ("val", "test")))
     return best[1]
 
 
@@ -623,24 +785,26 @@ def margins(task, make, call, epochs):
             scores.append(fit(task, model, lambda model=model: call(model), epochs))
     x = task.feat[task.target]
     perceptron = torch.nn.Sequential(
-        torch.nn.Linear(x.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, task.num_outputs)
+        torch.nn.Linear(x.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, task.num_classes)
     )
     return *scores, fit(task, perceptron, lambda: perceptron(x), epochs)
 
 
+@pytest.mark.slow
 def test_attention_finds_what_arxiv_hides(tmp_path):
-    ogb.write_sample("ogbn-arxiv", tmp_path)
+    ogb_samples.write_sample("ogbn-arxiv", tmp_path)
     task = ogb.load("ogbn-arxiv", tmp_path)
     graph = hgat.graph.homogeneous.prepare(task.graph, undirected=True)
     x, none = task.feat["_N"], {"feat_drop": 0.0, "attn_drop": 0.0, "value_drop": 0.0}
     attention, uniform, perceptron = margins(
         task, lambda: GAT(128, 40, hidden=16, heads=(4, 1), **none), lambda model: model(graph, x), 60
     )
-    assert attention > 0.8 and attention > max(uniform, perceptron) + 0.4, (attention, uniform, perceptron)
+    assert attention > 80 and attention > max(uniform, perceptron) + 40, (attention, uniform, perceptron)
 
 
+@pytest.mark.slow
 def test_attention_finds_what_mag_hides(tmp_path):
-    ogb.write_sample("ogbn-mag", tmp_path, nodes=1200)
+    ogb_samples.write_sample("ogbn-mag", tmp_path, nodes=1200)
     task = ogb.load("ogbn-mag", tmp_path)
     joined = hgat.graph.relations.prepare(task.graph)
     attention, uniform, perceptron = margins(
@@ -649,22 +813,22 @@ def test_attention_finds_what_mag_hides(tmp_path):
         lambda model: model(joined, task.feat),
         40,
     )
-    assert attention > 0.7 and attention > max(uniform, perceptron) + 0.3, (attention, uniform, perceptron)
+    assert attention > 70 and attention > max(uniform, perceptron) + 30, (attention, uniform, perceptron)
 
 
 @pytest.mark.parametrize(("name", "share"), [("ogbn-arxiv", 0.002), ("ogbn-mag", 0.0005)])
 def test_a_share_of_the_real_size_has_all_counts(name, share, tmp_path):
-    ogb.write_sample(name, tmp_path, share=share)
+    ogb_samples.write_sample(name, tmp_path, share=share)
     graph = ogb.load(name, tmp_path).graph
-    for ntype, count in ogb.REAL[name]["nodes"].items():
+    for ntype, count in ogb_samples.REAL[name]["nodes"].items():
         assert graph.num_nodes(ntype) == round(count * share)
-    for etype, count in ogb.REAL[name]["edges"].items():
+    for etype, count in ogb_samples.REAL[name]["edges"].items():
         assert graph.num_edges(etype if name == "ogbn-mag" else None) == round(count * share)
 
 
 def test_a_share_is_of_two_data_sets_and_instead_of_nodes(tmp_path):
     for name, nodes in (("ogbn-products", None), ("ogbn-arxiv", 500)):
         with pytest.raises(DataError, match="share: expected one of ogbn-arxiv, ogbn-mag and no number of nodes"):
-            ogb.write_sample(name, tmp_path, nodes, share=0.01)
+            ogb_samples.write_sample(name, tmp_path, nodes, share=0.01)
     with pytest.raises(DataError, match="nodes: expected 120 or more, got 17"):
-        ogb.write_sample("ogbn-arxiv", tmp_path, share=0.0001)
+        ogb_samples.write_sample("ogbn-arxiv", tmp_path, share=0.0001)

@@ -10,7 +10,7 @@ from hgat.explain import past, shares
 from hgat.graph import from_events, join_relations, metapaths, snapshots
 from hgat.graph.recent import recent_neighbours
 from hgat.graph.relations import prepare
-from hgat.models import find
+from hgat.models import Past, Shares, System, find
 from hgat.ops import uniform_attention
 from zoo import homogeneous, typed_graph
 
@@ -200,6 +200,33 @@ def test_reading_changes_no_weight_and_draws_no_number(make):
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
     assert all(p.grad is None for p in model.parameters())
+
+
+class Tells(System):
+    """What it says of its attention, and how it was when it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def attended(self, one, other):
+        spent = self.drop(self.weight) * 1.0
+        self.asked = self.training, spent.requires_grad, one, other
+        steps = torch.ones(2, 2)
+        rows = Shares("mine", ("a", "b", "c"), tuple(spent.tolist()), (1 / 3,) * 3)
+        return [rows, Past("of steps", steps, steps, steps.bool())]
+
+
+def test_any_system_is_asked():
+    """In evaluation mode and without gradients, with the inputs of its forward; each reader takes what it reads."""
+    model = Tells().train()
+    model.drop.eval()  # a module that rests on its own goes on resting
+    (found,), (steps,) = shares(model, "one", "other"), past(model, "one", "other")
+    assert found == Shares("mine", ("a", "b", "c"), (1.0, 1.0, 1.0), (1 / 3,) * 3)
+    assert steps.title == "of steps" and model.asked == (False, False, "one", "other")
+    assert model.training and not model.drop.training
+    assert shares(System()) == [] and past(System()) == []
 
 
 def test_reading_leaves_the_mode_as_it_was():

@@ -237,8 +237,19 @@ def test_what_there_is_to_draw_depends_on_the_model(tmp_path, drawn):
     for number, (kind, model, structure, feat) in enumerate(shown):
         path = tmp_path / f"{number}.png"
         drawn.clear()
-        assert draw(model, structure, feat, path, "a title") == (kind is not None) == path.exists()
+        assert draw(model, (structure, feat), path, "a title") == (kind is not None) == path.exists()
         if kind:
             (figure,) = drawn
             assert figure.get_suptitle() == "a title" and size(path)
             assert bool(figure.axes[0].images) == (kind == "heat")
+
+
+def test_a_call_as_it_was_before_draws_the_same_and_says_so(tmp_path, drawn):
+    views = metapaths(typed_graph(), {"one": ["follows"], "two": ["follows"] * 2})
+    feat = {"film": torch.randn(11, 5), "user": None}
+    model = find("han").for_graph(views, feat, 3, "film", heads=[2], hidden=3)
+    with pytest.warns(FutureWarning, match=r"is now called draw\(model, \(structure, feat\), path, title\)"):
+        assert draw(model, views, feat, tmp_path / "old.png", "a title")
+    assert draw(model, (views, feat), tmp_path / "new.png", "a title")
+    assert [figure.get_suptitle() for figure in drawn] == ["a title", "a title"]
+    assert (tmp_path / "old.png").read_bytes() == (tmp_path / "new.png").read_bytes()

@@ -260,6 +260,7 @@ except GraphError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 def test_a_process_of_limited_memory_reads_a_sentence():
     done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)

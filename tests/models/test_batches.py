@@ -7,7 +7,7 @@ from systems import CLASSES, IN, PATHS, SYSTEMS
 
 from hgat import graph as hgraph
 from hgat.errors import GraphError, RecipeError, ShapeError
-from hgat.models import layerwise
+from hgat.models import Batch, System, layerwise
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
 FORMS = [(name, kind, form) for name, system in SYSTEMS.items() for kind in system.feats for form in system.forms]
@@ -79,6 +79,31 @@ def test_every_parameter_learns_on_blocks(name):
     out.backward(torch.randn_like(out))
     for parameter_name, parameter in model.named_parameters():
         assert (parameter.grad != 0).any(), parameter_name
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_samples_its_own_inputs(name):
+    """The rows of the nodes that are asked for, in their order; with all neighbours those of the whole graph."""
+    model, graph, feat, whole = _model(name, "all", {})
+    ids = torch.randperm(graph.num_nodes(SYSTEMS[name].target))[:5]
+    inputs, query = model.sampled((graph, feat), ids, [-1] * len(model.layers))
+    batch = Batch(query=query, inputs=inputs, rows=None)
+    with torch.no_grad():
+        expected = model(whole, feat)
+        torch.testing.assert_close(model.answer((graph, feat), batch), expected[ids], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.whole((graph, feat), 5), expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(model.whole((whole, feat)), expected)
+    (blocks, _), _ = model.sampled((graph, feat), ids, [2] * len(model.layers))
+    degrees = [block.in_degrees(etype=etype) for block in blocks for etype in block.canonical_etypes]
+    assert max(int(degree.max()) for degree in degrees if len(degree)) == 2
+    with pytest.raises(RecipeError, match=f"task.fanout: expected {len(model.layers)} numbers, .* got 9"):
+        model.sampled((graph, feat), ids, [2] * 9)
+    if whole is not graph:
+        kind = type(whole).__name__
+        with pytest.raises(RecipeError, match=f"task.batch: expected a system on a DGLGraph, got one on {kind}"):
+            model.sampled((whole, feat), ids, [2])
+    with pytest.raises(RecipeError, match="task.batch: expected none for System, which trains on the whole graph"):
+        System().sampled((graph, feat), ids, [2])
 
 
 def test_blocks_that_no_sampler_made_need_no_ids_but_for_learned_rows():

@@ -11,6 +11,7 @@ from hgat import graph as hgraph
 from hgat import models, ops
 from hgat.errors import GraphError, HgatError, RecipeError, ShapeError
 from hgat.graph import from_events, snapshots
+from hgat.models import Facts
 from hgat.models.dysat import DySAT
 from hgat.nn import HANConv, RGATConv, SnapshotGATConv, TemporalAttention
 
@@ -97,8 +98,25 @@ def extended(model, found, feat):
     return torch.stack(rows, 1)
 
 
-def test_found_by_name_with_its_kind_of_graph():
-    assert models.find("dysat") is DySAT and DySAT.graph_kind == "snapshots"
+def test_found_by_name_with_what_it_solves():
+    assert models.find("dysat") is DySAT is models.DySAT and DySAT.solves == ("snapshot_links",)
+
+
+def test_prepares_the_snapshots_that_are_shown():
+    """Cut where the task cut; a step without events at the end is a step, too."""
+    columns = random_events("plain")["_N", "_E", "_N"]
+    graph = from_events(columns, N)
+    graph.edata["step"] = graph.edata["time"]
+    feat = feat_of("plain")
+    for settings in ({}, {"cumulative": True, "self_loops": False, "both_ways": False, "weight": "normalized"}):
+        found, given = DySAT.prepare(Facts(graph, feat, steps=T + 2), **settings)
+        expected = cut("plain", **settings)
+        assert len(found) == T + 2 and given == feat
+        for t in range(T):
+            ends = [sorted(zip(*(x.tolist() for x in x[t].graph.edges()), strict=True)) for x in (found, expected)]
+            assert ends[0] == ends[1]
+        assert torch.equal(found.present[:T], expected.present)
+        assert found.weight == expected.weight and found[:T].graph.num_edges() == expected.graph.num_edges()
 
 
 @every_case
@@ -125,6 +143,7 @@ def later_changes(events, t):
     yield {etype: tuple(x[columns[2] < t] for x in columns) for etype, columns in events.items()}
 
 
+@pytest.mark.slow
 @every_case
 def test_no_embedding_knows_a_later_snapshot(kind, with_feat, settings):
     feat, events, t = feat_of(kind, with_feat), random_events(kind), 3
@@ -479,6 +498,7 @@ def _auc(model, seed, feat, nodes=24, epochs=120):
     return (rows[0].unsqueeze(1) > rows[1].unsqueeze(0)).float().mean().item()
 
 
+@pytest.mark.slow
 def test_what_comes_back_after_two_steps_needs_the_past():
     feat = {"_N": F.normalize(torch.randn(24, 16), dim=1) * 3}
     found, _ = alternating(torch.Generator().manual_seed(0))

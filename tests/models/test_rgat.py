@@ -70,6 +70,7 @@ def test_joined_graph_and_graph_are_the_same_input():
     assert torch.equal(model(graph, feat), model(hgraph.join_relations(graph), feat))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

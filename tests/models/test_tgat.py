@@ -11,6 +11,7 @@ from hgat import models
 from hgat.errors import HgatError
 from hgat.graph.events import from_events
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
+from hgat.models import Batch, Facts
 from hgat.models.tgat import TGAT
 
 NODES, EVENTS, IN, EDGE = 13, 97, 7, 3
@@ -42,8 +43,20 @@ def queries():
     return torch.arange(NODES).repeat(3), torch.tensor([20, 33, 60]).repeat_interleave(NODES)
 
 
-def test_found_by_name():
-    assert models.find("tgat") is TGAT and TGAT.graph_kind == "recent"
+def test_found_by_name_with_what_it_solves():
+    assert models.find("tgat") is TGAT is models.TGAT and TGAT.solves == ("stream_links",)
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_prepares_the_events_by_node(both_ways):
+    src, dst, time, _ = events()
+    graph = from_events((src, dst, time), num_nodes=NODES)
+    (recent,) = TGAT.prepare(Facts(graph, {"_N": None}), both_ways=both_ways)
+    expected = recent_neighbours(graph, both_ways)
+    for name in ("indptr", "neighbour", "time", "edge"):
+        assert torch.equal(getattr(recent, name), getattr(expected, name)), name
+    with pytest.raises(HgatError, match="graph: expected at least one event, got none"):
+        TGAT.prepare(Facts(from_events((src[:0], dst[:0], time[:0]), num_nodes=NODES), {"_N": None}))
 
 
 @pytest.mark.parametrize("settings", [f for f in FORMS if f.get("sample") != "uniform"], ids=str)
@@ -307,3 +320,17 @@ def test_wrong_calls_are_one_sentence():
     ]:
         with pytest.raises(HgatError, match=re.escape(sentence)):
             wrong()
+
+
+def test_features_of_the_data_reach_the_model_behind_the_query():
+    """node_input = "feat" of a recipe reads what the task shows, of all node types in one line."""
+    torch.manual_seed(0)
+    events = from_events({("a", "meets", "b"): ([0, 1, 2, 0], [0, 1, 0, 1], [1, 2, 3, 4])}, {"a": 3, "b": 2})
+    feat = {"a": torch.randn(3, 5), "b": torch.randn(2, 5)}
+    inputs = TGAT.prepare(Facts(events, feat))
+    assert torch.equal(inputs[1], torch.cat([feat["a"], feat["b"]]))
+    model = TGAT.build(Facts(events, feat), inputs, node_input="feat", hidden=4, heads=1, time_feats=3).eval()
+    query = torch.tensor([0, 2]), torch.tensor([3, 4]), torch.tensor([5, 5])
+    got = model.answer(inputs, Batch(query=query))
+    assert torch.equal(got, model(inputs[0], *query, feat=inputs[1]))
+    assert len(TGAT.prepare(Facts(events, {"a": feat["a"], "b": None}))) == 1

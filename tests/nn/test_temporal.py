@@ -94,6 +94,7 @@ def test_equals_the_equations(settings, absent):
     torch.testing.assert_close(layer(*tensors), out, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 @shown
 @forms
 def test_gradients_equal_those_of_the_equations(settings, absent):

@@ -175,6 +175,7 @@ def test_every_parameter_gets_a_gradient_and_state_dict_round_trips(settings):
     assert torch.equal(other(*tensors), layer(*tensors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [FORMS[1], FORMS[3]], ids=str)
 def test_gradients_are_those_of_the_equations(settings):
     layer = layer_of(**settings).double()

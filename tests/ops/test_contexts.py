@@ -12,6 +12,7 @@ import hgat
 from hgat import ops
 from hgat.nn import DotGatConv, GATConv, GATv2Conv, HANConv, RGATConv
 from hgat.ops import dispatch, reference
+from hgat.ops.alignment import is_uniform
 
 REENTRANT = pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
 
@@ -110,7 +111,7 @@ def test_blocks_inside_blocks_and_inside_checkpoints(graph):
     seen = []
 
     def inner(x):
-        seen.append((dispatch.is_uniform(), dispatch._chosen.get()))
+        seen.append((is_uniform(), dispatch._chosen.get()))
         return layer(graph, x)
 
     def outer(x):
@@ -121,7 +122,7 @@ def test_blocks_inside_blocks_and_inside_checkpoints(graph):
         out = checkpoint(outer, x, use_reentrant=False)
         with ops.use_backend("native") if hgat.kernels.cpu.available() else ops.use_backend("dgl"):
             pass
-    assert not dispatch.is_uniform()
+    assert not is_uniform()
     out.sum().backward()
     assert len(seen) >= 2 and set(seen) == {(True, "dgl")}
 
@@ -171,4 +172,4 @@ def test_another_thread_checkpoints_as_it_would_alone(graph):
 def test_a_block_that_raises_leaves_nothing_behind(graph):
     with pytest.raises(KeyError), ops.uniform_attention(), ops.in_chunks(3):
         raise KeyError
-    assert not dispatch.is_uniform() and ops.chunks.limit() is None
+    assert not is_uniform() and ops.chunks.limit() is None

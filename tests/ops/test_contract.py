@@ -49,6 +49,8 @@ def _calls(num_src, num_dst, num_edges, dtype=torch.float32):
         "dot_product_attention": {**dot, "value": value},
         "dot_product_weights": dot,
         "dot_product_logits": dot,
+        "additive_logits": additive,
+        "copy_u": {"score_src": additive["score_src"]},
         "copy_v": {"score_dst": additive["score_dst"]},
         "edge_softmax": {"logits": weight},
         "weighted_sum": {"value": value, "weight": weight},
@@ -88,6 +90,7 @@ FREE = {
     ("edge_weighted_sum", "edge_value"): 1,
     ("edge_weighted_sum", "weight"): 1,
     ("edge_softmax", "logits"): 1,
+    ("copy_u", "score_src"): 1,
     ("copy_v", "score_dst"): 1,
 }
 
@@ -295,6 +298,11 @@ def _right_answer(operator, graph, arguments):
     """The answer by loops, in float64."""
     wide = {k: v.double() for k, v in arguments.items() if isinstance(v, torch.Tensor)}
     family = operator.rsplit("_", 1)[0]
+    if operator == "additive_logits":
+        src, dst = (x.long() for x in graph.edges(order="eid"))
+        return wide["score_src"][src] + wide["score_dst"][dst] + wide.get("score_edge", 0.0)
+    if operator == "copy_u":
+        return wide["score_src"][graph.edges(order="eid")[0].long()]
     if operator == "copy_v":
         return wide["score_dst"][graph.edges(order="eid")[1].long()]
     if operator == "edge_softmax":

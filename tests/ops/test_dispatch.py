@@ -12,6 +12,7 @@ import torch
 from hgat import ops
 from hgat.errors import BackendError
 from hgat.ops import dispatch
+from hgat.ops.alignment import is_uniform
 from zoo import build
 
 
@@ -117,23 +118,23 @@ def test_use_backend_nests_and_restores(graph, monkeypatch):
 def test_uniform_attention_restores(graph):
     plain = _softmax(graph)
     even = 1.0 / graph.in_degrees()[graph.edges(order="eid")[1]].float()[:, None].expand(-1, 2)
-    assert not ops.dispatch.is_uniform()
+    assert not is_uniform()
     with ops.uniform_attention():
         torch.testing.assert_close(_softmax(graph), even)
         with ops.uniform_attention():
             torch.testing.assert_close(_softmax(graph), even)
-        assert ops.dispatch.is_uniform()
+        assert is_uniform()
         torch.testing.assert_close(_softmax(graph), even)
     assert torch.equal(_softmax(graph), plain)
     with pytest.raises(RuntimeError, match="mine"), ops.uniform_attention():
         raise RuntimeError("mine")
-    assert not ops.dispatch.is_uniform() and torch.equal(_softmax(graph), plain)
+    assert not is_uniform() and torch.equal(_softmax(graph), plain)
 
 
 def test_settings_of_one_thread_do_not_reach_another(graph):
     seen = []
     with ops.uniform_attention(), ops.use_backend("dgl"):
-        thread = threading.Thread(target=lambda: seen.append((dispatch.is_uniform(), dispatch._chosen.get())))
+        thread = threading.Thread(target=lambda: seen.append((is_uniform(), dispatch._chosen.get())))
         thread.start()
         thread.join()
     assert seen == [(False, "auto")]
@@ -176,6 +177,7 @@ WITHOUT_CORE = """
 """
 
 
+@pytest.mark.slow
 def test_without_the_compiled_core_one_warning_and_the_same_results(tmp_path):
     environment = {
         **os.environ,

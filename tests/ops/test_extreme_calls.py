@@ -23,6 +23,8 @@ OPERATORS = {
     "gatv2_weights": ("feat_src:SHD", "feat_dst:THD", "attn:HD", "feat_edge:EHD?"),
     "dot_product_attention": ("query:THD", "key:SHD", "value:SHV", "bias:EH?"),
     "dot_product_weights": ("query:THD", "key:SHD", "bias:EH?"),
+    "additive_logits": ("score_src:SH", "score_dst:TH", "score_edge:EH?"),
+    "copy_u": ("score_src:SH",),
     "edge_softmax": ("logits:EH",),
     "weighted_sum": ("value:SHD", "weight:EH"),
 }
@@ -95,6 +97,7 @@ def _answer(backend, name, graph, arguments, options, dtype):
     return [out.detach(), *zero]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not cpu.available(), reason="no compiled core")
 def test_every_call_equals_the_reference_or_is_refused_in_one_sentence():
     rng = random.Random(20261)

@@ -114,6 +114,11 @@ def test_halves_gradcheck(name):
         (lambda x, w: ops.edge_weighted_sum(graph, x, w), [edge_value, weight]),
         (lambda q, k: ops.dot_product_logits(graph, q, k), [query, value]),
         (lambda x: ops.copy_v(graph, x), [_leaf(graph.num_dst_nodes(), HEADS)]),
+        (lambda x: ops.copy_u(graph, x), [_leaf(graph.num_src_nodes(), HEADS)]),
+        (
+            lambda *x: ops.additive_logits(graph, *x),
+            [_leaf(graph.num_src_nodes(), HEADS), _leaf(graph.num_dst_nodes(), HEADS), logits],
+        ),
     ]
     for call, leaves in calls:
         assert gradcheck(call, leaves, atol=1e-6, fast_mode=True)
@@ -170,6 +175,41 @@ def test_copy_v_gives_every_edge_the_row_of_its_end(name, dtype):
     _compare(ops.copy_v(graph, score), score[_ends(graph)[1]], [score], dtype)
     with ops.use_backend("dgl"):
         _compare(ops.copy_v(graph, score), score[_ends(graph)[1]], [score], dtype)
+
+
+@TYPES
+@EVERY
+def test_copy_u_gives_every_edge_the_row_of_its_source(name, dtype):
+    graph = build(name)
+    score = _leaf(graph.num_src_nodes(), HEADS, dtype=dtype)
+    for backend in ("auto", "dgl"):
+        with ops.use_backend(backend):
+            _compare(ops.copy_u(graph, score), score[_ends(graph)[0]], [score], dtype)
+
+
+@pytest.mark.parametrize("edge_terms", [True, False], ids=["edge", "no edge"])
+@TYPES
+@EVERY
+def test_additive_logits_are_the_sums_of_both_ends(name, dtype, edge_terms):
+    graph = build(name, torch.int32)
+    sizes = (graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges())[: 2 + edge_terms]
+    leaves = [_leaf(size, HEADS, dtype=dtype) for size in sizes]
+    src, dst = _ends(graph)
+    for backend in ("auto", "dgl"):
+        expected = leaves[0][src] + leaves[1][dst] + (leaves[2] if edge_terms else 0.0)
+        with ops.use_backend(backend):
+            _compare(ops.additive_logits(graph, *leaves), expected, leaves, dtype)
+    half = ops.additive_logits(graph, *(leaf.detach().to(torch.bfloat16) for leaf in leaves))
+    assert half.dtype == torch.float32, "summed and given in float32"
+
+
+@pytest.mark.parametrize("operator", ["copy_u", "additive_logits"])
+def test_sums_and_copies_in_chunks(operator):
+    graph = build("hub")
+    leaves = [_leaf(37, HEADS), _leaf(37, HEADS), _leaf(graph.num_edges(), HEADS)][: 1 if operator == "copy_u" else 3]
+    whole = getattr(ops, operator)(graph, *leaves)
+    with ops.use_backend("dgl"), ops.in_chunks(11):
+        _compare(getattr(ops, operator)(graph, *leaves), whole, leaves, torch.float64)
 
 
 # ---- typed projection ----
@@ -249,6 +289,7 @@ def test_typed_projection_of_what_needs_no_gradient(path, wanted):
     _compare(got, _per_relation(rows[index], weight, count), [leaf], torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", ["mixed", "first empty", "one relation"])
 def test_typed_projection_gradcheck(path, counts):
     count = torch.tensor(COUNTS[counts])

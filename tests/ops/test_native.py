@@ -191,6 +191,7 @@ def test_shape_rules_agree_with_the_kernels():
     assert [(t.shape, t.dtype) for t in meta] == [(t.shape, t.dtype) for t in real]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_layer_gives_the_results_of_the_layer(backend):
     graph = build("homogeneous")
@@ -228,6 +229,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_gradient_of_their_mean(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     both = [
@@ -267,6 +269,7 @@ def test_the_core_refuses_arrays_that_do_not_fit():
         cpu.edge_sum(structure, torch.randn(2, 3), False, torch.empty(3, 2).T)
 
 
+@pytest.mark.slow
 def test_the_environment_chooses_the_instruction_set():
     code = "import hgat; from hgat.kernels import cpu; print(cpu.info()['in_use'])"
 

@@ -47,6 +47,7 @@ def edge_features_in_float64():
     torch.set_default_dtype(before)
 
 
+@pytest.mark.slow
 def test_every_transform_gives_what_autograd_gives(case):
     layer, run, x = case
     parameters = dict(layer.named_parameters())

@@ -18,6 +18,8 @@ OPERATORS = {
     "dot_product_attention": ("query:THD", "key:SHD", "value:SHV", "bias:EH?", "edge_weight:EH?"),
     "dot_product_weights": ("query:THD", "key:SHD", "bias:EH?"),
     "dot_product_logits": ("query:THD", "key:SHD", "bias:EH?"),
+    "additive_logits": ("score_src:SH", "score_dst:TH", "score_edge:EH?"),
+    "copy_u": ("score_src:SH",),
     "edge_softmax": ("logits:EH",),
     "weighted_sum": ("value:SHD", "weight:EH"),
 }

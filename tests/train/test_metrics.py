@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hgat.errors import RecipeError
-from hgat.train.metrics import knn_micro_f1, names, score
+from hgat.tasks._metrics import knn_micro_f1, names, score
 
 CLASSES = 4
 # Class 3 does not occur, class 2 is never predicted.
@@ -192,6 +192,12 @@ def test_low_precision_and_gradients_do_not_matter():
         assert score("accuracy", other, label) == score("accuracy", logits, label)
 
 
+@pytest.mark.parametrize("share", [0.0001, 0.07, 2.0])
+def test_a_share_that_leaves_too_few_to_fit_or_to_score(share):
+    with pytest.raises(RecipeError, match=f"train.knn_share: expected a share of 5 .*, got {share} of 62"):
+        knn_micro_f1(np.zeros((62, 2)), np.zeros(62, int), share)
+
+
 def test_knn_protocol_against_a_hand_made_case():
     """Two far clusters whose labels are right: 100; labels drawn at random: about half."""
     torch.manual_seed(3)
@@ -200,3 +206,14 @@ def test_knn_protocol_against_a_hand_made_case():
     assert knn_micro_f1(near, label, 0.2) == 100.0
     mixed = knn_micro_f1(near, np.random.default_rng(0).integers(0, 2, 62), 0.2)
     assert 30 < mixed < 70
+
+
+def test_knn_of_sets_of_labels_counts_decisions_and_not_whole_sets():
+    """Two labels a node, of which the neighbours tell one: half of the decisions of the other are a toss."""
+    random = np.random.default_rng(0)
+    told = np.arange(200) % 2
+    label = np.stack([told, random.integers(0, 2, 200), np.zeros(200, int)], 1)
+    near = told[:, None] + 0.01 * random.standard_normal((200, 1))
+    whole = np.mean([label[:, 1].mean(), 1 - label[:, 1].mean()])  # what guessing whole sets would be worth
+    found = knn_micro_f1(near, label, 0.3)
+    assert 100 * whole + 10 < found < 100

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ import pytest
 import torch
 
 import hgat
-from hgat.data import ogb
+from hgat.data import ogb, ogb_samples
 from hgat.errors import RecipeError, TrainingError
-from hgat.train import Processes, Runs, checkpoint, runs
+from hgat.train import Processes, Seeds, checkpoint, seeds
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ogb" / "products.py"
 SMALL = "--hidden 64 --heads 4 --layers 2 --batch 256 --lr 0.01 --epochs 3".split()
@@ -29,6 +28,7 @@ SEEDS, STEPS = 2, 6  # runs, and the steps of an epoch
 
 
 def example():
+    sys.path.append(str(EXAMPLE.parent))  # as where it is started
     spec = importlib.util.spec_from_file_location("ogb_products", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -38,19 +38,20 @@ def example():
 def losses(out):
     """Loss and scores of every epoch of products.py, in float64, where nothing is drawn but the order."""
     module, found = example(), []
-    load, record = module.load_ogb, runs._Run.record
+    load, record = ogb.load, seeds._Run.record
 
-    def load_double(*arguments):
-        data = load(*arguments)
-        return replace(data, feat={ntype: x.double() for ntype, x in data.feat.items()})
+    def load_double(*arguments, **options):
+        data = load(*arguments, **options)
+        object.__setattr__(data, "feat", {ntype: x.double() for ntype, x in data.feat.items()})
+        return data
 
     def recorded(self, loss, **scores):
         found.append([loss, *scores.values()])
         record(self, loss, **scores)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_ogb", load_double)
-        patch.setattr(runs._Run, "record", recorded)
+        patch.setattr(module.ogb, "load", load_double)
+        patch.setattr(seeds._Run, "record", recorded)
         torch.set_default_dtype(torch.float64)
         try:
             module.main(["--sample", "--fanout", "-1", "--dropout", "0", "--epochs", "3", "--out", str(out)])
@@ -145,7 +146,7 @@ def several(root, folder):
             return real(*arguments)
 
         torch.nn.functional.cross_entropy = cross_entropy
-        runs.SAVE_EVERY = -1.0
+        seeds.SAVE_EVERY = -1.0
         module.main([*options, "--out", str(folder / "killed")])
 
 
@@ -167,7 +168,7 @@ def launch(*arguments):
 def done(tmp_path_factory):
     """(the folder of results, torchrun's exit status and stderr, how long it went on after the failure)."""
     folder = tmp_path_factory.mktemp("several")
-    ogb.write_sample("ogbn-products", folder / "data")
+    ogb_samples.write_sample("ogbn-products", folder / "data")
     status, _, err = launch(__file__, folder / "data", folder)
     after = time.time()
     assert (folder / "failed").exists(), err
@@ -178,26 +179,30 @@ def results(folder):
     return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # DGL's advice on CPU affinity
 def test_two_processes_train_as_one_with_the_same_batches(done, tmp_path):
     first, second = results(done[0])
     assert first["losses"] == second["losses"] and first["sum"] == second["sum"] == 3.0
     alone = losses(tmp_path)
     torch.testing.assert_close(torch.tensor(first["losses"]), torch.tensor(alone), rtol=1e-9, atol=1e-9)
-    names = [checkpoint.load_tensors(out / runs.MODEL)[0] for out in (done[0] / "losses", tmp_path)]
+    names = [checkpoint.load_tensors(out / seeds.MODEL)[0] for out in (done[0] / "losses", tmp_path)]
     for name, weight in names[0].items():
         torch.testing.assert_close(weight, names[1][name], rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_inference_is_divided_and_the_same(done):
     assert max(found["inference"] for found in results(done[0])) < 1e-12
 
 
+@pytest.mark.slow
 def test_gradients_of_the_layers_are_those_of_the_whole_batch(done):
     for found in results(done[0]):
         assert len(found["layers"]) == 6 and max(found["layers"].values()) < 1e-12, found
 
 
+@pytest.mark.slow
 def test_a_failed_process_ends_the_job_with_one_sentence(done):
     folder, status, err, seconds = done
     assert status != 0 and seconds < 30
@@ -209,6 +214,7 @@ def test_a_failed_process_ends_the_job_with_one_sentence(done):
             os.kill(int((folder / f"pid{rank}").read_text()), 0)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_to_the_same_result_and_process_0_alone_prints(done):
     folder = done[0]
     options = ["--root", folder / "data", "--runs", SEEDS, *SMALL, "--out", folder / "killed", "--resume"]
@@ -217,7 +223,7 @@ def test_resume_goes_on_to_the_same_result_and_process_0_alone_prints(done):
     lines = out.splitlines()
     assert [line.partition(": ")[0] for line in lines[:3]] == ["run 1, epoch 2", "run 1, epoch 3", "All runs"]
     assert len(lines) == 6
-    for name in (runs.MODEL, runs.PROGRESS):
+    for name in (seeds.MODEL, seeds.PROGRESS):
         (tensors, about), (expected, about_whole) = (
             checkpoint.load_tensors(folder / out / name) for out in ("killed", "whole")
         )
@@ -226,12 +232,13 @@ def test_resume_goes_on_to_the_same_result_and_process_0_alone_prints(done):
         assert tensors.keys() == expected.keys() and all(torch.equal(tensors[k], expected[k]) for k in tensors)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_does_not_go_on(done):
     folder = done[0] / "whole"
-    settings = checkpoint.load_tensors(folder / runs.PROGRESS)[1]["settings"]
+    settings = checkpoint.load_tensors(folder / seeds.PROGRESS)[1]["settings"]
     assert settings.pop("processes") == 2
     with pytest.raises(RecipeError, match="--resume: expected the settings of the run in .*, got others"):
-        Runs(folder, SEEDS, resume=True, settings=settings)
+        Seeds(folder, SEEDS, resume=True, settings=settings)
 
 
 def test_shares_are_the_batches_of_one_process(monkeypatch):
@@ -272,6 +279,20 @@ def test_one_process_is_left_as_it_is(capsys):
     assert capsys.readouterr().out == "here\n" and not torch.distributed.is_initialized()
     with pytest.raises(ZeroDivisionError), Processes():  # its own error, not a process's
         raise ZeroDivisionError
+
+
+def test_process_0_reads_before_the_others(monkeypatch):
+    for rank, expected in enumerate((["read", "wait"], ["wait", "read"])):
+        processes, done = Processes(), []
+        processes.rank = rank
+        monkeypatch.setattr(processes, "wait", lambda done=done: done.append("wait"))
+        with processes.first():
+            done.append("read")
+        assert done == expected
+    processes.rank, done[:] = 0, []
+    with pytest.raises(ZeroDivisionError), processes.first():  # the others learn of it by the end of the job
+        raise ZeroDivisionError
+    assert done == []
 
 
 def test_a_launch_has_one_context_and_others_inside_it(monkeypatch):
@@ -322,21 +343,21 @@ def test_a_group_that_cannot_be_made_is_one_sentence(monkeypatch):
 
 def test_process_0_alone_touches_the_folder(monkeypatch, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / runs.MODEL).touch()
-    monkeypatch.setattr(runs, "_rank", lambda: 1)
+    (tmp_path / "out" / seeds.MODEL).touch()
+    monkeypatch.setattr(seeds, "_rank", lambda: 1)
     for name in ("out", "new"):
-        for run in Runs(tmp_path / name, 1):
+        for run in Seeds(tmp_path / name, 1):
             model = torch.nn.Linear(1, 1)
             for _ in run.epochs(2, model, torch.optim.Adam(model.parameters())):
-                run.record(0.0, valid=0.5)
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", runs.MODEL]
-    assert (tmp_path / "out" / runs.MODEL).stat().st_size == 0
+                run.record(0.0, val=50.0)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", seeds.MODEL]
+    assert (tmp_path / "out" / seeds.MODEL).stat().st_size == 0
 
 
 def test_processes_that_do_not_know_of_one_another_do_not_share_a_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RecipeError, match="runs: expected one process, or hgat.train.Processes around the script"):
-        Runs(tmp_path, 1)
+    with pytest.raises(RecipeError, match="seeds: expected one process, or hgat.train.Processes around the script"):
+        Seeds(tmp_path, 1)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 import dataclasses
 import json
 import re
+import warnings
 
 import pytest
 
 from hgat.errors import RecipeError
+from hgat.models import GAT, Ablation
 from hgat.train import recipe as recipes
 from hgat.train.recipe import available, read, to_toml
 
@@ -53,9 +55,11 @@ def test_a_small_recipe_has_the_documented_defaults(written):
     recipe = read(written(MINIMAL))
     assert (recipe.name, recipe.title, recipe.system) == ("r", "r", "gat")
     assert recipe.data == {"name": "cora"} and recipe.graph == {} and recipe.settings("model") == {}
+    assert recipe.task == {"name": "nodes"} and recipe.settings("task") == {}
     train = recipe.train
     assert (train.metric, train.epochs, train.lr, train.weight_decay) == ("accuracy", 3, 0.01, 0.0)
     assert (train.optimizer, train.stop, train.patience, train.clip) == ("adam", "metric", 100, None)
+    assert (train.least, train.knn_share, train.control_hidden) == (0, None, 64)
     assert (train.refit, train.seeds, train.controls) == (False, 1, [])
     assert recipe.expect.paper == [] and recipe.expect.controls == {}
 
@@ -131,7 +135,7 @@ def test_an_override_without_section_key_and_value(written, override):
         ("title.x=1", "recipe: title: expected a string, got {'x': 1}"),
         (
             "trian.lr=1",
-            "expected only the sections title, paper, data, graph, model, protocol, train, expect, got 'trian'",
+            "expected only the sections title, paper, data, task, graph, model, train, expect, got 'trian'",
         ),
         ("train.learning_rate=1", "train: expected only the keys metric, epochs, .*, got 'learning_rate'"),
         ("paper.doi=1", "paper: expected only the keys title, .*, got 'doi'"),
@@ -169,10 +173,23 @@ def test_an_override_without_section_key_and_value(written, override):
         ("train.seeds=0", "train.seeds: expected 1 or more, got 0"),
         ("train.control_hidden=0", "train.control_hidden: expected 1 or more, got 0"),
         ("train.metric=acc", "train.metric: expected one of accuracy, .*, got 'acc'"),
-        ("train.stop=never", "train.stop: expected 'metric' or 'loss' or 'either' or 'last', got 'never'"),
+        ("train.stop=never", "train.stop: expected 'metric' or 'loss' or 'either' or 'mean' or 'last', got 'never'"),
+        ("train.least=-1", "train.least: expected a number from 0 to 3, got -1"),
+        ("train.least=4", "train.least: expected a number from 0 to 3, got 4"),
+        ("train.least=1.0", "train.least: expected int, got 1.0"),
+        ("task.name=node", "task.name: expected one of nodes, snapshot_links, stream_links, got 'node'"),
+        ("task.name=3", "task.name: expected one of nodes, snapshot_links, stream_links, got 3"),
+        ("task.name=['nodes']", r"task.name: expected one of nodes, .*, got \['nodes'\]"),
+        ("task.name=stream_links", "task.name: expected nodes for gat, got 'stream_links'"),
+        ("task.first_target=1", "task: expected only the keys batch, fanout, got 'first_target'"),
+        ("task.batch=1.0", "task.batch: expected int . None, got 1.0"),
         ("train.optimizer=sgd", "train.optimizer: expected 'adam' or 'adamw', got 'sgd'"),
         ("train.controls=uniform", r"train.controls: expected list\[str\], got 'uniform'"),
         ("train.controls=['random']", "expected names among .*, got 'random'"),
+        ("train.controls=['uniform', 'uniform']", "train.controls: expected each name once, got 'uniform' 2 times"),
+        ("train.knn_share=2.0", "train.knn_share: expected a number between 0 and 1, got 2.0"),
+        ("train.knn_share=0", "train.knn_share: expected a number between 0 and 1, got 0"),
+        ("train.knn_share=0.2", "train.knn_share: expected it of a system that embeds nodes .*, got 0.2 with gat on"),
         ("expect.paper=83.0", r"expect.paper: expected list\[finite float\], got 83.0"),
         ("expect.controls.random=[1.0]", "expected names among .*, got 'random'"),
         ("expect.controls.uniform=1.0", r"expect.controls: expected dict\[str, list\[finite float\]\], got"),
@@ -182,7 +199,13 @@ def test_overrides_that_do_not_fit(written, override, sentence):
     refused(sentence, written(MINIMAL), [override])
 
 
-@pytest.mark.parametrize("section", ["paper", "data", "graph", "model", "train", "expect"])
+@pytest.mark.parametrize("name", ["no_graph", "uniform"])
+def test_an_ablation_that_is_called_like_another_control(written, name, monkeypatch):
+    monkeypatch.setattr(GAT, "ablations", {name: Ablation("one head", {"heads": [1, 1]})})
+    refused(f"ablations: expected names of gat's own, got {name}", written(MINIMAL))
+
+
+@pytest.mark.parametrize("section", ["paper", "data", "task", "graph", "model", "train", "expect"])
 def test_a_section_that_is_none(written, section):
     text = re.sub(rf"(?ms)^\[{section}\]\n.*?(?=^\[|\Z)", "", MINIMAL)
     refused(rf"recipe: {section}: expected a section \[{section}\], got 3", written(f"{section} = 3\n" + text))
@@ -271,3 +294,137 @@ def test_numbers_come_back_exactly(written):
     again = read(written(to_toml(recipe)))
     assert again.train == recipe.train
     assert json.loads(json.dumps(again.train.lr)) == 1e-05
+
+
+# ---- recipes and settings of earlier releases ----
+
+LINKS = """
+[data]
+name = "enron"
+[model]
+system = "dysat"
+[train]
+metric = "mrr"
+epochs = 3
+lr = 0.01
+[paper]
+title = "t"
+authors = "a"
+year = 2020
+link = "l"
+"""
+EARLIER = (
+    LINKS
+    + """
+[protocol]
+name = "snapshot_links"
+first_target = 4
+[graph]
+windows = 8
+both_ways = false
+weight = "none"
+"""
+)
+NOW = (
+    LINKS
+    + """
+[task]
+name = "snapshot_links"
+first_target = 4
+windows = 8
+both_ways = false
+[graph]
+both_ways = false
+weight = "none"
+"""
+)
+
+
+def earlier(name, overrides=()):
+    """(the recipe, what was warned of) of one that an earlier release read without a warning."""
+    with pytest.warns(FutureWarning) as caught:
+        found = read(name, overrides)
+    assert all(warning.filename == __file__ for warning in caught), "who reads it is warned"
+    return found, [str(warning.message).split(";")[0] for warning in caught]
+
+
+def quiet(name, overrides=()):
+    """The recipe, about which there is nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read(name, overrides)
+
+
+def test_a_recipe_of_an_earlier_release_is_the_same_recipe(written):
+    found, warned = earlier(written(EARLIER))
+    assert found == quiet(written(NOW))
+    assert warned == [
+        "[protocol] of a recipe is now called [task]",
+        "graph.windows of a recipe on snapshot_links is now called task.windows",
+    ]
+    # What is written is of this release.
+    text = to_toml(found)
+    assert "[protocol]" not in text and quiet(written(text)) == found
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("boundaries", [3.0]), ("windows", 5), ("width", 1.5), ("events", 7), ("column", "step")],
+)
+def test_how_time_is_cut_moved_from_the_graph_to_the_task(written, key, value):
+    text = LINKS + f"[graph]\n{key} = {json.dumps(value)}\n[task]\nname = 'snapshot_links'\n"
+    found, warned = earlier(written(text))
+    assert found.task == {"name": "snapshot_links", key: value} and found.graph == {}
+    assert warned == [f"graph.{key} of a recipe on snapshot_links is now called task.{key}"]
+    # No other task cuts time, and its recipes may have keys of these names.
+    refused(f"graph: expected only the keys .*, got '{key}'", written(MINIMAL + f"[graph]\n{key} = 1\n"))
+
+
+def test_settings_of_an_earlier_release_change_the_same_keys(written):
+    overrides = ["graph.column=", "graph.windows=8", "protocol.first_target=3", "protocol.ahead=2"]
+    found, warned = earlier("dysat-enron", overrides)
+    assert found == quiet("dysat-enron", [re.sub("^(graph|protocol)", "task", override) for override in overrides])
+    assert "column" not in found.task and "windows" not in found.graph
+    assert (found.task["windows"], found.task["first_target"], found.task["ahead"]) == (8, 3, 2)
+    assert warned == [
+        "graph.column of a recipe on snapshot_links is now called task.column",
+        "graph.windows of a recipe on snapshot_links is now called task.windows",
+        "protocol.first_target is now called task.first_target",
+        "protocol.ahead is now called task.ahead",
+    ]
+    found, _ = earlier("tgat-movielens", ["protocol.batch=50"])
+    assert found.task == {"name": "stream_links", "batch": 50}
+    # A file of an earlier release and settings of one.
+    found, _ = earlier(written(EARLIER), ["graph.windows=", "graph.width=2.5", "protocol.loss=links"])
+    said = {"first_target": 4, "both_ways": False, "width": 2.5, "loss": "links"}
+    assert found.task == {"name": "snapshot_links", **said}
+
+
+@pytest.mark.parametrize("name", available())
+def test_the_recipes_of_this_release_warn_of_nothing(name):
+    quiet(name)
+
+
+def test_two_sections_for_one_question(written):
+    with pytest.warns(FutureWarning):
+        two = "[protocol]\nname = 'nodes'\n[task]\nname = 'nodes'\n"
+        refused("recipe: expected one section .task., got .protocol. beside it", written(MINIMAL + two))
+
+
+def test_a_task_whose_name_is_none(written):
+    text = MINIMAL + "[task]\nname = ['nodes']\n[graph]\nself_loops = true\n"
+    sentence = r"task.name: expected one of nodes, .*, got \['nodes'\]"
+    refused(sentence, written(text))
+    refused(sentence, written(text), ["graph.self_loops=false"])
+
+
+def test_a_protocol_that_is_no_section(written):
+    with pytest.warns(FutureWarning):
+        refused("recipe: protocol: expected a section .task., got 3", written("protocol = 3\n" + MINIMAL))
+
+
+def test_the_numbers_of_other_data_are_left_out():
+    recipe = read("gat-cora", ["data.name=texas"])
+    assert recipe.expect.paper == recipe.expect.ours == [] and recipe.expect.controls == {}
+    assert recipe.expect.paper_note == "left out: those of the recipe are of cora"
+    assert read("gat-cora", ["data.normalize=none", "data.name=cora"]).expect.paper == [83.0, 0.7]

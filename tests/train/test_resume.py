@@ -9,7 +9,8 @@ import pytest
 
 import citations
 from hgat.errors import DataError, OutputError, RecipeError
-from hgat.train import checkpoint, loop, run, train
+from hgat.train import checkpoint, run, train
+from hgat.train.fit import Fit
 from shell import Shell
 
 BUDGET = ("train.refit=true", "train.epochs=10", "train.patience=10", "train.lr=0.05")
@@ -95,6 +96,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_once(moment, shell, place, whole):
     expected, first, total = whole
@@ -115,6 +117,7 @@ def test_killed_once(moment, shell, place, whole):
     assert outcome(place / out) == expected, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(shell, place, whole):
     expected, first, total = whole
     seed = random.randrange(2**32)
@@ -129,6 +132,7 @@ def test_killed_again_and_again(shell, place, whole):
     assert outcome(place / "often") == expected, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(shell, place, whole):
     folder = place / "whole"
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
@@ -237,13 +241,13 @@ def test_an_earlier_run_leaves_nothing_beside_an_unfinished_one(place, tmp_path,
 def test_nothing_that_is_finished_is_trained_again(place, tmp_path, monkeypatch):
     """After the selection only the refit is left; after both, nothing."""
     settings = ("train.refit=true", "train.controls=[]", "train.epochs=6")
-    steps, real = [], loop.Fit.step
+    steps, real = [], Fit.step
 
     def step(fit):
-        steps.append(len(fit.task.train))
+        steps.append(len(fit.task.shown().train))
         return real(fit)
 
-    monkeypatch.setattr(loop.Fit, "step", step)
+    monkeypatch.setattr(Fit, "step", step)
     with interrupted_at_write(1, monkeypatch, after=True), pytest.raises(Killed):
         train_here(place, tmp_path, *settings)
     assert steps == [citations.TRAIN] * 6
@@ -308,6 +312,7 @@ class interrupted_at_write:
         self.patch.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_write(after, place, tmp_path, monkeypatch):
     """Recipe, selection, weights, result, metrics: a kill between any two of them must not show."""
@@ -325,6 +330,7 @@ def test_killed_at_every_write(after, place, tmp_path, monkeypatch):
         assert outcome(out) == expected, f"write {number}"
 
 
+@pytest.mark.slow
 def test_killed_after_every_epoch(place, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SAVE_EVERY", 0.0)
     # The last epoch's weights show every step, those of the best epoch might not.

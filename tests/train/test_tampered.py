@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import citations
 from hgat.errors import DataError, HgatError, RecipeError
-from hgat.train import Runs, checkpoint, evaluate_folder, run, runs, train
+from hgat.train import Seeds, checkpoint, evaluate_folder, run, seeds, train
 
 SETTINGS = ("train.epochs=4", "train.patience=4", "train.refit=true", "train.controls=['no_graph', 'uniform']")
 PROGRESS = "progress.safetensors"
@@ -60,7 +60,7 @@ def saved(place, tmp_path_factory):
         real(path, content)
         if path.name == PROGRESS:
             tensors, about = checkpoint.load_state(path)
-            epoch = about["running"] and about["running"]["fit"]["epoch"]
+            epoch = about["running"] and about["running"]["fit"]["fit"]["epoch"]
             if wanted.get(key_of(about)) == sought and epoch == 2:
                 raise Killed
 
@@ -137,7 +137,8 @@ def retouched(tensors):
     """(what was done, changed copy) of the tensors: of each kind of name, in turn another type, shape or number."""
     kinds = {}
     for name in tensors:
-        kinds.setdefault(name.split(".")[0] + name.split(".")[-1], name)
+        inner = name.removeprefix("fit.")
+        kinds.setdefault(inner.split(".")[0] + inner.split(".")[-1], name)
     for name in kinds.values():
         tensor = tensors[name]
         made = {
@@ -154,7 +155,7 @@ def retouched(tensors):
         if tensor.is_floating_point():
             for odd in (math.nan, math.inf):
                 made[str(odd)] = torch.full_like(tensor, odd)
-            if name.startswith("optimizer.") and "exp_avg_sq" in name or name.endswith(".step"):
+            if "optimizer." in name and "exp_avg_sq" in name or name.endswith(".step"):
                 made["negative"] = -tensor - 1
         else:
             made["other bytes"] = torch.full_like(tensor, 255 if tensor.dtype == torch.uint8 else 1)
@@ -178,6 +179,7 @@ def refused_or_same(resume, expected):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["select", "refit", "control"])
 def test_a_tampered_state(where, saved, place, tmp_path):
     states, expected = saved
@@ -213,6 +215,7 @@ def test_a_tampered_state(where, saved, place, tmp_path):
     assert refused > 0.9 * count > 74, (refused, count)
 
 
+@pytest.mark.slow
 def test_what_no_check_of_its_parts_would_see_its_checksum_does(saved, place, tmp_path):
     states, _ = saved
     content = (states["select"] / PROGRESS).read_bytes()
@@ -227,7 +230,7 @@ def test_what_no_check_of_its_parts_would_see_its_checksum_does(saved, place, tm
     path.write_bytes(content)
     tensors, about = checkpoint.load_tensors(path)  # with the checksum, which an editor knows nothing of
     for changed in (
-        ({**tensors, "model.layers.0.bias": tensors["model.layers.0.bias"] + 1}, about),
+        ({**tensors, "fit.model.layers.0.bias": tensors["fit.model.layers.0.bias"] + 1}, about),
         (tensors, {**about, "done": about["done"][:-1]}),
         (tensors, {**about, "done": [{**row, "test": 99.0} for row in about["done"]]}),
         (tensors, {**about, "crc32": "00000000"}),
@@ -273,6 +276,7 @@ def test_another_runs_files(saved, place, tmp_path):
         go(place, tmp_path)
 
 
+@pytest.mark.slow
 def test_tampered_weights(saved, place, tmp_path):
     """What `hgat eval` reads, and what a resumed run takes for the best seed's."""
     go(place, tmp_path, seeds=1, resume=False)
@@ -303,7 +307,7 @@ def test_tampered_weights(saved, place, tmp_path):
 
 
 def script(out, kill=None, resume=True, kind=torch.optim.Adam):
-    found, end = Runs(out, 2, resume=resume, settings={"lr": 0.1}), []
+    found, end = Seeds(out, 2, resume=resume, settings={"lr": 0.1}), []
     for one in found:
         model = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Dropout(0.5))
         optimizer = kind(model.parameters(), lr=0.1)
@@ -314,14 +318,15 @@ def script(out, kill=None, resume=True, kind=torch.optim.Adam):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            one.record(loss.item(), valid=float(torch.rand(())), test=loss.item())
+            one.record(loss.item(), val=float(torch.rand(())), test=loss.item())
         end.append({name: value.tolist() for name, value in model.state_dict().items()})
     return found.summary(), end[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD])
 def test_a_tampered_state_of_a_script(kind, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(seeds, "SAVE_EVERY", -1.0)
     expected = script(tmp_path / "whole", kind=kind)
     with pytest.raises(Killed):
         script(tmp_path / "out", kill=(1, 3), kind=kind)

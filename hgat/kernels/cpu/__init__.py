@@ -7,9 +7,12 @@ memory that its caller has made. `structure` is what `build_structure` gives.
 import importlib
 import os
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+_core: Any  # the compiled module, or None
 try:
     _core = importlib.import_module("hgat.kernels.cpu._core")
 except ImportError as error:
@@ -43,17 +46,17 @@ __all__ = [
 VARIABLE = "HGAT_CPU"  # forces an instruction set: baseline, avx2, avx512
 
 
-def available():
+def available() -> bool:
     """True if the compiled core was loaded."""
     return _core is not None
 
 
-def why_missing():
+def why_missing() -> str | None:
     """One sentence that says why the compiled core was not loaded, or None."""
     return None if available() else f"the compiled core could not be loaded ({_why_missing})"
 
 
-def use_instruction_set(name):
+def use_instruction_set(name: str) -> None:
     """Take the kernels of one instruction set, or of the best one for "auto"; ValueError if it is not here."""
     return _core.use_instruction_set(name)
 
@@ -65,7 +68,7 @@ if available() and os.environ.get(VARIABLE):
         raise ImportError(f"{VARIABLE}: {error}") from None
 
 
-def info():
+def info() -> dict[str, Any]:
     """What the compiled core was built for, what this processor offers, and how many threads it may use."""
     if not available():
         return {
@@ -119,12 +122,12 @@ def _shape(tensor):
 NO_DROPOUT = (0, 0, 1.0)
 
 
-def dropout_scale(scale, seed, threshold, keep_scale, threads):
+def dropout_scale(scale: torch.Tensor, seed: int, threshold: int, keep_scale: float, threads: int) -> None:
     """Fill `scale` [E, H] with 0 where (seed, edge, head) is dropped and `keep_scale` elsewhere."""
     _core.dropout_scale(scale.numpy(), seed, threshold, keep_scale, threads)
 
 
-def empty(like, *shape):
+def empty(like: torch.Tensor, *shape: int) -> torch.Tensor:
     """Memory of the type of `like` for a result, with large pages behind it where the system has them."""
     result = like.new_empty(shape)
     if available() and result.numel() and type(result) is torch.Tensor:  # not PyTorch's fake ones
@@ -132,12 +135,18 @@ def empty(like, *shape):
     return result
 
 
-def build_structure(src, dst, num_src, num_dst):
+def build_structure(src: torch.Tensor, dst: torch.Tensor, num_src: int, num_dst: int) -> torch.Tensor:
     """The edges sorted by destination and by source, int32 [n]; ValueError for a node number out of range."""
     return torch.from_numpy(_core.build_structure(_array(src), _array(dst), num_src, num_dst))
 
 
-def recent(events, nodes, times, found=(None,) * 4, end=None):
+def recent(
+    events: Sequence[torch.Tensor],
+    nodes: torch.Tensor,
+    times: torch.Tensor,
+    found: Sequence[torch.Tensor | None] = (None,) * 4,
+    end: torch.Tensor | None = None,
+) -> None:
     """The last events of each node before a time.
 
     events: (indptr, neighbour, time, edge). found: memory for (neighbour, time, edge, mask), [B, count] each, the mask
@@ -151,9 +160,24 @@ def recent(events, nodes, times, found=(None,) * 4, end=None):
 
 
 def additive(
-    structure, slope, dropout, edge_weight, edge_mask, value, score_src, score_dst, score_edge, *,
-    out=None, alpha=None, logits=None, top=None, inverse=None, d_out=None, gradients=(None,) * 5,
-):  # fmt: skip
+    structure: torch.Tensor,
+    slope: float,
+    dropout: tuple[int, int, float] | None,
+    edge_weight: torch.Tensor | None,
+    edge_mask: torch.Tensor | None,
+    value: torch.Tensor | None,
+    score_src: torch.Tensor,
+    score_dst: torch.Tensor,
+    score_edge: torch.Tensor | None,
+    *,
+    out: torch.Tensor | None = None,
+    alpha: torch.Tensor | None = None,
+    logits: torch.Tensor | None = None,
+    top: torch.Tensor | None = None,
+    inverse: torch.Tensor | None = None,
+    d_out: torch.Tensor | None = None,
+    gradients: Sequence[torch.Tensor | None] = (None,) * 5,
+) -> None:
     """GAT forward, or, given d_out, backward.
 
     dropout: (seed, threshold, scale of what is kept) or None. edge_mask: bool [E, 1] or [E, H] or None. Backward reads
@@ -169,7 +193,7 @@ def additive(
     )  # fmt: skip
 
 
-def edge_softmax(structure, logits, alpha):
+def edge_softmax(structure: torch.Tensor, logits: torch.Tensor, alpha: torch.Tensor) -> None:
     """Softmax over in-edges: GAT's forward with the logits as scores of the edges, and no values."""
     _core.additive(
         False, _array(structure), _name(logits), logits.shape[1], 1, torch.get_num_threads(), 1.0, *NO_DROPOUT,
@@ -178,9 +202,24 @@ def edge_softmax(structure, logits, alpha):
 
 
 def gatv2(
-    structure, slope, dropout, edge_weight, edge_mask, feat_src, feat_dst, feat_edge, attn, *,
-    out=None, alpha=None, top=None, inverse=None, d_out=None, d_logits=None, gradients=(None,) * 5,
-):  # fmt: skip
+    structure: torch.Tensor,
+    slope: float,
+    dropout: tuple[int, int, float] | None,
+    edge_weight: torch.Tensor | None,
+    edge_mask: torch.Tensor | None,
+    feat_src: torch.Tensor,
+    feat_dst: torch.Tensor,
+    feat_edge: torch.Tensor | None,
+    attn: torch.Tensor,
+    *,
+    out: torch.Tensor | None = None,
+    alpha: torch.Tensor | None = None,
+    top: torch.Tensor | None = None,
+    inverse: torch.Tensor | None = None,
+    d_out: torch.Tensor | None = None,
+    d_logits: torch.Tensor | None = None,
+    gradients: Sequence[torch.Tensor | None] = (None,) * 5,
+) -> None:
     """GATv2 forward, or, given d_out or d_logits, backward.
 
     gradients: of feat_src, feat_dst, feat_edge, attn, edge_weight.
@@ -195,9 +234,24 @@ def gatv2(
 
 
 def dot(
-    structure, scale, dropout, edge_weight, edge_mask, query, key, value, bias, *,
-    out=None, alpha=None, logits=None, top=None, inverse=None, d_out=None, gradients=(None,) * 5,
-):  # fmt: skip
+    structure: torch.Tensor,
+    scale: float,
+    dropout: tuple[int, int, float] | None,
+    edge_weight: torch.Tensor | None,
+    edge_mask: torch.Tensor | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    *,
+    out: torch.Tensor | None = None,
+    alpha: torch.Tensor | None = None,
+    logits: torch.Tensor | None = None,
+    top: torch.Tensor | None = None,
+    inverse: torch.Tensor | None = None,
+    d_out: torch.Tensor | None = None,
+    gradients: Sequence[torch.Tensor | None] = (None,) * 5,
+) -> None:
     """Dot-product attention forward, or, given d_out, backward. gradients: of query, key, value, bias, edge_weight."""
     _core.dot(
         d_out is not None, _array(structure), _name(query), *_shape(query),
@@ -208,7 +262,14 @@ def dot(
     )  # fmt: skip
 
 
-def weighted_sum(structure, value, weight, factor, by_source, out):
+def weighted_sum(
+    structure: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    factor: float,
+    by_source: bool,
+    out: torch.Tensor,
+) -> None:
     """out_row = factor * sum over the row's edges of weight * value; rows are sources or destinations."""
     _core.weighted_sum(
         _array(structure), by_source, _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(), factor,
@@ -216,7 +277,14 @@ def weighted_sum(structure, value, weight, factor, by_source, out):
     )  # fmt: skip
 
 
-def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
+def weighted_sum_backward(
+    structure: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    d_out: torch.Tensor,
+    d_value: torch.Tensor | None,
+    d_weight: torch.Tensor | None,
+) -> None:
     """Backward of `weighted_sum` by destination with factor 1."""
     _core.weighted_sum_backward(
         _array(structure), _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(),
@@ -224,7 +292,9 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
     )  # fmt: skip
 
 
-def softmax_backward(structure, alpha, d_alpha, d_logits):
+def softmax_backward(
+    structure: torch.Tensor, alpha: torch.Tensor, d_alpha: torch.Tensor, d_logits: torch.Tensor
+) -> None:
     """d_logit = alpha (d_alpha - sum over the in-edges of alpha d_alpha)."""
     _core.softmax_backward(
         _array(structure), _name(alpha), alpha.shape[1], torch.get_num_threads(),
@@ -232,7 +302,7 @@ def softmax_backward(structure, alpha, d_alpha, d_logits):
     )  # fmt: skip
 
 
-def edge_sum(structure, edge_value, by_source, out):
+def edge_sum(structure: torch.Tensor, edge_value: torch.Tensor, by_source: bool, out: torch.Tensor) -> None:
     """out_row = sum over the row's edges of edge_value; rows are sources or destinations."""
     _core.edge_sum(
         _array(structure), by_source, _name(edge_value), edge_value.shape[1], torch.get_num_threads(),

@@ -1,0 +1,212 @@
+"""The frozen descriptions of a data set, of nodes or of timed events: what loaders give and training takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import dgl
+import torch
+from torch import Tensor
+
+from hgat.errors import DataError
+from hgat.graph.events import event_times
+
+__all__ = ["PARTS", "EventData", "NodeData"]
+
+PARTS = ("train", "val", "test")
+STAND_IN = "Stand-in for"  # how the note of one begins
+_NONE = torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class NodeData:
+    """A graph, its features and labels, and its splits; checked once, when it is made.
+
+    `graph` is the graph as the files state it: no self-loops and no inverse relations are added, and no
+    features are stored in it (a time may be, as edge data). A homogeneous graph has DGL's node type `_N`.
+    `feat` maps every node type to [N, F] float32, or to None where the nodes have no features.
+    `label` is [N_target] int64 with -1 for an unlabelled node, or [N_target, C] float32 of zeros and ones
+    where `multilabel`. `train`, `val` and `test` are int64 ids of nodes of type `target`: the split in force.
+    `splits` are all splits that the files have, each {"train", "val", "test"}: ids, and empty where there is one
+    alone; where they are given, the first is in force unless train, val and test say another. `class_names` are the
+    numbers of the classes where none are given. `edge_feat` is [E, F] float32, of a graph with one relation, or None.
+    `notes` are sentences that belong under every table of results on this data.
+
+    Features that are not finite are accepted: they may come from a user's own file, and it is training
+    that can say at which step they spoil the loss. Everything else that does not fit raises DataError.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    target: str
+    label: Tensor
+    train: Tensor = _NONE
+    val: Tensor = _NONE
+    test: Tensor = _NONE
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    multilabel: bool = False
+    notes: tuple[str, ...] = field(default=())
+    edge_feat: Tensor | None = None
+    splits: tuple[Mapping[str, Tensor], ...] = ()
+
+    @property
+    def split(self) -> Mapping[str, Tensor]:
+        """The split in force, {"train", "val", "test"}: int64 ids of nodes of type `target`."""
+        return {part: getattr(self, part) for part in PARTS}
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether this is a stand-in for the data set whose name it has, which its notes say."""
+        return any(note.startswith(STAND_IN) for note in self.notes)
+
+    def with_split(self, number: int) -> "NodeData":
+        """A copy in which split `number`, counted on from the first behind the last, is in force.
+
+        Without further splits it is the data set itself, so that every seed may ask for its own.
+        """
+        if not self.splits:
+            return self
+        split = self.splits[number % len(self.splits)]
+        return replace(self, train=split["train"], val=split["val"], test=split["test"])
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: nodes, edges, relations, features, classes and the parts of the split."""
+        return {
+            **_size(self.graph),
+            "classes": self.num_classes,
+            "features": sum(feat.shape[1] for feat in self.feat.values() if feat is not None),
+            "train": len(self.train),
+            "val": len(self.val),
+            "test": len(self.test),
+        }
+
+    def __post_init__(self):
+        if self.target not in self.graph.ntypes:
+            self._refuse("target", f"one of {_listed(self.graph.ntypes)}", repr(self.target))
+        if self.num_classes < 1:
+            self._refuse("num_classes", "1 or more", self.num_classes)
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        if len(self.class_names) != self.num_classes:
+            self._refuse("class_names", f"{self.num_classes} names", len(self.class_names))
+        self._check_features()
+        self._check_labels()
+        self._check_splits()
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+    def _check_features(self):
+        if set(self.feat) != set(self.graph.ntypes):
+            self._refuse("feat", f"the node types {_listed(self.graph.ntypes)}", _listed(self.feat))
+        for ntype, feat in self.feat.items():
+            if feat is None:
+                continue
+            nodes = self.graph.num_nodes(ntype)
+            if feat.dim() != 2 or len(feat) != nodes:
+                self._refuse(f"features of {ntype}", f"[N, F] with N = {nodes}", list(feat.shape))
+            if feat.dtype != torch.float32:
+                self._refuse(f"features of {ntype}", "torch.float32", feat.dtype)
+        if self.edge_feat is None:
+            return
+        if len(self.graph.canonical_etypes) != 1:
+            self._refuse("edge_feat", "a graph of one relation", f"one of {len(self.graph.canonical_etypes)}")
+        edges, feat = self.graph.num_edges(), self.edge_feat
+        if feat.dim() != 2 or len(feat) != edges or feat.dtype != torch.float32:
+            self._refuse("edge_feat", f"[E, F] float32 with E = {edges}", f"{feat.dtype} {list(feat.shape)}")
+
+    def _check_labels(self):
+        nodes, classes = self.graph.num_nodes(self.target), self.num_classes
+        shape, dtype = ([nodes, classes], torch.float32) if self.multilabel else ([nodes], torch.int64)
+        if list(self.label.shape) != shape:
+            self._refuse("label", shape, list(self.label.shape))
+        if self.label.dtype != dtype:
+            self._refuse("label", dtype, self.label.dtype)
+        if self.multilabel:
+            odd = self.label[(self.label != 0) & (self.label != 1)]
+            allowed = "only 0 and 1"
+        else:
+            odd = self.label[(self.label < -1) | (self.label >= classes)]
+            allowed = f"values from -1 to {classes - 1}"
+        if len(odd):
+            self._refuse("label", allowed, odd[0].item())
+
+    def _check_splits(self):
+        for number, split in enumerate(self.splits):
+            if set(split) != set(PARTS):
+                self._refuse(f"splits[{number}]", f"the parts {_listed(PARTS)}", _listed(split) or "none")
+            self._check_split(split, f"splits[{number}].")
+        if self.splits and not any(len(ids) for ids in self.split.values()):
+            for part, ids in self.splits[0].items():
+                object.__setattr__(self, part, ids)
+        elif not any(all(self.split[part] is split[part] for part in PARTS) for split in self.splits):
+            self._check_split(self.split)
+
+    def _check_split(self, split, where=""):
+        owner = torch.full((self.graph.num_nodes(self.target),), -1, dtype=torch.int8)
+        for number, part in enumerate(PARTS):
+            ids, part = split[part], f"{where}{part}"
+            if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
+                self._refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
+            outside = ids[(ids < 0) | (ids >= len(owner))]
+            if len(outside):
+                self._refuse(part, f"ids from 0 to {len(owner) - 1}", outside[0].item())
+            if len(ids.unique()) != len(ids):
+                self._refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
+            taken = ids[owner[ids] >= 0]
+            if len(taken):
+                other = PARTS[owner[taken[0]]]
+                self._refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
+            owner[ids] = number
+            if not self.multilabel and (self.label[ids] < 0).any():
+                first = ids[self.label[ids] < 0][0].item()
+                self._refuse(part, "only labelled nodes", f"node {first} with label -1")
+
+
+@dataclass(frozen=True, eq=False)
+class EventData:
+    """Events in time, for tasks whose answer is who meets whom next.
+
+    `graph` has one edge per event and its time in edata["time"], sorted by time (hgat.graph.from_events). `feat` maps
+    every node type to [N, F] float32, or to None. `ids` maps every node type to the names that its nodes had in the
+    file. `notes` are sentences that belong under every table of results.
+    Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    ids: dict[str, tuple]
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count."""
+        return _size(self.graph)
+
+    def __post_init__(self):
+        for what, by_type in (("feat", self.feat), ("ids", self.ids)):
+            if set(by_type) != set(self.graph.ntypes):
+                expected = f"the node types {_listed(self.graph.ntypes)}"
+                raise DataError(f"{self.name}: {what}: expected {expected}, got {_listed(by_type)}")
+        for ntype, feat in self.feat.items():
+            nodes = self.graph.num_nodes(ntype)
+            if feat is not None and (feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32):
+                got = f"{feat.dtype} {list(feat.shape)}"
+                raise DataError(
+                    f"{self.name}: features of {ntype}: expected [N, F] float32 with N = {nodes}, got {got}"
+                )
+        for etype in self.graph.canonical_etypes:
+            event_times(self.graph, etype)
+
+
+def _size(graph):
+    return {
+        "nodes": graph.num_nodes(),
+        "edges": graph.num_edges(),
+        "relations": len(graph.canonical_etypes),
+    }
+
+
+def _listed(names):
+    return ", ".join(str(name) for name in names)

@@ -1,0 +1,283 @@
+"""Classification of nodes: trained, chosen and scored on the split that the data give."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import dgl
+import numpy as np
+import scipy.sparse
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from hgat.data import NodeData
+from hgat.errors import GraphError, RecipeError
+from hgat.models import Batch, Facts, System
+from hgat.tasks import _metrics
+from hgat.tasks._metrics import knn_micro_f1, score
+from hgat.tasks._task import PARTS, Control, Task, check_finite, without_columns
+
+__all__ = ["Nodes"]
+
+
+class Majority(Control):
+    """The class frequencies of the training nodes: the same learned logits for every node."""
+
+    title = "majority class"
+
+    def __init__(self, num_nodes: int, num_classes: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(num_classes))
+        self.num_nodes = num_nodes
+
+    @staticmethod
+    def prepare(shown: Facts) -> tuple:
+        return ()
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple) -> "Majority":
+        return cls(shown.graph.num_nodes(shown.target), shown.num_classes)
+
+    def forward(self) -> Tensor:
+        """The same logits for every node, [N, C]."""
+        return self.logits.expand(self.num_nodes, -1)
+
+
+class NoGraph(Control):
+    """A two-layer perceptron on the target's own features; the class frequencies where it has none."""
+
+    title = "no graph"
+
+    def __init__(self, in_feats: int, num_classes: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Dropout(drop),
+            nn.Linear(in_feats, hidden),
+            nn.ReLU(),
+            nn.Dropout(drop),
+            nn.Linear(hidden, num_classes),
+        )
+
+    @staticmethod
+    def prepare(shown: Facts) -> tuple:
+        feat = shown.feat[shown.target]
+        return () if feat is None else (feat,)
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple, *, hidden: int = 64, feat_drop: float = 0.5) -> Control:
+        if not inputs:
+            return Majority.build(shown, inputs)
+        return cls(inputs[0].shape[1], shown.num_classes, hidden, feat_drop)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """feat [N, F] -> logits [N, C]."""
+        return self.layers(feat)
+
+    def sampled(self, inputs: tuple, ids: Tensor, fanout: Sequence[int] | None) -> tuple:
+        return (inputs[0][ids.to(inputs[0].device)],), ()
+
+
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+ITERATIONS = 1000
+
+
+class Neighbours(Control):
+    """Logistic regression on the list of a node's neighbours, each row scaled to length one: no message passing.
+
+    scikit-learn's LogisticRegression, solved, so that no choice of steps can make it weak; validation chooses among
+    the strengths C. Each class is solved by itself, against the rest; one that all training nodes have, or none, keeps
+    its frequency. The class frequencies where no relation ends at the target.
+    """
+
+    title = "linear on neighbours"
+    solutions = len(STRENGTHS)
+
+    def __init__(self, num_neighbours: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_neighbours, num_classes))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    @staticmethod
+    def prepare(shown: Facts) -> tuple:
+        graph, width, rows, columns = shown.graph, 0, [], []
+        start = {}
+        for ntype in graph.ntypes:
+            start[ntype], width = width, width + graph.num_nodes(ntype)
+        for etype in graph.canonical_etypes:
+            if etype[2] == shown.target:
+                src, dst = graph.edges(etype=etype, order="eid")
+                rows.append(dst.long())
+                columns.append(src.long() + start[etype[0]])
+        if not rows:
+            return ()
+        place = torch.unique(torch.stack([torch.cat(rows), torch.cat(columns)]), dim=1)
+        nodes = graph.num_nodes(shown.target)
+        value = torch.bincount(place[0], minlength=nodes)[place[0]].float().rsqrt()
+        return (torch.sparse_coo_tensor(place, value, (nodes, width), is_coalesced=True, check_invariants=True),)
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple) -> Control:
+        if not inputs:
+            return Majority.build(shown, inputs)
+        return cls(inputs[0].shape[1], shown.num_classes)
+
+    def forward(self, bag: Tensor) -> Tensor:
+        """bag [N, M], sparse -> logits [N, C]."""
+        return torch.sparse.mm(bag, self.weight) + self.bias
+
+    def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
+        bag = inputs[0].cpu()
+        rows = scipy.sparse.csr_matrix((bag.values(), bag.indices()), shape=tuple(bag.shape))
+        train, known = shown.train, shown.label
+        rows, label = rows[train.numpy()], known[train].numpy()
+        weight, bias = (np.zeros(p.shape, dtype=np.float32) for p in (self.weight, self.bias))
+        problems = enumerate(label.T if shown.multilabel else [label == k for k in range(weight.shape[1])])
+        for k, has in problems:
+            share = (has.sum() + 0.5) / (len(has) + 1.0)
+            bias[k] = np.log(share / (1.0 - share))
+            if 0 < has.sum() < len(has):
+                solved = LogisticRegression(C=STRENGTHS[number], max_iter=ITERATIONS).fit(rows, has)
+                weight[:, k], bias[k] = solved.coef_[0], solved.intercept_[0]
+        with torch.no_grad():
+            self.weight.copy_(torch.from_numpy(weight))
+            self.bias.copy_(torch.from_numpy(bias))
+
+
+class Nodes(Task):
+    """Which class, or which classes, a node has: cross-entropy over the training nodes.
+
+    batch: nodes in a step of the optimiser; None, one step on the whole graph. fanout: neighbours that are sampled in
+    each layer, one number for each, -1 for all, of a system that samples neighbourhoods. Scores of a task in batches
+    are exact: no neighbour is left out.
+    The answer of a system: logits [N, C] of the nodes of the target type, or of a batch's own.
+    """
+
+    kind = NodeData
+    data: NodeData
+    unit = "nodes"
+    metrics = tuple(_metrics.names())
+    controls = {"majority": Majority, "neighbours": Neighbours, "no_graph": NoGraph}
+
+    def __init__(self, data: Any, *, batch: int | None = None, fanout: list[int] | None = None) -> None:
+        super().__init__(data)
+        if batch is None and fanout is not None:
+            raise RecipeError(f"task.fanout: expected it beside batch, got {fanout} without")
+        if batch is not None and batch < 1:
+            raise RecipeError(f"task.batch: expected 1 or more, got {batch}")
+        if fanout is not None and (not fanout or any(count < 1 and count != -1 for count in fanout)):
+            raise RecipeError(f"task.fanout: expected numbers from 1 on, or -1 for all neighbours, got {fanout}")
+        self.batch, self.fanout = batch, fanout
+        self._of_split: dict[int, Nodes] = {}
+        self._refitted: list[Nodes] = []  # once it is asked for, so that its facts are the same object every time
+        self._shown = self.with_training_nodes(data.train).shown()
+
+    def for_seed(self, seed: int) -> "Nodes":
+        """The task with split number `seed` of the data's, in turn."""
+        number = seed % max(len(self.data.splits), 1)
+        if number not in self._of_split:
+            found = copy.copy(self)
+            found.data, found._refitted = self.data.with_split(number), []
+            self._of_split[number] = found.with_training_nodes(found.data.train)
+        found = copy.copy(self._of_split[number])
+        found.seed = seed
+        return found
+
+    def refitted(self) -> "Nodes":
+        """The task with the validation nodes among the training nodes."""
+        if not self._refitted:
+            self._refitted.append(self.with_training_nodes(torch.cat([self.data.train, self.data.val])))
+        found = copy.copy(self._refitted[0])
+        found.seed = self.seed
+        return found
+
+    def with_training_nodes(self, train: Tensor) -> "Nodes":
+        """The task in which these nodes are learned from, and the labels of no other are shown."""
+        data, found = self.data, copy.copy(self)
+        label = torch.full_like(data.label, float("nan") if data.multilabel else -1)
+        label[train] = data.label[train]
+        found._shown = Facts(
+            without_columns(data.graph),
+            data.feat,
+            edge_feat=data.edge_feat,
+            target=data.target,
+            label=label,
+            train=train,
+            num_classes=data.num_classes,
+            multilabel=data.multilabel,
+        )
+        return found
+
+    def check(self, metric: str, controls: Sequence[str]) -> None:
+        """Raise RecipeError where the validation or the test nodes of any split leave the metric undefined."""
+        for split in self.data.splits or (self.data.split,):
+            for part in ("val", "test"):
+                label = self.data.label[split[part]]
+                score(metric, torch.zeros(len(label), self.data.num_classes), label, self.data.multilabel)
+
+    def shown(self) -> Facts:
+        """The whole graph, and the labels of the training nodes alone."""
+        return self._shown
+
+    def sizes(self) -> dict[str, int]:
+        """{part: nodes}."""
+        return {part: len(getattr(self.data, part)) for part in PARTS}
+
+    def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
+        """All training nodes at once, or `batch` of them in a step, in a new random order."""
+        ids, label = self._shown.train, self.data.label
+        if self.batch is None:
+            yield Batch(rows=ids, label=label[ids])
+            return
+        order = ids[torch.randperm(len(ids))]
+        # DGL's samplers have a generator of their own, in several threads: what they draw repeats on one.
+        dgl.seed(int(torch.randint(2**31, ())))
+        for part in order.split(self.batch):
+            found = model.sampled(inputs, part, self.fanout)
+            if found is None:
+                yield Batch(rows=part, label=label[part])
+            else:
+                yield Batch(inputs=found[0], query=found[1], label=label[part])
+
+    def loss(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of one class per node, or the mean binary cross-entropy of several."""
+        if batch.rows is not None:
+            answer = answer[batch.rows.to(answer.device)]
+        return _loss(answer, cast(Tensor, batch.label).to(answer.device), self.data.multilabel)
+
+    @torch.no_grad()
+    def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
+        """(metric in percent, loss) on the nodes of a part; GraphError for a graph that the model cannot run on."""
+        model.eval()
+        try:
+            logits = model.whole(inputs, self.batch)
+        except dgl.DGLError as error:
+            raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
+        ids = getattr(self.data, part).to(logits.device)
+        logits, label = logits[ids], self.data.label.to(logits.device)[ids]
+        loss = float(_loss(logits, label, self.data.multilabel))
+        check_finite(loss, f"on the {part} nodes", self.data.feat)
+        return score(metric, logits, label, self.data.multilabel), loss
+
+    def results(
+        self, model: System, inputs: tuple, metric: str, *, knn_share: float | None = None, **more: Any
+    ) -> tuple[dict, dict[str, Tensor]]:
+        """({"test": metric in percent}, {}).
+
+        knn_share: of the test nodes, to fit 5 nearest neighbours with; then the result has "knn", too, of a model that
+        embeds nodes.
+        """
+        found = {}
+        embed: Any = getattr(model, "embed", None)
+        if knn_share is not None and embed is not None:
+            with torch.no_grad():
+                embedding = embed(*inputs).cpu()[self.data.test].numpy()
+            found["knn"] = knn_micro_f1(embedding, self.data.label[self.data.test].numpy(), knn_share)
+        return {**found, "test": self.evaluate(model, inputs, "test", metric)[0]}, {}
+
+
+def _loss(logits, label, multilabel):
+    if multilabel:
+        return F.binary_cross_entropy_with_logits(logits, label)
+    return F.cross_entropy(logits, label)
