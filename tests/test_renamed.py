@@ -12,6 +12,8 @@ from hgat.ops.alignment import is_uniform
 OLD = [
     ("hgat.graph", "join", "join_relations"),
     ("hgat.graph", "union", "disjoint_union"),
+    ("hgat.graph.relations", "join", "join_relations"),
+    ("hgat.graph.metapath", "union", "disjoint_union"),
     ("hgat.data", "Task", "NodeData"),
     ("hgat.data", "EventTask", "EventData"),
     ("hgat.data.ogb", "Node", "OGBNodeData"),
@@ -67,3 +69,11 @@ def test_of_several_processes_the_first_reads_first_with_load_ogb(rank, monkeypa
     with pytest.warns(FutureWarning, match="hgat.train.load_ogb is now called hgat.data.ogb.load"):
         train.load_ogb("ogbn-arxiv", argparse.Namespace(root=None, mapped=False, sample=False))
     assert seen == [["reads", "waits"], ["waits", "reads"]][rank]
+
+
+@pytest.mark.parametrize("old", ["hgat.ops.dispatch.uniform_attention", "hgat.ops.segment.edge_softmax"])
+def test_what_has_moved_to_another_file_is_found_there(old):
+    home, _, name = old.rpartition(".")
+    with pytest.warns(FutureWarning, match=f"{old} is now called hgat.ops.alignment.{name}"):
+        found = getattr(importlib.import_module(home), name)
+    assert found is getattr(importlib.import_module("hgat.ops"), name)

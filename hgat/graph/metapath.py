@@ -15,6 +15,7 @@ import torch
 from hgat.errors import GraphError
 from hgat.graph.csr import cached, check_graph, check_whole, in_order, shown, single_relation
 from hgat.graph.memory import available, enough
+from hgat.renamed import old_names
 
 __all__ = ["Views", "disjoint_union", "metapath_graph", "metapaths", "prepare", "reachable", "views"]
 
@@ -326,3 +327,6 @@ def metapaths(
 def prepare(graph: dgl.DGLGraph, *, paths: dict, self_loops: bool = True, max_pairs: int | None = None) -> Views:
     """The structure that HAN trains on: one view per named meta-path, of at most max_pairs pairs each."""
     return metapaths(graph, paths, self_loops, max_pairs=max_pairs)
+
+
+__getattr__ = old_names(globals(), {"union": "disjoint_union"})

@@ -14,6 +14,7 @@ import torch
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.memory import within_memory
+from hgat.renamed import old_names
 
 __all__ = [
     "JoinedRelations",
@@ -346,3 +347,6 @@ def extended(graph: dgl.DGLGraph, *, inverse: bool = True, self_relation: bool =
 def prepare(graph: dgl.DGLGraph, *, inverse: bool = True, self_relation: bool = True) -> JoinedRelations:
     """The structure that relational attention trains on: inverse and self relations added, then joined."""
     return join_relations(extended(graph, inverse=inverse, self_relation=self_relation))
+
+
+__getattr__ = old_names(globals(), {"join": "join_relations"})

@@ -14,6 +14,7 @@ from hgat import transforms
 from hgat.errors import BackendError
 from hgat.ops import chunks, native, reference
 from hgat.ops.contexts import Setting
+from hgat.renamed import old_names
 
 __all__ = ["backends", "pick", "use_backend"]
 
@@ -90,3 +91,6 @@ def pick(operator: str, *tensors: Tensor | None) -> Callable[..., Tensor]:
             return run if edges is None else chunks.run(run, edges)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"{operator}: no backend can run this call ({'; '.join(reasons)})")
+
+
+__getattr__ = old_names(globals(), {"uniform_attention": "hgat.ops.alignment.uniform_attention"})

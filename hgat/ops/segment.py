@@ -7,6 +7,7 @@ from hgat.errors import ShapeError
 from hgat.graph.csr import edges_as_sources
 from hgat.ops.checks import check_call, check_width
 from hgat.ops.dispatch import pick
+from hgat.renamed import old_names
 
 __all__ = ["copy_u", "copy_v", "edge_weighted_sum", "weighted_sum"]
 
@@ -66,3 +67,6 @@ def edge_weighted_sum(graph: DGLGraph, edge_value: Tensor, weight: Tensor) -> Te
     (width,) = check_width("edge_value", edge_value, "E", "F")
     check_call(graph, ("edge_value", edge_value, "E", ("F", width)))
     return weighted_sum(edges_as_sources(graph), edge_value.unsqueeze(1), weight)
+
+
+__getattr__ = old_names(globals(), {"edge_softmax": "hgat.ops.alignment.edge_softmax"})
