@@ -34,14 +34,14 @@ def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> N
     tallest = max(len(rows_) for _, rows_, _ in panels)
     figure = Figure(figsize=(5.6 * columns, rows * (0.27 * tallest + 1.1) + 0.9), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (heading, bars, left_out) in zip(axes, panels, strict=False):
+    for axis, entry, (heading, bars, left_out) in zip(axes, found, panels, strict=False):
         names, attention, uniform = zip(*bars, strict=True)
         place = range(len(bars))
-        axis.barh([p + 0.2 for p in place], uniform, 0.36, color=EVEN, label="if all edges counted alike")
+        axis.barh([p + 0.2 for p in place], uniform, 0.36, color=EVEN, label=entry.even)
         axis.barh([p - 0.2 for p in place], attention, 0.36, color=LEARNED, label="learned")
         axis.set_yticks(list(place), names)
         axis.invert_yaxis()
-        axis.set_xlabel("mean share of a node's attention")
+        axis.set_xlabel(entry.what)
         axis.set_title(heading + (f" ({left_out} smaller differences left out)" if left_out else ""), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(panels) :]:

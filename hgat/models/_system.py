@@ -72,13 +72,16 @@ class Ablation(NamedTuple):
 class Shares:
     """Mean share of a node's attention that goes to each name, and what it would be if all edges counted alike.
 
-    title: whose attention, in which layer. attention, uniform: one number per name; each list sums to 1.
+    title: whose attention, in which layer. attention, uniform: one number per name; each list sums to 1. what, even:
+    what the numbers and those of uniform attention are called in a figure.
     """
 
     title: str
     names: tuple[str, ...]
     attention: tuple[float, ...]
     uniform: tuple[float, ...]
+    what: str = "mean share of a node's attention"
+    even: str = "if all edges counted alike"
 
 
 @dataclass(frozen=True)

@@ -97,10 +97,11 @@ class FAGCN(System):
 
     def attended(self, graph: dgl.DGLGraph, feat: Features, edge_weight: Tensor | None = None) -> list[Shares]:
         """How much of the sum of |alpha| is positive and how much negative, of every layer."""
-        found = []
+        found, what = [], {"what": "share of the sum of |alpha|", "even": "uniform attention"}
         for depth, alpha in enumerate(self.attention(graph, feat, edge_weight), 1):
             sizes = torch.stack([alpha.clamp(min=0).sum(), -alpha.clamp(max=0).sum()])
             if sizes.sum() > 0:
                 shares = tuple((sizes / sizes.sum()).tolist())
-                found.append(Shares(f"|alpha| by sign, layer {depth}", ("positive", "negative"), shares, (1.0, 0.0)))
+                names = "positive", "negative"
+                found.append(Shares(f"|alpha| by sign, layer {depth}", names, shares, (1.0, 0.0), **what))
         return found

@@ -272,7 +272,8 @@ class GAMLP(System):
         """The share of every hop, the mean over the nodes."""
         share = self.attention(*inputs).mean(0)
         names = tuple(f"hop {k}" for k in range(len(share)))
-        return [Shares("attention over hops", names, tuple(share.tolist()), (1 / len(share),) * len(share))]
+        even = (1 / len(share),) * len(share)
+        return [Shares("attention over hops", names, tuple(share.tolist()), even, even="if all hops counted alike")]
 
 
 class _Norm(nn.BatchNorm1d):

@@ -253,3 +253,16 @@ def test_a_call_as_it_was_before_draws_the_same_and_says_so(tmp_path, drawn):
     assert draw(model, (views, feat), tmp_path / "new.png", "a title")
     assert [figure.get_suptitle() for figure in drawn] == ["a title", "a title"]
     assert (tmp_path / "old.png").read_bytes() == (tmp_path / "new.png").read_bytes()
+
+
+def test_the_words_of_a_figure_are_those_of_what_it_shows(tmp_path, drawn):
+    own = Shares("hops", ("a", "b"), (0.3, 0.7), (0.5, 0.5), what="share of hops", even="if all hops counted alike")
+    for entry_, axis, even in (
+        (own, "share of hops", "if all hops counted alike"),
+        (entry(), "mean share of a node's attention", "if all edges counted alike"),
+    ):
+        drawn.clear()
+        draw_shares([entry_], tmp_path / "p.png")
+        (figure,) = drawn
+        assert figure.axes[0].get_xlabel() == axis
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["learned", even]
