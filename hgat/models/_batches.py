@@ -5,7 +5,7 @@ h)`, one layer on a graph or block.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import dgl
 import torch
@@ -39,6 +39,7 @@ class Layered(System):
     """
 
     target: str | None = None
+    by_type: ClassVar[bool] = False  # whether rows go from layer to layer as {node type: rows}, of one type, too
     layers: nn.ModuleList
     start: Callable[..., Any]
     step: Callable[..., Any]
@@ -158,7 +159,7 @@ def layerwise(
         raise RecipeError(f"layerwise: expected a model with steps, such as GAT, RGAT, HAN, got {type(model).__name__}")
     check_graph(graph, one_relation=False)
     device = next(model.parameters()).device if device is None else torch.device(device)
-    typed = isinstance(feat, dict) and len(graph.ntypes) > 1
+    typed = isinstance(feat, dict) and (len(graph.ntypes) > 1 or getattr(model, "by_type", False))
     h: Any = feat.get(graph.ntypes[0]) if isinstance(feat, dict) and not typed else feat
     if h is None:
         raise ShapeError(f"feat: expected features of {graph.ntypes[0]!r} nodes, got none")
@@ -175,6 +176,8 @@ def layerwise(
             ids = {ntype: nodes[ntype]} if typed else nodes[ntype]
             for inputs, _, (block,) in dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=batch_size):
                 if typed:
+                    # Of a graph with one node type DGL gives the ids without its name.
+                    inputs = inputs if isinstance(inputs, Mapping) else {ntype: inputs}
                     here = {t: None if h.get(t) is None else h[t][i].to(device) for t, i in inputs.items()}
                     rows = {t: i.to(device) for t, i in inputs.items()}
                 else:

@@ -39,6 +39,8 @@ class RGAT(Layered, NamedState):
 
     target: str
 
+    by_type = True
+
     def __init__(
         self,
         joined: JoinedRelations | DGLGraph,

@@ -187,3 +187,16 @@ def test_a_system_that_needs_the_whole_graph_says_so():
     model = cls.build(task.shown(), inputs)
     with pytest.raises(RecipeError, match="task.batch: expected a system on a DGLGraph, got one on Views"):
         next(task.batches(model, inputs))
+
+
+def test_several_relations_of_one_node_type_without_features_train_in_batches(one_thread):
+    """As AIFB has them: rows are learned, and go from layer to layer by the one type's name."""
+    found = neighbours()
+    src, dst = found.graph.edges()
+    half = len(src) // 2
+    edges = {("n", "a", "n"): (src[:half], dst[:half]), ("n", "b", "n"): (src[half:], dst[half:])}
+    graph = dgl.heterograph(edges, num_nodes_dict={"n": len(found.label)})
+    data = dataclasses.replace(found, graph=graph, feat={"n": None}, target="n")
+    fit = trained("rgat", data, {"heads": [2, 1]}, steps=2, batch=20, fanout=[-1, -1])
+    exact = NODES(data).evaluate(fit.model, fit.inputs["test"], "test", "accuracy")
+    assert fit.evaluate("test") == pytest.approx(exact, abs=1e-4)
