@@ -18,16 +18,15 @@ __all__ = ["CLASSES", "IN", "PATHS", "SYSTEMS", "accuracy", "rates", "stage"]
 IN, CLASSES = 7, 5
 PATHS = {"film-film": ["follows"], "co-liked": ["liked by", "likes"]}
 
-# model: the class. graph_kind: the module of hgat.graph that prepares for it. graph(): a DGLGraph. prepare(graph): what
-# the model takes. target: the node type to predict. feats: widths of features by name, the first for every node type
-# that the model reads. forms: settings that change the parameters or the equations.
-System = namedtuple("System", "model graph_kind graph prepare target feats forms")
+# model: the class. graph(): a DGLGraph. prepare(graph): what the model takes. target: the node type to predict. feats:
+# widths of features by name, the first for every node type that the model reads. forms: settings that change the
+# parameters or the equations.
+System = namedtuple("System", "model graph prepare target feats forms")
 
 STACKED = [{}, {"heads": [3]}, {"heads": [4, 2], "residual": True}]
 SYSTEMS = {
     "gat": System(
         GAT,
-        "homogeneous",
         lambda: build("homogeneous"),
         lambda graph: graph,
         "_N",
@@ -36,7 +35,6 @@ SYSTEMS = {
     ),
     "gatv2": System(
         GATv2,
-        "homogeneous",
         lambda: build("homogeneous"),
         lambda graph: graph,
         "_N",
@@ -51,7 +49,6 @@ SYSTEMS = {
     ),
     "han": System(
         HAN,
-        "metapath",
         typed_graph,
         lambda graph: hgraph.metapath.prepare(graph, paths=PATHS),
         "film",
@@ -67,7 +64,6 @@ SYSTEMS = {
     ),
     "rgat": System(
         RGAT,
-        "relations",
         lambda: hgraph.add_inverse(typed_graph(), self_relation=True),
         hgraph.join_relations,
         "film",

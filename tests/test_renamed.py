@@ -14,6 +14,7 @@ OLD = [
     ("hgat.graph", "union", "disjoint_union"),
     ("hgat.graph.relations", "join", "join_relations"),
     ("hgat.graph.metapath", "union", "disjoint_union"),
+    ("hgat.graph.snapshots", "prepare", "snapshots"),
     ("hgat.data", "Task", "NodeData"),
     ("hgat.data", "EventTask", "EventData"),
     ("hgat.data.ogb", "Node", "OGBNodeData"),

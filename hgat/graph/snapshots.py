@@ -19,8 +19,9 @@ from hgat.graph.csr import check_graph, in_order, shown
 from hgat.graph.events import TIME, event_times
 from hgat.graph.memory import available, within_memory
 from hgat.graph.relations import INVERSE, SELF
+from hgat.renamed import old_names
 
-__all__ = ["Snapshots", "prepare", "snapshots", "step_of_events"]
+__all__ = ["Snapshots", "snapshots", "step_of_events"]
 
 LARGEST = 2**31 - 1  # nodes of a union: what int32 ids and the compiled core count
 BYTES_OF_A_LINK = 100  # while links are repeated, sorted and merged
@@ -300,25 +301,6 @@ def step_of_events(graph: dgl.DGLGraph, **way: Any) -> tuple[dict[tuple[str, str
     return steps, count
 
 
-def prepare(
-    graph: dgl.DGLGraph,
-    *,
-    boundaries: list[float] | None = None,
-    windows: int | None = None,
-    width: float | None = None,
-    events: int | None = None,
-    column: str | None = None,
-    cumulative: bool = False,
-    self_loops: bool = True,
-    both_ways: bool = True,
-    weight: Literal["count", "normalized", "none"] = "count",
-) -> Snapshots:
-    """The structure that DySAT trains on; see `snapshots`."""
-    ways: dict[str, Any] = {"boundaries": boundaries, "windows": windows, "width": width, "events": events}
-    ways["column"] = column
-    return snapshots(graph, **ways, cumulative=cumulative, self_loops=self_loops, both_ways=both_ways, weight=weight)
-
-
 def _merged(step, src, dst, count, sizes):
     """Equal (step, src, dst) as one, counts added, sorted."""
     key, place = torch.unique((step * sizes[0] + src) * max(sizes[1], 1) + dst, return_inverse=True)
@@ -433,3 +415,6 @@ def _check_memory(links, what):
 def _check_size(steps, nodes):
     if steps * nodes > LARGEST:
         raise GraphError(f"snapshots: expected fewer than 2^31 nodes in all, got {steps:,} steps of {nodes:,} nodes")
+
+
+__getattr__ = old_names(globals(), {"prepare": "snapshots"})

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hgat.errors import GraphError, RecipeError, ShapeError, check_shape, check_whole
-from hgat.graph.recent import RecentNeighbours, recent_neighbours
+from hgat.graph import recent
+from hgat.graph.recent import RecentNeighbours
 from hgat.models._system import Ablation, Batch, Facts, System
 from hgat.nn.common import check_floats
 from hgat.nn.tgat import TGATConv
@@ -89,13 +90,11 @@ class TGAT(System):
 
         both_ways: an event is met by its source and by its destination.
         """
-        recent = recent_neighbours(shown.graph, both_ways)
-        if not len(recent.edge):
-            raise GraphError("graph: expected at least one event, got none")
+        events = recent.prepare(shown.graph, both_ways=both_ways)
         feat = [shown.feat[ntype] for ntype in shown.graph.ntypes]
         known = [rows for rows in feat if rows is not None]
         alike = len(known) == len(feat) and len({rows.shape[1] for rows in known}) == 1
-        return (recent, torch.cat(known)) if alike else (recent,)
+        return (events, torch.cat(known)) if alike else (events,)
 
     def answer(self, inputs: tuple, batch: Batch) -> Tensor:
         """Logits of the batch's links: features stand behind the query in `forward`."""

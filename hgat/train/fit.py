@@ -282,6 +282,7 @@ class Training:
     def _again(self) -> bool:
         """Begin the stage behind the finished one, whose weights are chosen; False where there is none."""
         task, number = self.fit.task, len(self.stages) + 1
+        # Far from the states that other seeds and rounds begin with.
         torch.manual_seed(task.first_state + 1_000_003 * 7_919 * number)
         # At rest, so that what it answers is the same behind a training and behind a resume.
         model, inputs = self.fit.model, self.fit.inputs["train"]

@@ -14,7 +14,6 @@ import torch
 import hgat.data
 from hgat.errors import GraphError
 from hgat.graph import from_events, snapshots
-from hgat.graph.snapshots import prepare
 from zoo import typed_graph
 
 # Times are whole numbers below 40 without 11 to 19, so that windows are empty; fractions are eighths of them.
@@ -414,13 +413,6 @@ def test_nothing_is_shared_with_the_graph_that_was_cut():
     assert "weight" not in graph.edata
     assert len(snapshots(graph.formats("csc"), width=5)) == len(found)
     assert read(snapshots(graph.formats("csr"), width=5)[0].graph) == read(snapshots(graph, width=5)[0].graph)
-
-
-def test_prepare_is_the_same():
-    graph = random_graph()
-    one = prepare(graph, width=5, cumulative=True, weight="none", self_loops=False, both_ways=False)
-    two = snapshots(graph, width=5, cumulative=True, weight="none", self_loops=False, both_ways=False)
-    assert read(one.graph) == read(two.graph) and len(one) == len(two)
 
 
 ONE_OF = "snapshots: expected one of boundaries, windows, width, events, column, got "

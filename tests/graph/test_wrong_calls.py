@@ -60,7 +60,6 @@ ON_GRAPHS = {
     "recent_neighbours": hgraph.recent_neighbours,
     "recent.prepare": recent_module.prepare,
     "snapshots": lambda g: hgraph.snapshots(g, windows=2),
-    "snapshots.prepare": lambda g: snapshots_module.prepare(g, windows=2),
     **{f"csr.{f.__name__}": f for f in (
         csr.check_graph, csr.edges, csr.edges_as_sources, csr.in_rows, csr.out_rows, csr.single_relation, csr.structure
     )},
@@ -180,7 +179,7 @@ FAR = 2**60  # more than any machine has, so that nothing is ever allocated
 TOO_LARGE = {
     **{name: (lambda call: lambda: call(typed_and_timed(FAR)))(ON_GRAPHS[name]) for name in (
         "metapath_graph", "metapaths", "metapath.prepare", "relations.prepare", "recent_neighbours", "recent.prepare",
-        "snapshots", "snapshots.prepare",
+        "snapshots",
     )},
     **{name: (lambda call: lambda: call(dgl.graph(([0, 1], [1, 2]), num_nodes=FAR)))(ON_GRAPHS[name]) for name in (
         "homogeneous.prepare", "csr.in_rows", "csr.out_rows", "csr.structure", "csr.in_rows_by_relation",
