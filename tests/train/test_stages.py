@@ -293,7 +293,7 @@ def test_a_task_that_shows_each_part_something_else_has_one_stage():
 
     class Again(case.cls):
         def again(self, shown, inputs, stage):
-            return self, inputs
+            return (self, inputs) if stage == 1 else None
 
     task, inputs, _ = case.setting()
     settings = Train(**{**case.toy.train, "epochs": 1})
