@@ -6,6 +6,7 @@ from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths
 from hgat.graph.normalized import normalized
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
+from hgat.graph.shells import hop_shells
 from hgat.graph.snapshots import Snapshots, snapshots
 from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
@@ -24,6 +25,7 @@ __all__ = [
     "from_events",
     "from_frame",
     "homogeneous",
+    "hop_shells",
     "join_relations",
     "join_types",
     "metapath",
