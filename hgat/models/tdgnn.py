@@ -23,7 +23,7 @@ MIXES = ("sum", "scalar", "attention")
 
 
 class TDGNN(System):
-    """Tree decomposed: a perceptron makes logits, and each shell of hops adds its own, weighed by the walks that lead there.
+    """Tree decomposition: a perceptron makes logits, and each shell of hops adds its own, weighed by all walks to it.
 
         H^0 = MLP(X);   H^k_v = sum_{u in shell k of v} E^k_vu H^0_u;   logits = sum_k theta_k H^k
 

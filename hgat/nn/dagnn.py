@@ -36,9 +36,7 @@ class DAGNNConv(nn.Module):
     in the paper's A, are the caller's to add.
     """
 
-    def __init__(
-        self, in_feats: int, hops: int = 10, *, propagation: str = "fixed", gate: str | None = None
-    ) -> None:
+    def __init__(self, in_feats: int, hops: int = 10, *, propagation: str = "fixed", gate: str | None = None) -> None:
         super().__init__()
         (self._in_feats,) = check_sizes(in_feats=in_feats)
         if hops != 0:
