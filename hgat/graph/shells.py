@@ -142,5 +142,7 @@ def _check_size(pairs, hops):
 
 
 def _shell(parts, nodes):
-    src, dst, weight = (torch.from_numpy(np.concatenate(some)) for some in zip(*parts, strict=True))
+    src, dst, weight = (np.concatenate(some) for some in zip(*parts, strict=True))
+    order = np.lexsort((src, dst))  # a receiver's edges side by side, where sums over them find them sooner
+    src, dst, weight = (torch.from_numpy(some[order]) for some in (src, dst, weight))
     return dgl.graph((src, dst), num_nodes=nodes), weight

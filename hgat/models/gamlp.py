@@ -38,7 +38,9 @@ class GAMLP(System):
     reference: r_l. "jk": drop(PReLU(head([x_0 || .. || x_K]))), the same for all hops; "recursive": what the attention
     over the hops before l gives; "smoothing": what the features tend to after infinitely many steps, encoded.
     A [N, N] is the normalised adjacency, see `prepare`. score: act. encode: a perceptron for every hop, without which
-    the features themselves are attended to. residual: W X^(0), and the PReLU and dropout behind it. layers,
+    the features themselves are attended to. residual: W X^(0), and the PReLU and dropout behind it. tiers: so many
+    groups of hops that follow one another, 3 for the local, the regional and the global: attention with the same scores
+    inside each, then over what they give; None is the paper's one attention over all hops. layers,
     reference_layers, label_layers: of the head, of the reference, and of the perceptron on labels. alpha: share of the
     first hidden rows in the input of each inner layer of the head. feat_drop, label_drop: on the rows that come in;
     attn_drop: on w; hidden_drop: everywhere else.
@@ -87,6 +89,7 @@ class GAMLP(System):
         threshold: float = 0.85,
         temperature: float = 1.0,
         kd_weight: float = 0.1,
+        tiers: int | None = None,
     ) -> None:
         # A later stage begins with another one of these.
         settings = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
@@ -100,6 +103,9 @@ class GAMLP(System):
         check_whole(1, in_feats=in_feats, num_classes=num_classes, hidden=hidden, stages=stages, layers=layers)
         check_whole(1, reference_layers=reference_layers, label_layers=label_layers)
         check_whole(0, num_hops=num_hops)
+        check_whole(1, tiers=tiers)
+        if tiers is not None and tiers > num_hops + 1:
+            raise ShapeError(f"tiers: expected at most the {num_hops + 1} hops, 0 among them, got {tiers}")
         check_range(0, 1, alpha=alpha, feat_drop=feat_drop, attn_drop=attn_drop, hidden_drop=hidden_drop)
         check_range(0, 1, label_drop=label_drop, threshold=threshold)
         check_range(0, kd_weight=kd_weight)
@@ -108,7 +114,7 @@ class GAMLP(System):
             raise ShapeError("temperature: expected a number above 0, got 0")
         self.fresh = partial(type(self), **settings)
         self.reference, self.stages, self.threshold = reference, stages, threshold
-        self.temperature, self.kd_weight = temperature, kd_weight
+        self.temperature, self.kd_weight, self.tiers = temperature, kd_weight, tiers
         self._sizes = num_hops + 1, in_feats, num_classes
         width = hidden if encode else in_feats
 
@@ -170,7 +176,7 @@ class GAMLP(System):
         return cls(inputs[0][0].shape[1], shown.num_classes, len(inputs[0]) - 1, **settings)
 
     def scored(self, hops: Sequence[Tensor], limit: tuple[Tensor, Tensor]) -> tuple:
-        """(X^(0) with dropout, x_0 .. x_K, r): what is attended to and what it is scored beside."""
+        """(X^(0) with dropout, x_0 .. x_K, r or None where it depends on what was attended to before)."""
         hops = [self.feat_drop(x) for x in hops]
         z = hops if self.encode is None else [encode(x) for encode, x in zip(self.encode, hops, strict=True)]
         if self.reference == "jk":
@@ -178,10 +184,23 @@ class GAMLP(System):
         if self.reference == "smoothing":
             last = self.feat_drop(limit[0] * limit[1])
             return hops[0], z, last if self.encode_limit is None else self.encode_limit(last)
-        before = [z[0]]
-        for k in range(1, len(z)):
-            before.append(self.fuse(z[:k], before[:k])[0])
-        return hops[0], z, before
+        return hops[0], z, None
+
+    def _fused(self, z, reference):
+        """(sum_l drop(w_l) z_l, w)."""
+        if self.reference == "recursive":
+            reference = [z[0]]
+            for k in range(1, len(z)):
+                reference.append(self.fuse(z[:k], reference[:k])[0])
+        return self.fuse(z, reference)
+
+    def fused(self, z: Sequence[Tensor], reference: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(h [N, D], w [N, K + 1]) of what `scored` gives; of tiers w is a hop's in its tier times the tier's."""
+        if self.tiers is None:
+            return self._fused(z, reference)
+        within = [self._fused(z[k[0] : k[-1] + 1], reference) for k in torch.arange(len(z)).tensor_split(self.tiers)]
+        h, across = self._fused([rows for rows, _ in within], reference)
+        return h, torch.cat([w * across[:, t : t + 1] for t, (_, w) in enumerate(within)], 1)
 
     def forward(
         self, hops: Sequence[Tensor], label: Tensor, limit: tuple[Tensor, Tensor], spread: Any = None
@@ -194,7 +213,7 @@ class GAMLP(System):
         """
         self._check(hops, label, limit)
         first, z, reference = self.scored(hops, limit)
-        h = self.fuse(z, reference)[0]
+        h = self.fused(z, reference)[0]
         if self.skip is not None:
             h = self.after(h + self.skip(first))
         return self.head(h) + self.of_label(self.label_drop(label))
@@ -266,7 +285,7 @@ class GAMLP(System):
     ) -> Tensor:
         """w of every node and hop, [N, K + 1]."""
         self._check(hops, label, limit)
-        return self.fuse.weights(*self.scored(hops, limit)[1:])
+        return self.fused(*self.scored(hops, limit)[1:])[1]
 
     def attended(self, *inputs: Any) -> list[Shares]:
         """The share of every hop, the mean over the nodes."""

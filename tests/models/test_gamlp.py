@@ -128,6 +128,48 @@ def test_the_equations_once_more(reference, norm):
     torch.testing.assert_close(model.attention(*inputs), w, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_tiers_are_attended_to_one_by_one_and_then_together(reference):
+    """Hops 0 to 5 in the tiers 0-1, 2-3 and 4-5, with one scorer for all that is attended to."""
+    inputs = GAMLP.prepare(shown(), hops=5)
+    model = randomised(GAMLP.build(shown(), inputs, hidden=6, reference=reference, tiers=3))
+    _, x, r = model.scored(*inputs[:1], inputs[2])
+
+    def mixed(views):
+        """(rows, weights) of one attention."""
+        score, w = [], None
+        for k, view in enumerate(views):
+            beside = r if r is not None else view if w is None else sum(w[:, j, None] * views[j] for j in range(k))
+            score.append(F.leaky_relu(torch.cat([view, beside], 1) @ model.fuse.project.weight[0], 0.2))
+            w = torch.stack(score, 1).softmax(1)
+        return sum(w[:, k, None] * view for k, view in enumerate(views)), w
+
+    tiers = [mixed(x[k : k + 2]) for k in (0, 2, 4)]
+    h, across = mixed([rows for rows, _ in tiers])
+    w = torch.cat([across[:, t, None] * tiers[t][1] for t in range(3)], 1)
+    torch.testing.assert_close(model.fused(x, r)[0], h, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.attention(*inputs), w, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(w.sum(1), torch.ones(NODES))
+    torch.testing.assert_close(h, sum(w[:, k, None] * x[k] for k in range(6)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_the_weights_of_hops_sum_to_one(reference):
+    inputs = GAMLP.prepare(shown(), hops=4)
+    for tiers in (None, 1, 2, 5):
+        w = GAMLP.build(shown(), inputs, reference=reference, tiers=tiers).eval().attention(*inputs)
+        torch.testing.assert_close(w.sum(1), torch.ones(NODES))
+        assert w.shape == (NODES, 5) and (w > 0).all()
+
+
+def test_one_hop_is_weighed_alone():
+    """K = 0: nothing to choose among, a perceptron on the features and the one on labels."""
+    inputs = GAMLP.prepare(shown(), hops=0)
+    for reference in REFERENCES:
+        model = GAMLP.build(shown(), inputs, reference=reference).eval()
+        assert torch.equal(model.attention(*inputs), torch.ones(NODES, 1)) and torch.isfinite(model(*inputs)).all()
+
+
 def test_the_limit_is_what_the_hops_tend_to():
     for norm in ("both", "right", "left"):
         hops, _, (scale, row), _ = GAMLP.prepare(shown(), hops=400, norm=norm)
@@ -371,6 +413,8 @@ WRONG = {
     "kd_weight: expected 0 or more": lambda m, i: GAMLP(IN, CLASSES, 3, kd_weight=-1.0),
     "stages: expected 1 or more": lambda m, i: GAMLP(IN, CLASSES, 3, stages=0),
     "reference: expected one of jk": lambda m, i: GAMLP(IN, CLASSES, 3, reference="mean"),
+    "tiers: expected at most the 4 hops, 0 among them, got 5": lambda m, i: GAMLP(IN, CLASSES, 3, tiers=5),
+    "tiers: expected 1 or more": lambda m, i: GAMLP(IN, CLASSES, 3, tiers=0),
     "score: expected one of leaky_relu": lambda m, i: GAMLP(IN, CLASSES, 3, score="tanh"),
     "label_hops: expected 0 or more": lambda m, i: GAMLP.prepare(shown(), label_hops=-1),
     "expected features of '_N' nodes": lambda m, i: GAMLP.prepare(dataclasses.replace(shown(), feat={"_N": None})),
