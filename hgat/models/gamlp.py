@@ -198,7 +198,8 @@ class GAMLP(System):
         """(h [N, D], w [N, K + 1]) of what `scored` gives; of tiers w is a hop's in its tier times the tier's."""
         if self.tiers is None:
             return self._fused(z, reference)
-        within = [self._fused(z[k[0] : k[-1] + 1], reference) for k in torch.arange(len(z)).tensor_split(self.tiers)]
+        ends = [int(part[-1]) + 1 for part in torch.arange(len(z)).tensor_split(self.tiers)]
+        within = [self._fused(z[a:b], reference) for a, b in zip([0, *ends], ends, strict=False)]
         h, across = self._fused([rows for rows, _ in within], reference)
         return h, torch.cat([w * across[:, t : t + 1] for t, (_, w) in enumerate(within)], 1)
 

@@ -82,9 +82,12 @@ class TDGNN(System):
     ) -> tuple:
         """([(graph, weight [E_k], mean weight [N]) of each shell], features); the settings are hop_shells'."""
         key = "shells", str(hops), horizon, self_loop, undirected, keep
-        options = {"self_loop": self_loop, "undirected": undirected, "keep": keep}
+
+        def build():
+            return hop_shells(shown.graph, hops, horizon, self_loop=self_loop, undirected=undirected, keep=keep)
+
         # Splits share their graph, and with it what is costly here.
-        found = csr.cached(shown.graph, key, lambda: hop_shells(shown.graph, hops, horizon, **options))
+        found = csr.cached(shown.graph, key, build)
         shells = []
         for graph, weight in found:
             total = torch.zeros(graph.num_nodes()).index_add(0, csr.edges(graph)[1], weight)

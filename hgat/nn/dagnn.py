@@ -1,7 +1,7 @@
 """DAGNN's layer: rows spread over many hops, and a gate that says how much of each hop a node keeps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from dgl import DGLGraph
@@ -36,6 +36,9 @@ class DAGNNConv(nn.Module):
     in the paper's A, are the caller's to add.
     """
 
+    attn_src: Tensor | None
+    attn_dst: Tensor | None
+
     def __init__(self, in_feats: int, hops: int = 10, *, propagation: str = "fixed", gate: str | None = None) -> None:
         super().__init__()
         (self._in_feats,) = check_sizes(in_feats=in_feats)
@@ -46,10 +49,9 @@ class DAGNNConv(nn.Module):
             if value not in known:
                 raise ShapeError(f"{name}: expected {' or '.join(map(repr, known))}, got {csr.shown(value)}")
         gate = GATES[propagation == "gat"] if gate is None else gate
-        self.fuse = Fusion(self._in_feats, score="linear", score_bias=True, gate=gate) if hops else None
         # A softmax over hops knows no bias that all of them share.
-        if hops and gate == "softmax":
-            self.fuse = Fusion(self._in_feats, score="linear", gate=gate)
+        bias = gate == "sigmoid"
+        self.fuse = Fusion(self._in_feats, score="linear", score_bias=bias, gate=gate) if hops else None
         learned = hops and propagation == "gat"
         for name in ("attn_src", "attn_dst"):
             self.register_parameter(name, nn.Parameter(torch.empty(self.hops, in_feats)) if learned else None)
@@ -70,7 +72,7 @@ class DAGNNConv(nn.Module):
             raise GraphError("graph: expected the whole graph, or a list of hops computed on it, got a block")
         check_feature("feat", feat, self._in_feats, graph.num_nodes())
         check_plain("feat", feat)
-        if self.attn_src is not None:
+        if self.attn_src is not None and self.attn_dst is not None:
             h = [feat]
             for to_src, to_dst in zip(self.attn_src, self.attn_dst, strict=True):
                 score = h[-1] @ to_src, h[-1] @ to_dst
@@ -106,7 +108,7 @@ class DAGNNConv(nn.Module):
                 check_feature(f"feat[{k}]", h, self._in_feats, len(h) if rows is None else rows)
                 check_plain(f"feat[{k}]", h)
         else:
-            hops = self.spread(graph, feat, edge_weight)
+            hops = self.spread(cast(DGLGraph, graph), cast(Tensor, feat), edge_weight)
         if self.fuse is None:
             out, s = hops[0].clone(), hops[0].new_ones(len(hops[0]), 1)
         else:
