@@ -63,7 +63,7 @@ class SparseLinear(nn.Linear):
         self.drop = drop
 
     def forward(self, feat: Any) -> Tensor:
-        """[N, F], SparseRows, or either as {node type: rows} of one type -> [N, out_feats]; ShapeError for others."""
+        """[N, F], SparseRows, or {node type: either} of one type -> [N, out_feats]. Raises ShapeError for others."""
         x = one_type(feat)
         if not isinstance(x, SparseRows):
             check_floats("feat", x, self.weight)
@@ -86,5 +86,5 @@ class Perceptron(nn.Module):
         self.drop = nn.Dropout(hidden_drop)
 
     def forward(self, feat: Any) -> Tensor:
-        """feat as SparseLinear takes it -> [N, num_outputs]."""
+        """feat as SparseLinear takes it -> [N, num_outputs]. Raises ShapeError for others."""
         return self.fc_out(self.drop(torch.relu(self.fc_in(feat))))

@@ -12,7 +12,7 @@ from toys import CASES
 
 import citations
 from hgat import ops, tasks, train
-from hgat.data import NodeData
+from hgat.data import NodeData, ogb_samples
 from hgat.errors import HgatError
 from hgat.models import GAMLP, Batch
 from hgat.models._system import resting
@@ -522,3 +522,16 @@ def test_a_fanout_is_refused_as_nothing_is_sampled():
     model = GAMLP.build(task.shown(), inputs)
     with pytest.raises(HgatError, match=r"task.fanout: expected none for GAMLP, .*, got \[3\]"):
         next(iter(task.batches(model, inputs)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_recipe_on_ogbn_products_trains_in_batches_and_stages(tmp_path):
+    """OGB's form, a stand-in of its size that learns nothing but runs as the whole would."""
+    ogb_samples.write_sample("ogbn-products", tmp_path / "data")
+    small = ["train.epochs=2", "model.hidden=8", "model.stages=2", "model.threshold=0.0", "task.batch=300"]
+    given = [*small, "train.controls=['uniform']", "train.seeds=1"]
+    done = train.train("gamlp-products", tmp_path / "data", out=tmp_path / "out", overrides=given, progress=False)
+    assert done.metrics["epochs"] == [4] and done.model.reference == "recursive"
+    assert done.inputs[0][0].shape[1] == 100 and len(done.inputs[0]) == 6
+    assert set(done.metrics["controls"]) == {"uniform"}
