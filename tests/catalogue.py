@@ -204,6 +204,8 @@ LAYERS = {
     "Fusion, one view": Layer(
         lambda **o: hnn.Fusion(IN, gate="none", form="global", **o), lambda layer: layer([torch.randn(5, IN)])
     ),
+    "DAGNNConv": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2), ("in_feats",), (), ("propagation",)),
+    "DAGNNConv, popular": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2, propagation="gat")),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)
     ),
