@@ -13,7 +13,7 @@ from hgat.errors import check_shape
 from hgat.models._batches import one_type
 from hgat.nn.common import check_floats, check_rates, check_sizes
 
-__all__ = ["Perceptron", "SparseLinear", "SparseRows", "rows_of", "sparse_rows"]
+__all__ = ["Perceptron", "SparseLinear", "SparseRows", "sparse_rows"]
 
 MOST = 0.1  # of the entries, above which a matrix is multiplied as it is
 
@@ -41,18 +41,6 @@ def sparse_rows(x: Tensor | None) -> Any:
     nodes = {"column": x.shape[1], "row": x.shape[0]}
     graph = dgl.heterograph({("column", "in", "row"): (column, row)}, num_nodes_dict=nodes)
     return SparseRows(graph, x[row, column])
-
-
-def rows_of(x: Any, ids: Tensor) -> Tensor:
-    """Rows `ids` of rows [N, F], or of SparseRows as they were: [len(ids), F]."""
-    if not isinstance(x, SparseRows):
-        return x[ids.to(x.device)]
-    column, place, edge = x.graph.in_edges(ids.to(x.graph.idtype), form="all")
-    row = torch.zeros(x.shape[0], dtype=torch.int64)
-    row[ids] = torch.arange(len(ids))
-    found = x.value.new_zeros(len(ids), x.shape[1])
-    found[row[place.long()], column.long()] = x.value[edge.long()]
-    return found
 
 
 class SparseLinear(nn.Linear):

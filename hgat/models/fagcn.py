@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hgat.errors import check_shape
 from hgat.graph import homogeneous, normalized
 from hgat.models._batches import Features, one_type, per_layer, sample_blocks
-from hgat.models._input import SparseLinear, rows_of, sparse_rows
+from hgat.models._input import SparseLinear
 from hgat.models._stack import feature_width
 from hgat.models._system import Ablation, Facts, Shares, System
 from hgat.nn import FAConv
@@ -63,7 +63,7 @@ class FAGCN(System):
         """(graph, features, 1 / sqrt(d_u d_v) of its edges); undirected: every edge in both directions, once."""
         graph = homogeneous.prepare(shown.graph, undirected=undirected)
         graph = graph if self_loops else dgl.remove_self_loop(graph)
-        return graph, {ntype: sparse_rows(x) for ntype, x in shown.feat.items()}, normalized(graph)
+        return graph, dict(shown.feat), normalized(graph)
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "FAGCN":
@@ -79,7 +79,7 @@ class FAGCN(System):
         check_shape("feat", x, ("N", parts[0].num_src_nodes()), ("F", self.fc_in.in_features))
         h = initial = self.feat_drop(F.relu(self.fc_in(x)))
         for layer, part, weight in zip(self.layers, parts, weights, strict=True):
-            initial = initial[: part.num_dst_nodes()]
+            initial = initial[: part.num_dst_nodes()] if part.is_block else initial
             h = layer(part, h, initial, weight, get_attention)
             if get_attention:
                 h, alpha = h
@@ -116,7 +116,8 @@ class FAGCN(System):
             dst = block.edges()[1].long()
             share = degree[block.dstdata[dgl.NID].long()][dst] / block.in_degrees()[dst]
             weights.append((weight.cpu()[block.edata[dgl.EID].long()] * share).to(device))
-        rows = rows_of(one_type(feat), nodes).to(device)
+        x = one_type(feat)
+        rows = x[nodes.to(x.device)].to(device)
         return ([block.to(device) for block in blocks], rows, weights), ()
 
     def whole(self, inputs: tuple, batch_size: int | None = None) -> Tensor:

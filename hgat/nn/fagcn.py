@@ -104,7 +104,7 @@ class FAConv(nn.Module):
         check_floats("edge_weight", edge_weight)
         check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
         # The gate is linear, so each end has a score of its own, and nothing of size E * 2F is made.
-        to_dst, to_src = self.gate.weight.split(self._in_feats, 1)
+        to_dst, to_src = self.gate.weight.view(-1, 2, self._in_feats).transpose(0, 1)
         logits = ops.additive_logits(graph, F.linear(h_src, to_src), F.linear(h_dst, to_dst, self.gate.bias))
         if self.form == "two_channel":
             alpha = ops.alignment(logits, dim=1)
