@@ -1,4 +1,4 @@
-"""The frozen descriptions of a data set, of nodes or of timed events: what loaders give and training takes."""
+"""The frozen descriptions of a data set, of nodes, of timed events or of a stream: what loaders give, training takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hgat.errors import DataError
 from hgat.graph.events import event_times
+from hgat.graph.recent import entities
 
-__all__ = ["PARTS", "EventData", "NodeData"]
+__all__ = ["PARTS", "EventData", "NodeData", "StreamData"]
 
 PARTS = ("train", "val", "test")
 STAND_IN = "Stand-in for"  # how the note of one begins
@@ -198,6 +199,92 @@ class EventData:
                 )
         for etype in self.graph.canonical_etypes:
             event_times(self.graph, etype)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamData:
+    """Labelled events in time that have entities in common: a stream, for tasks that ask of each event on its own.
+
+    Events are nodes of the type `target`, entities nodes of the other types, as rows of tables with foreign keys are:
+    every relation of `graph` goes from events to entities, at most one for each event, and an event whose entity is
+    unknown has no edge there. edata["time"] says when the event becomes known there, `asked` [N], of the same type,
+    when its label is asked for; the times of a labelled event are not before that.
+    feat: {node type: [N, F] float32, or None}, of the events what is known of them when they are asked for. after:
+    [N, Fa] float32 or None, what is known of an event only once it is known: what it can tell later ones, its own
+    label among that. label: [N] int64, 1 or 0, -1 for events that are context alone.
+    val_time, test_time: validation and test are the events asked for from then on.
+    `notes` are sentences that belong under every table of results. Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    target: str
+    asked: Tensor
+    label: Tensor
+    val_time: float
+    test_time: float
+    after: Tensor | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: as of nodes, and the labelled events."""
+        features = sum(feat.shape[1] for feat in self.feat.values() if feat is not None)
+        return {**_size(self.graph), "classes": 2, "features": features, "labelled": int((self.label >= 0).sum())}
+
+    def known(self) -> Tensor:
+        """[N], when the last of each event's edges says that it is known; of one without edges, when it is asked for."""
+        found = self.asked.clone()
+        for etype in self.graph.canonical_etypes:
+            src, _ = self.graph.edges(etype=etype, order="eid")
+            found.scatter_reduce_(0, src.long(), event_times(self.graph, etype), "amax")
+        return found
+
+    def __post_init__(self):
+        graph, target = self.graph, self.target
+        if not graph.canonical_etypes or {etype[0] for etype in graph.canonical_etypes} != {target}:
+            got = _listed(sorted({etype[0] for etype in graph.canonical_etypes})) or "none"
+            self._refuse("graph", f"relations from {target!r} nodes alone", f"from {got}")
+        if set(self.feat) != set(graph.ntypes):
+            self._refuse("feat", f"the node types {_listed(graph.ntypes)}", _listed(self.feat))
+        rows = {f"features of {ntype}": (feat, graph.num_nodes(ntype)) for ntype, feat in self.feat.items()}
+        events = graph.num_nodes(target)
+        for what, (feat, nodes) in {**rows, "after": (self.after, events)}.items():
+            if feat is None:
+                continue
+            if feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32:
+                self._refuse(what, f"[N, F] float32 with N = {nodes}", f"{feat.dtype} {list(feat.shape)}")
+            wrong = (~torch.isfinite(feat)).any(1).nonzero().flatten()
+            if len(wrong):
+                self._refuse(what, "finite numbers", f"others in {len(wrong)} rows, the first {int(wrong[0])}")
+        if self.label.dtype != torch.int64 or self.label.shape != (events,):
+            self._refuse("label", f"[N] int64 with N = {events}", f"{self.label.dtype} {list(self.label.shape)}")
+        odd = self.label[(self.label < -1) | (self.label > 1)]
+        if len(odd):
+            self._refuse("label", "1, 0, or -1 for an event without one", odd[0].item())
+        self._check_times()
+
+    def _check_times(self):
+        for etype in self.graph.canonical_etypes:
+            entities(self.graph, etype)
+            time = event_times(self.graph, etype)
+            if self.asked.dtype != time.dtype or self.asked.shape != self.label.shape:
+                expected = f"[N] {time.dtype} with N = {len(self.label)}, as the times of {etype[1]!r},"
+                self._refuse("asked", expected, f"{self.asked.dtype} {list(self.asked.shape)}")
+            src, _ = self.graph.edges(etype=etype, order="eid")
+            early = (self.label[src] >= 0) & (time < self.asked[src])
+            if early.any():
+                first = int(early.nonzero()[0])
+                got = f"{early.sum()} known before, the first {src[first]}, at {time[first]} for {self.asked[src[first]]}"
+                self._refuse(f"time of {etype[1]!r}", "labelled events that are known when asked for or later", got)
+        wrong = (~torch.isfinite(self.asked)).nonzero().flatten()
+        if len(wrong):
+            self._refuse("asked", "finite times", f"{self.asked[wrong[0]]} at event {wrong[0]}")
+        if not self.val_time < self.test_time:
+            self._refuse("test_time", f"a time behind val_time = {self.val_time}", self.test_time)
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
 def _size(graph):

@@ -31,7 +31,8 @@ class Facts:
     there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}. edge_feat: [E, F] or None.
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
     [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. Elsewhere
-    they are empty.
+    they are empty. Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is
+    known of each once it is known, which its edges' edata["time"] say, and zeros before.
     """
 
     graph: dgl.DGLGraph
@@ -44,6 +45,8 @@ class Facts:
     multilabel: bool = False
     steps: int | None = None
     directed: bool = False
+    asked: Tensor = _NONE
+    after: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
