@@ -13,7 +13,7 @@ import dgl
 import torch
 
 from hgat import models, tasks
-from hgat.data import EventData, NodeData
+from hgat.data import EventData, NodeData, StreamData
 from hgat.errors import HgatError
 from hgat.graph import from_events
 from hgat.train.fit import Training
@@ -105,6 +105,28 @@ def turns(seed=0):
     return EventData("turns", graph, {"_N": None}, {"_N": tuple(range(sources + targets))})
 
 
+def runs(seed=0):
+    """A run fails as the last runs on its machine did, until that is mended or breaks; who runs it says nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    events, machines, people = 1000, 9, 4
+    machine = torch.randint(0, machines, (events,), generator=generator)
+    person = torch.randint(0, people, (events,), generator=generator)
+    broken = torch.arange(machines) % 2
+    label = torch.empty(events, dtype=torch.int64)
+    chance = torch.rand(events, 2, generator=generator)
+    for k, m in enumerate(machine.tolist()):
+        broken[m] = 1 - broken[m] if chance[k, 0] < 0.04 else broken[m]
+        label[k] = 1 - broken[m] if chance[k, 1] < 0.05 else broken[m]
+    asked = 10 * torch.arange(events)
+    known = asked + torch.randint(0, 30, (events,), generator=generator)
+    every = torch.arange(events)
+    links = {("run", "on", "machine"): (every, machine, known), ("run", "by", "person"): (every, person, known)}
+    feat = {"run": torch.randn(events, 3, generator=generator), "machine": None, "person": torch.eye(people)}
+    graph = from_events(links, {"run": events, "machine": machines, "person": people})
+    after = torch.stack([label.float(), torch.randn(events, generator=generator)], 1)
+    return StreamData("runs", graph, feat, "run", asked, label, 6000, 8000, after)
+
+
 PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
@@ -125,6 +147,16 @@ TOYS = {
             {"metric": "auc", "epochs": 12, "lr": 0.02, "patience": 12},
             model={"node_input": "learned", "hidden": 11, "heads": 1, "layers": 1, "neighbours": 5, "time_feats": 7},
             control="chance",
+            beats=20.0,
+        )
+    ],
+    "stream_labels": [
+        Toy(
+            runs,
+            {"batch": 53},
+            {"metric": "auc", "epochs": 12, "lr": 0.01, "patience": 12},
+            graph={"neighbours": 5},
+            model={"hidden": 13, "heads": 1, "time_feats": 7, "time_unit": 100.0},
             beats=20.0,
         )
     ],

@@ -121,11 +121,11 @@ class RTGAT(System):
             check_floats(name, rows, self.classify[1].weight)
             check_shape(name, rows, ("N", len(recent.event)), ("F", width))
         events = events.to(own.device)
-        # What is asked for and what is looked at in one product, and no slot without an event.
-        h = self.embed(own[torch.cat([events, event[mask]])])
-        now, then = h.tensor_split([len(events)])
-        seen = then.new_zeros((*mask.shape, then.shape[1])).masked_scatter(mask.unsqueeze(-1), then)
-        given = after[event] if self.after_feats else None
+        # What is asked for and what is looked at in one product; what stands in a slot without an event is not read.
+        every = torch.cat([events, event.flatten()])
+        now, then = self.embed(own.index_select(0, every)).tensor_split([len(events)])
+        seen = then.unflatten(0, event.shape)
+        given = after.index_select(0, event.flatten()).unflatten(0, event.shape) if self.after_feats else None
         return self.conv(now, seen, elapsed / self.time_unit, mask, given, get_attention)
 
     def attended(self, recent: RecentEvents, own: Tensor, after: Tensor) -> list[Shares]:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from hgat.data import StreamData
 from hgat.errors import RecipeError
-from hgat.graph import from_events
+from hgat.graph import from_events, recent_events
 from hgat.models import Batch, Facts, System
 from hgat.models._streams import known_when_asked
 from hgat.tasks import _metrics
+from hgat.tasks._fitted import Boosted, Linear
 from hgat.tasks._task import PARTS, Control, Task, check_finite
 
 __all__ = ["StreamLabels"]
@@ -74,6 +75,91 @@ class NoGraph(Control):
         return self.out(self.layers(own[events.to(own.device)])).squeeze(-1)
 
 
+LASTS = (1, 3, 10, 30)  # events that an average is taken over
+
+
+def averages(shown: Facts) -> Tensor:
+    """[N, F + R * 4 * (Fa + 2)]: a table that an expert would make of each event's past, without attention.
+
+    What is known of the event and its entities when it is asked for, and for every relation and each of the last 1, 3,
+    10 and 30 events: the mean of what is known of those once they are known, their number, and ln(1 + age) of the
+    first of them. Zeros where there is none.
+    """
+    recent, own = recent_events(shown.graph, shown.asked, LASTS[-1]), known_when_asked(shown)
+    columns = [own]
+    for place in range(len(recent.etypes)):
+        event, age = recent.event[:, place].long(), recent.elapsed[:, place].double().log1p().float()
+        mask = event >= 0
+        for count in LASTS:
+            number = mask[:, -count:].sum(1)
+            first = (LASTS[-1] - number).clamp(max=LASTS[-1] - 1).unsqueeze(1)
+            columns += [number.unsqueeze(1).float() / count, age.gather(1, first)]
+            if shown.after is not None:
+                told = shown.after.new_zeros(len(own), shown.after.shape[1])
+                for slot in range(LASTS[-1] - count, LASTS[-1]):  # all at once would be Fa tables of the last 30
+                    told += shown.after[event[:, slot].clamp(min=0)] * mask[:, slot].unsqueeze(1)
+                columns.append(told / number.clamp(min=1).unsqueeze(1))
+    return torch.cat(columns, 1)
+
+
+class OnAverages(Control):
+    """A model of scikit-learn on what `averages` gives, solved; validation chooses among its settings.
+
+    A state holds the number of the setting alone: what is solved follows from it and from what is shown, and is solved
+    once for all seeds. Subclasses give `estimator` and `solutions`.
+    """
+
+    number: Tensor
+
+    def __init__(self, shown: Facts, inputs: tuple) -> None:
+        super().__init__()
+        self.register_buffer("number", torch.zeros((), dtype=torch.int64))
+        self.shown = shown
+        self.table, self.solved = inputs
+
+    @staticmethod
+    def estimator(number: int, numeric: bool) -> Any:
+        """scikit-learn's classifier with setting `number`."""
+        raise NotImplementedError("estimator")
+
+    @staticmethod
+    def prepare(shown: Facts) -> tuple:
+        """(the table [N, F], {number of a setting: what was solved on it})."""
+        return averages(shown), {}
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple) -> "OnAverages":
+        return cls(shown, inputs)
+
+    def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
+        self.number.fill_(number)
+
+    def forward(self, table: Tensor, solved: dict, events: Tensor) -> Tensor:
+        """table [N, F], of its part, events [B], their numbers -> logits [B]."""
+        number, train = int(self.number), self.shown.train
+        if number not in self.solved:
+            label = self.shown.label[train].numpy()
+            self.solved[number] = self.estimator(number, False).fit(self.table[train].cpu().numpy(), label)
+        found = self.solved[number].decision_function(table[events.to(table.device)].cpu().numpy())
+        return torch.from_numpy(found).to(table)
+
+
+class LinearAverages(OnAverages):
+    """Logistic regression on the averages of the last events, standardised; validation chooses the strength."""
+
+    title = "linear on recent averages"
+    solutions = Linear.solutions
+    estimator = staticmethod(Linear.estimator)
+
+
+class BoostedAverages(OnAverages):
+    """Boosted trees on the averages of the last events; validation chooses their number and size."""
+
+    title = "boosted trees on recent averages"
+    solutions = Boosted.solutions
+    estimator = staticmethod(Boosted.estimator)
+
+
 class StreamLabels(Task):
     """Which label an event of a stream has, asked at its moment: binary cross-entropy over the training events.
 
@@ -85,7 +171,12 @@ class StreamLabels(Task):
     data: StreamData
     unit = "events"
     metrics = ("average_precision", "auc")
-    controls = {"majority": Majority, "no_graph": NoGraph}
+    controls = {
+        "majority": Majority,
+        "no_graph": NoGraph,
+        "linear_averages": LinearAverages,
+        "boosted_averages": BoostedAverages,
+    }
 
     def __init__(self, data: Any, *, batch: int = 200) -> None:
         super().__init__(data)
