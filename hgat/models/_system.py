@@ -30,8 +30,8 @@ class Facts:
     where links or events are asked for; its edata["time"] are times, and edata["step"] numbers of snapshots, of which
     there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}. edge_feat: [E, F] or None.
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
-    [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. Elsewhere
-    they are empty.
+    [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. numeric: labels are
+    numbers, [N] with NaN everywhere else, and C is 1. Elsewhere they are empty.
     """
 
     graph: dgl.DGLGraph
@@ -42,6 +42,7 @@ class Facts:
     train: Tensor = _NONE
     num_classes: int = 0
     multilabel: bool = False
+    numeric: bool = False
     steps: int | None = None
     directed: bool = False
 
