@@ -16,6 +16,16 @@ from hgat.data import NodeData
 from hgat.errors import GraphError, RecipeError
 from hgat.models import Batch, Facts, System
 from hgat.tasks import _metrics
+from hgat.tasks._fitted import (
+    ITERATIONS,
+    STRENGTHS,
+    Boosted,
+    BoostedMeans,
+    Linear,
+    LinearMeans,
+    log_odds,
+    one_by_one,
+)
 from hgat.tasks._metrics import knn_micro_f1, score
 from hgat.tasks._task import PARTS, Control, Task, check_finite, without_columns
 
@@ -79,10 +89,6 @@ class NoGraph(Control):
         return (inputs[0][ids.to(inputs[0].device)],), ()
 
 
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-ITERATIONS = 1000
-
-
 class Neighbours(Control):
     """Logistic regression on the list of a node's neighbours, each row scaled to length one: no message passing.
 
@@ -133,10 +139,8 @@ class Neighbours(Control):
         train, known = shown.train, shown.label
         rows, label = rows[train.numpy()], known[train].numpy()
         weight, bias = (np.zeros(p.shape, dtype=np.float32) for p in (self.weight, self.bias))
-        problems = enumerate(label.T if shown.multilabel else [label == k for k in range(weight.shape[1])])
-        for k, has in problems:
-            share = (has.sum() + 0.5) / (len(has) + 1.0)
-            bias[k] = np.log(share / (1.0 - share))
+        for k, has in one_by_one(label, weight.shape[1], shown.multilabel):
+            bias[k] = log_odds(has)
             if 0 < has.sum() < len(has):
                 solved = LogisticRegression(C=STRENGTHS[number], max_iter=ITERATIONS).fit(rows, has)
                 weight[:, k], bias[k] = solved.coef_[0], solved.intercept_[0]
@@ -158,7 +162,15 @@ class Nodes(Task):
     data: NodeData
     unit = "nodes"
     metrics = tuple(_metrics.names())
-    controls = {"majority": Majority, "neighbours": Neighbours, "no_graph": NoGraph}
+    controls = {
+        "majority": Majority,
+        "neighbours": Neighbours,
+        "no_graph": NoGraph,
+        "linear": Linear,
+        "linear_means": LinearMeans,
+        "boosted": Boosted,
+        "boosted_means": BoostedMeans,
+    }
 
     def __init__(self, data: Any, *, batch: int | None = None, fanout: list[int] | None = None) -> None:
         super().__init__(data)
