@@ -90,20 +90,20 @@ def load(
         here = (place >= 0).nonzero()[0]
         links["flight", RELATIONS[ntype], ntype] = here, place[here], known[here].astype(np.int64)
         sizes[ntype] = len(found)
-        first[ntype] = table.groupby(place[here] if len(here) == len(table) else column.to_numpy()).first()
+        first[ntype] = table.iloc[here].groupby(place[here]).first()  # of each entity, in the order of its number
     late = table["delay"].to_numpy() >= minutes
     cancelled = table["cancelled"].to_numpy()
     delay = table["delay"].fillna(0.0).clip(-LONGEST, LONGEST).to_numpy() / 60.0
-    planes = first["plane"].sort_index()
+    planes = first["plane"]
     feat = {
         "flight": _rows(_when(table), _weather(frames["weather"], table["origin"], asked)),
         "plane": _rows(*_scaled(planes["seats"], 150.0, 80.0), *_scaled(planes["built"], 2000.0, 8.0)),
         "airport": torch.eye(sizes["airport"]),
         "airline": torch.eye(sizes["airline"]),
-        "route": _rows(first["route"].sort_index()["distance"].to_numpy() / 1000.0),
+        "route": _rows(first["route"]["distance"].to_numpy() / 1000.0),
     }
     return StreamData(
-        name=card.name,
+        name=card.name if months is None else f"{card.name} in months {', '.join(map(str, months))}",
         graph=from_events(links, sizes),
         feat=feat,
         target="flight",
