@@ -8,7 +8,7 @@ import dgl
 import numpy as np
 import torch
 
-from hgat.errors import GraphError, ShapeError
+from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.csr import check_graph, check_whole, in_order, shown
 from hgat.graph.events import event_times
 from hgat.graph.memory import enough, within_memory
@@ -254,6 +254,7 @@ def recent_events(graph: dgl.DGLGraph, asked: torch.Tensor, count: int) -> Recen
     if len(sources) != 1:
         raise GraphError(f"graph: expected relations from one node type, that of the events, got {sources or 'none'}")
     shape = (graph.num_nodes(sources[0]), len(etypes), count)
+    check_shape("asked", asked, ("N", shape[0]))
     event, elapsed = torch.full(shape, -1, dtype=torch.int32), torch.zeros(shape)
     for place, etype in enumerate(etypes):
         known = recent_neighbours(graph[etype], both_ways=False)
