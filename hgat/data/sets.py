@@ -1,4 +1,4 @@
-"""The frozen descriptions of a data set, of nodes, of timed events or of a stream: what loaders give, training takes."""
+"""The frozen descriptions of a data set: what loaders give and training takes. Nodes, timed events, a stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -233,7 +233,7 @@ class StreamData:
         return {**_size(self.graph), "classes": 2, "features": features, "labelled": int((self.label >= 0).sum())}
 
     def known(self) -> Tensor:
-        """[N], when the last of each event's edges says that it is known; of one without edges, when it is asked for."""
+        """[N], when each event is known by the last of its edges; one without edges, when it is asked for."""
         found = self.asked.clone()
         for etype in self.graph.canonical_etypes:
             src, _ = self.graph.edges(etype=etype, order="eid")
@@ -275,7 +275,8 @@ class StreamData:
             early = (self.label[src] >= 0) & (time < self.asked[src])
             if early.any():
                 first = int(early.nonzero()[0])
-                got = f"{early.sum()} known before, the first {src[first]}, at {time[first]} for {self.asked[src[first]]}"
+                at, due = time[first], self.asked[src[first]]
+                got = f"{early.sum()} known before, the first {src[first]}, at {at} for {due}"
                 self._refuse(f"time of {etype[1]!r}", "labelled events that are known when asked for or later", got)
         wrong = (~torch.isfinite(self.asked)).nonzero().flatten()
         if len(wrong):

@@ -232,8 +232,8 @@ def entities(graph: dgl.DGLGraph, etype: tuple[str, str, str]) -> torch.Tensor:
     often = torch.bincount(src, minlength=len(found))
     if len(src) and often.max() > 1:
         raise GraphError(
-            f"graph: expected at most one {etype[2]!r} for every {etype[0]!r} under {etype[1]!r}, got {int(often.max())} "
-            f"of number {int(often.argmax())}; several are relations of their own"
+            f"graph: expected at most one {etype[2]!r} for every {etype[0]!r} under {etype[1]!r}, got "
+            f"{int(often.max())} of number {int(often.argmax())}; several are relations of their own"
         )
     return found
 

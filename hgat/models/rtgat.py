@@ -17,6 +17,7 @@ __all__ = ["RTGAT"]
 
 LOOKED_AT = 2_000  # events whose attention is drawn
 AGES = 6  # bars of a figure
+EVEN = "if all events counted alike"
 
 
 class RTGAT(System):
@@ -139,7 +140,9 @@ class RTGAT(System):
             alpha = alpha / alpha.sum((1, 2), keepdim=True).clamp(min=1e-30)
         names = tuple(etype[1] for etype in self.conv.etypes)
         shares = [(part / part.sum()).tolist() for part in (alpha.sum((0, 2)), even.sum((0, 2)))]
-        found = [Shares("attention by relation", names, *map(tuple, shares), what="mean share of an event's attention")]
+        found = [
+            Shares("attention by relation", names, *map(tuple, shares), "mean share of an event's attention", EVEN)
+        ]
         for place, name in enumerate(names):
             here = mask[:, place]
             if not here.any():
@@ -152,8 +155,9 @@ class RTGAT(System):
                 torch.zeros(max(len(cuts) - 1, 1)).index_add(0, bar.cpu(), part[:, place][here].cpu().float())
                 for part in (alpha, even)
             )
-            ages = [f"{a:.3g} to {b:.3g}" for a, b in zip(cuts[:-1], cuts[1:], strict=True)] or [f"{cuts[0]:.3g}"]
-            title = f"{name}, by age" + ("" if self.time_unit == 1 else f" in units of {self.time_unit:g}")
+            cuts = [f"{cut:,.0f}" if cut >= 100 else f"{cut:.3g}" for cut in cuts.tolist()]
+            ages = tuple(f"{a} to {b}" for a, b in zip(cuts[:-1], cuts[1:], strict=True)) or tuple(cuts)
+            title = f"under {name!r}, by age" + ("" if self.time_unit == 1 else f" in units of {self.time_unit:g}")
             parts = (tuple((part / part.sum()).tolist()) for part in (spent, flat))
-            found.append(Shares(title, tuple(ages), *parts, what="mean share of the attention under the relation"))
+            found.append(Shares(title, ages, *parts, "mean share of the attention under the relation", EVEN))
         return found

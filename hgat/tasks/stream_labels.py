@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from hgat.models import Batch, Facts, System
 from hgat.models._streams import known_when_asked
 from hgat.tasks import _metrics
 from hgat.tasks._fitted import Boosted, Linear
-from hgat.tasks._task import PARTS, Control, Task, check_finite
+from hgat.tasks._task import Control, Task, check_finite
 
 __all__ = ["StreamLabels"]
 

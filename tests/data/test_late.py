@@ -60,7 +60,8 @@ def load(small, monkeypatch):
 
 def known_at(data, name):
     src, dst = data.graph.edges(etype=name)
-    return dict(zip(src.tolist(), zip(dst.tolist(), data.graph.edges[name].data["time"].tolist(), strict=True)))
+    rows = zip(src.tolist(), dst.tolist(), data.graph.edges[name].data["time"].tolist(), strict=True)
+    return {flight: (entity, time) for flight, entity, time in rows}
 
 
 def test_a_flight_is_asked_for_an_hour_before_its_schedule_and_known_when_it_leaves(load):
@@ -69,7 +70,13 @@ def test_a_flight_is_asked_for_an_hour_before_its_schedule_and_known_when_it_lea
     assert data.asked[:3].tolist() == [first - 60, first, first + 60]
     assert [known_at(data, "from")[k][1] for k in range(3)] == [first + 15, first + 60 + 14, first + 120]
     assert data.label.tolist() == [1, 0, -1, 0, 1, 0, 1]
-    assert data.after.tolist()[:5] == [[1, 0, 0.25], [0, 0, pytest.approx(14 / 60)], [0, 1, 0], [0, 0, pytest.approx(-1 / 12)], [1, 0, 3]]
+    assert data.after.tolist()[:5] == [
+        [1, 0, 0.25],
+        [0, 0, pytest.approx(14 / 60)],
+        [0, 1, 0],
+        [0, 0, pytest.approx(-1 / 12)],
+        [1, 0, 3],
+    ]
     assert load(minutes=14).label.tolist()[:3] == [1, 1, -1]
     assert (load(ahead=90).asked == data.asked - 30).all()
 
@@ -84,7 +91,9 @@ def test_entities_and_those_that_a_flight_has_not(load):
 
 
 def test_what_is_known_of_a_flight_itself(load):
-    own = load(hours=(14, 15)).feat["flight"]  # hours that end at 10 and 11 in New York; the first is asked for at 10:30
+    own = load(hours=(14, 15)).feat[
+        "flight"
+    ]  # hours that end at 10 and 11 in New York; the first is asked for at 10:30
     assert own[0, :24].nonzero().tolist() == [[11]] and own[0, 24:31].nonzero().tolist() == [[2]]  # 2 January
     assert own[0, 31] == 1.0 and own[0, 32] == 0  # temp, and that it is there
     assert own[0, 39:41].tolist() == [0, 1] and own[0, 41:43].tolist() == [2, 0]  # no gusts, rain

@@ -34,9 +34,7 @@ def test_equals_a_plain_search(dtype):
     event, elapsed, mask = recent.of(torch.arange(EVENTS))
     for place, (_, name, _) in enumerate(recent.etypes):
         for i in range(EVENTS):
-            before = [
-                j for j in range(EVENTS) if entity[name][i] == entity[name][j] >= 0 and known[j] < asked[i]
-            ]
+            before = [j for j in range(EVENTS) if entity[name][i] == entity[name][j] >= 0 and known[j] < asked[i]]
             ages = sorted((asked[i] - known[before]).tolist())[:COUNT]
             found = event[i, place][mask[i, place]].tolist()
             assert set(found) <= set(before) and len(found) == len(ages) == int(mask[i, place].sum())

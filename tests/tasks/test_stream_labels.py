@@ -323,7 +323,10 @@ def test_wrong_settings_and_data_are_one_sentence():
     other = EventData("t", data.graph, dict.fromkeys(data.graph.ntypes), dict.fromkeys(data.graph.ntypes, ()))
     for call, sentence in [
         (lambda: StreamLabels(data, batch=0), "task.batch: expected 1 or more, got 0"),
-        (lambda: StreamLabels(other), "task: expected data of the kind StreamData for stream_labels, got EventData of t"),
+        (
+            lambda: StreamLabels(other),
+            "task: expected data of the kind StreamData for stream_labels, got EventData of t",
+        ),
         (
             lambda: StreamLabels(dataclasses.replace(data, test_time=10_000)),
             "task: expected events with either label in every part, got 0 of 0 with label 1 for test",
