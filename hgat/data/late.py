@@ -73,9 +73,9 @@ def load(
         raise DataError(f"{card.name}: expected 1 < val_month < test_month <= 12, got {val_month} and {test_month}")
     frames = flights.tables(card, verify=verify)
     table = flights.table(frames["flights"], frames["airports"], frames["planes"], months=months)
-    for part, first, last in (("train", 1, val_month), ("val", val_month, test_month), ("test", test_month, 13)):
-        if not table["month"].between(first, last - 1).any():
-            raise DataError(f"{card.name}: expected flights in months {first} to {last - 1} for {part}, got none")
+    for part, begin, end in (("train", 1, val_month), ("val", val_month, test_month), ("test", test_month, 13)):
+        if not table["month"].between(begin, end - 1).any():
+            raise DataError(f"{card.name}: expected flights in months {begin} to {end - 1} for {part}, got none")
     asked = table["scheduled"].to_numpy() - ahead
     known = table["scheduled"].to_numpy() + table["delay"].fillna(0.0).to_numpy()
     names = {
@@ -84,7 +84,8 @@ def load(
         "airline": table["carrier"],
         "route": table["route"],
     }
-    links, sizes, first = {}, {"flight": len(table)}, {}
+    links, sizes = {}, {"flight": len(table)}
+    first: dict[str, Any] = {}
     for ntype, column in names.items():
         place, found = pd.factorize(column, sort=True)
         here = (place >= 0).nonzero()[0]
@@ -95,7 +96,7 @@ def load(
     cancelled = table["cancelled"].to_numpy()
     delay = table["delay"].fillna(0.0).clip(-LONGEST, LONGEST).to_numpy() / 60.0
     planes = first["plane"]
-    feat = {
+    feat: dict[str, torch.Tensor | None] = {
         "flight": _rows(_when(table), _weather(frames["weather"], table["origin"], asked)),
         "plane": _rows(*_scaled(planes["seats"], 150.0, 80.0), *_scaled(planes["built"], 2000.0, 8.0)),
         "airport": torch.eye(sizes["airport"]),

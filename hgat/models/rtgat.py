@@ -17,7 +17,6 @@ __all__ = ["RTGAT"]
 
 LOOKED_AT = 2_000  # events whose attention is drawn
 AGES = 6  # bars of a figure
-EVEN = "if all events counted alike"
 
 
 class RTGAT(System):
@@ -35,6 +34,9 @@ class RTGAT(System):
     """
 
     solves = ("stream_labels",)
+    conv: RTGATConv
+    classify: nn.Sequential
+    time_unit: float
     ablations = {
         "latest": Ablation("latest event of each relation", {"latest": True}),
         # Where an hour and a year are the same.
@@ -132,6 +134,8 @@ class RTGAT(System):
     def attended(self, recent: RecentEvents, own: Tensor, after: Tensor) -> list[Shares]:
         """Shares by relation, and under each relation by how long ago the event became known."""
         some = (recent.event >= 0).flatten(1).any(1).nonzero().squeeze(1)
+        if not len(some):
+            return []
         some = some[torch.linspace(0, len(some) - 1, min(LOOKED_AT, len(some))).long()]
         alpha, _, elapsed, mask = self.attention(recent, own, after, some)
         alpha = alpha.mean(1)
@@ -139,10 +143,7 @@ class RTGAT(System):
         if self.conv.softmax == "within":
             alpha = alpha / alpha.sum((1, 2), keepdim=True).clamp(min=1e-30)
         names = tuple(etype[1] for etype in self.conv.etypes)
-        shares = [(part / part.sum()).tolist() for part in (alpha.sum((0, 2)), even.sum((0, 2)))]
-        found = [
-            Shares("attention by relation", names, *map(tuple, shares), "mean share of an event's attention", EVEN)
-        ]
+        found = [_shares("attention by relation", names, alpha.sum((0, 2)), even.sum((0, 2)), "an event's attention")]
         for place, name in enumerate(names):
             here = mask[:, place]
             if not here.any():
@@ -158,6 +159,10 @@ class RTGAT(System):
             cuts = [f"{cut:,.0f}" if cut >= 100 else f"{cut:.3g}" for cut in cuts.tolist()]
             ages = tuple(f"{a} to {b}" for a, b in zip(cuts[:-1], cuts[1:], strict=True)) or tuple(cuts)
             title = f"under {name!r}, by age" + ("" if self.time_unit == 1 else f" in units of {self.time_unit:g}")
-            parts = (tuple((part / part.sum()).tolist()) for part in (spent, flat))
-            found.append(Shares(title, ages, *parts, "mean share of the attention under the relation", EVEN))
+            found.append(_shares(title, ages, spent, flat, "the attention under the relation"))
         return found
+
+
+def _shares(title: str, names: tuple[str, ...], spent: Tensor, even: Tensor, whose: str) -> Shares:
+    learned, uniform = (tuple((part / part.sum()).tolist()) for part in (spent, even))
+    return Shares(title, names, learned, uniform, f"mean share of {whose}", "if all events counted alike")

@@ -158,4 +158,6 @@ def test_ages_of_one_value_have_one_bar():
     assert inputs[0].elapsed.flatten().tolist() == [0, 1, 1, 1]
     model = RTGAT.build(shown, inputs, **{**SMALL, "time_unit": 1.0})
     _, found = resting(model, lambda: model.attended(*inputs))
+    with_no_past = (dataclasses.replace(inputs[0], event=torch.full_like(inputs[0].event, -1)), *inputs[1:])
+    assert model.attended(*with_no_past) == []
     assert found.names == ("1",) and found.attention == found.uniform == (1.0,) and found.title == "under 'of', by age"
