@@ -56,13 +56,15 @@ class Fitted(Control):
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple) -> "Fitted":
+        """Without an answer as yet."""
         return cls(len(inputs[0]), shown.num_classes)
 
     def forward(self, table: Tensor) -> Tensor:
-        """table [N, F] -> logits, or numbers where labels are numbers, [N, C]."""
+        """table [N, F] -> logits, or numbers where labels are numbers, [N, C]. Raises nothing: they are kept."""
         return self.answers
 
     def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
+        """Fit the estimator with setting `number` to the training rows, and answer for all rows."""
         table, train = inputs[0].cpu().numpy(), shown.train.numpy()
         label, found = shown.label[shown.train].numpy(), np.zeros(self.answers.shape, dtype=np.float32)
         if shown.numeric:
