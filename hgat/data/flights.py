@@ -131,6 +131,7 @@ def weather_before(weather: Any, origin: Any, moment: Any) -> Any:
         raise DataError("weather: expected finite numbers, got an infinite one")
     known = weather[["origin", *WEATHER]].assign(known=(hour - START).dt.total_seconds() / 60 + 60).sort_values("known")
     asked = pd.DataFrame({"origin": np.asarray(origin), "known": np.asarray(moment, float)})
+    known["origin"] = known["origin"].astype(asked["origin"].dtype)  # text is of several kinds in pandas
     found = pd.merge_asof(
         asked.sort_values("known", kind="stable").reset_index(),
         known.drop_duplicates(["origin", "known"]),

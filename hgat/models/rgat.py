@@ -30,7 +30,8 @@ class RGAT(Layered, NamedState):
     joined: the relations (hgat.graph.join_relations). in_feats: {node type: F, or None for a type without features}.
     target: the node type to predict. one_hot: no node type has features and layer one learns a row per
     (node, relation), as in the authors' example. Otherwise embed is the width of the input that every node type is
-    brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
+    brought to, by a linear map of its features or, without features, by a learned row per node. input_hidden: the width
+    of a hidden layer before that map, a perceptron then; None, none. heads: one number per
     layer; hidden: width per head. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see
     hgat.nn.RGATConv.
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
@@ -40,6 +41,7 @@ class RGAT(Layered, NamedState):
     target: str
 
     by_type = True
+    solves = ("nodes", "numbers")
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class RGAT(Layered, NamedState):
         *,
         one_hot: bool = False,
         embed: int = 16,
+        input_hidden: int | None = None,
         hidden: int = 16,
         heads: Sequence[int] = (4, 1),
         softmax: str = "across",
@@ -73,7 +76,14 @@ class RGAT(Layered, NamedState):
         if one_hot and featured:
             raise RecipeError(f"model.one_hot: expected no node type with features, got features of {featured}")
         check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop)
-        check_whole(1, embed=embed, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
+        check_whole(
+            1,
+            embed=embed,
+            input_hidden=input_hidden,
+            num_bases=num_bases,
+            num_attn_bases=num_attn_bases,
+            num_blocks=num_blocks,
+        )
         check_whole(1, attn_feats=attn_feats)
         self.target = target
         self.one_hot = one_hot
@@ -84,7 +94,7 @@ class RGAT(Layered, NamedState):
         for ntype, count in () if one_hot else sizes.items():
             given = in_feats.get(ntype)
             if given is not None:
-                self.inputs.append(nn.Linear(given, embed))
+                self.inputs.append(_input(given, input_hidden, embed))
             else:
                 rows = nn.Embedding(count, embed)
                 nn.init.xavier_uniform_(rows.weight)
@@ -214,3 +224,10 @@ class RGAT(Layered, NamedState):
             read = {self.target} if depth == len(layers) else set(joined.dsttypes)
             found += by_relation(joined, alpha, f"layer {depth}", read)
         return found
+
+
+def _input(given, hidden, width):
+    """The map of features to what the first layer receives."""
+    if hidden is None:
+        return nn.Linear(given, width)
+    return nn.Sequential(nn.Linear(given, hidden), nn.ReLU(), nn.Linear(hidden, width))

@@ -100,7 +100,8 @@ class Experiment:
         for facts, of, inputs in self._prepared:
             if facts is shown and of is system:
                 return inputs
-        settings = {} if system in self.task.controls.values() else self.recipe.graph
+        control = system in self.task.controls.values()
+        settings = self.task.control_settings(system) if control else self.recipe.graph
         with torch.random.fork_rng():
             torch.manual_seed(0)  # what is random in it is the same for every variant and after every resume
             inputs = system.prepare(shown, **settings)
