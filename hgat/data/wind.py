@@ -180,10 +180,9 @@ class _Fitted:
             known = rows[train]
             mean = known.nanmean(0)
             std = (known - mean).nan_to_num().square().mean(0).sqrt()
-            # What is not known counts as the mean, and a column of one value as zeros.
-            feat[ntype] = ((rows - mean) / std.clamp_min(1e-6)).nan_to_num()
-        spread = excess[train].std().clamp_min(1e-6)
-        feat["landed"] = torch.cat([feat["landed"], (excess / spread)[:, None]], 1)
+            # What is not known counts as the mean; a column of one value, an airline without training flights, stays.
+            feat[ntype] = ((rows - mean) / torch.where(std > 1e-6, std, 1.0)).nan_to_num()
+        feat["landed"] = torch.cat([feat["landed"], (excess / excess[train].std())[:, None]], 1)
         return excess, feat
 
 

@@ -85,36 +85,46 @@ class BoostedKernel(Boosted):
 
 
 def _prepared(shown, kernel):
-    near = kernel["near"]
+    """(squares [E, G], value [E], dst [E], nodes, combinations of bandwidths) over all relations into the target."""
+    near = _checked(kernel)
+    into = [etype for etype in shown.graph.canonical_etypes if etype[2] == shown.target]
+    if not into:
+        raise RecipeError(f"task.kernel: expected relations that end at {shown.target!r}, got none")
     squares, value, ends = [], [], []
-    for etype in shown.graph.canonical_etypes:
-        if etype[2] != shown.target:
-            continue
+    for etype in into:
         src, dst = (end.long() for end in shown.graph.edges(etype=etype, order="eid"))
-        there, here = ({name: k for k, name in enumerate(shown.columns.get(t, ()))} for t in (etype[0], shown.target))
-        of, to = shown.feat[etype[0]], shown.feat[shown.target]
         apart = []
         for group in near.values():
-            for known, ntype in ((there, etype[0]), (here, shown.target)):
-                _known(group["columns"], known, ntype)
-            away = of[:, [there[c] for c in group["columns"]]][src] - to[:, [here[c] for c in group["columns"]]][dst]
-            apart.append((away**2).sum(1))
-        _known([kernel["value"]], there, etype[0])
+            there, here = (_columns(shown, ntype, group["columns"]) for ntype in (etype[0], shown.target))
+            apart.append(((there[src] - here[dst]) ** 2).sum(1))
         squares.append(torch.stack(apart, 1))
-        value.append(of[:, there[kernel["value"]]][src])
+        value.append(_columns(shown, etype[0], [kernel["value"]])[src, 0])
         ends.append(dst)
-    if not squares:
-        raise RecipeError(f"task.kernel: expected relations that end at {shown.target!r}, got none")
     tried = tuple(itertools.product(*(map(float, group["bandwidths"]) for group in near.values())))
     return torch.cat(squares), torch.cat(value), torch.cat(ends), shown.graph.num_nodes(shown.target), tried
 
 
-def _known(names, known, ntype):
+def _checked(kernel):
+    near = kernel.get("near")
+    if not isinstance(near, Mapping) or not near or "value" not in kernel:
+        raise RecipeError(f"task.kernel: expected value and near, a table of columns and bandwidths, got {kernel}")
+    for name, group in near.items():
+        if not isinstance(group, Mapping) or not group.get("columns") or not group.get("bandwidths"):
+            raise RecipeError(f"task.kernel: expected columns and bandwidths of {name}, got {group}")
+        for bandwidth in group["bandwidths"]:
+            if not bandwidth > 0:
+                raise RecipeError(f"task.kernel: expected bandwidths above 0, got {bandwidth}")
+    return near
+
+
+def _columns(shown, ntype, names):
+    """[N, C] of the features of a node type."""
+    known = shown.columns.get(ntype, ())
     for name in names:
         if name not in known:
-            raise RecipeError(
-                f"task.kernel: expected columns of {ntype} among {', '.join(known) or 'none'}, got {name!r}"
-            )
+            listed = ", ".join(known) or "none"
+            raise RecipeError(f"task.kernel: expected columns of {ntype} among {listed}, got {name!r}")
+    return shown.feat[ntype][:, [known.index(name) for name in names]]
 
 
 def _estimate(squares, value, dst, nodes, bandwidth):

@@ -295,10 +295,9 @@ class Nodes(Task):
         except dgl.DGLError as error:
             raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
         ids = getattr(self.data, part).to(logits.device)
-        logits, label = logits[ids], self._label.to(logits.device)[ids]
-        loss = float(self._loss(logits, label))
+        loss = float(self._loss(logits[ids], self._label.to(logits.device)[ids]))
         check_finite(loss, f"on the {part} nodes", self.data.feat)
-        return self._score(metric, logits, label), loss
+        return self._score(metric, logits[ids], self.data.label.to(logits.device)[ids]), loss
 
     def results(
         self, model: System, inputs: tuple, metric: str, *, knn_share: float | None = None, **more: Any

@@ -74,28 +74,32 @@ class Numbers(Nodes):
         """What `prepare` of a control is given beside what is shown."""
         return {"kernel": self.kernel} if issubclass(control, (Kernel, BoostedKernel)) else {}
 
+    def _scale(self, train: Tensor) -> tuple[float, float]:
+        """(mean, standard deviation) of the training nodes' numbers; a constant, which `check` refuses, has 1."""
+        known = self.data.label[train].double()
+        return float(known.mean()), float(known.std()) or 1.0
+
     def _known(self, train: Tensor) -> Tensor:
-        label = self.data.label
-        # A constant is refused by `check`; here it must not divide by zero.
-        self._mean, self._std = float(label[train].mean()), float(label[train].std()) or 1.0
-        return (label - self._mean) / self._std
+        mean, std = self._scale(train)
+        return (self.data.label - mean) / std
 
     def _loss(self, answer: Tensor, label: Tensor) -> Tensor:
         return F.mse_loss(answer.squeeze(-1), label)
 
-    def _score(self, metric: str, answer: Tensor, label: Tensor) -> float:
-        label, answer = label.double().cpu().numpy(), answer.squeeze(-1).double().cpu().numpy()
-        if metric == "r2":
-            return 100.0 * float(metrics.r2_score(label, answer))
-        return 100.0 * float(metrics.roc_auc_score(label > -self._mean / self._std, answer))
+    def _said(self, answer: Tensor) -> Tensor:
+        """[N] the answer in the number's own unit."""
+        mean, std = self._scale(self._shown.train)
+        return mean + std * answer.squeeze(-1).double().cpu()
 
+    def _score(self, metric: str, answer: Tensor, label: Tensor) -> float:
+        said, label = self._said(answer).numpy(), label.double().cpu().numpy()
+        found = metrics.r2_score(label, said) if metric == "r2" else metrics.roc_auc_score(label > 0, said)
+        return 100.0 * float(found)
+
+    @torch.no_grad()
     def results(self, model: System, inputs: tuple, metric: str, **more: Any) -> tuple[dict, dict[str, Tensor]]:
-        """({"test": metric in percent, "more": the others, and the mean absolute error}, {})."""
-        ids = self.data.test
-        with torch.no_grad():
-            answer = model.eval().whole(inputs, self.batch).cpu()[ids]
-        found = {
-            name: self._score(name, answer, self._label[ids]) for name in self.metrics if name != "auc" or self._signed
-        }
-        error = self._std * float((answer.squeeze(-1) - self._label[ids]).abs().mean())
+        """({"test": metric in percent, "more": all of them, and the mean absolute error}, {})."""
+        answer, label = model.eval().whole(inputs, self.batch)[self.data.test], self.data.label[self.data.test]
+        found = {name: self._score(name, answer, label) for name in ("r2", "auc") if name == "r2" or self._signed}
+        error = float((self._said(answer) - label.double()).abs().mean())
         return {"test": found[metric], "more": {**found, f"mean absolute error, {self.data.class_names[0]}": error}}, {}
