@@ -133,7 +133,12 @@ def _picture(result):
     from hgat import explain
     from hgat.train.run import PICTURE
 
+    places = getattr(result.task.data, "places", None)
     try:
+        if places is not None and places.stars and hasattr(result.model, "attention"):
+            path, among = result.out / PICTURE, result.task.data.test
+            explain.draw_map(result.model, result.inputs, places, path, result.recipe.title, among=among)
+            return [PICTURE]
         drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)

@@ -12,9 +12,9 @@ day a test flight sees test flights that have landed, as whoever asks at that mo
 The number to predict is the time in the air, in minutes, less the mean of the flight's route (origin and destination),
 taken over training flights alone; the same difference is a feature of a landed flight, with the same means. So labels
 and features are computed anew for each split (`fitted`). Features besides, of both, standardised over training flights:
-where the flight goes (as unit vector `north`, `east`, and times the distance, `far north`, `far east`), the distance,
-the clock and its square at arrival or departure, the delay of the departure, the plane's seats, the weather of the last
-full hour at its airport before departure, the airport and the airline.
+where the flight goes (as unit vector `north`, `east`, and times the distance, `far north`, `far east`), the distance
+and its square, the clock and its square at arrival or departure, the delay of the departure, the plane's seats, the
+weather of the last full hour at its airport before departure, the airport and the airline.
 
 Traps:
 - Routes with fewer than `min_flights` flights in the months are left out, as asked and as seen: a mean of a few says
@@ -116,8 +116,8 @@ def from_table(
     names, rows = _features(table, weather)
     route, routes = pd.factorize(table["route"])
     made = _Fitted(name, table["air_time"], route, routes, rows, {"landed": arrived, "departing": departed})
-    day = torch.from_numpy(table["day"].to_numpy(np.int64))
-    splits = tuple(_split(day, torch.from_numpy(days).long(), number) for number in range(draws))
+    day = torch.tensor(table["day"].to_numpy(np.int64))
+    splits = tuple(_split(day, torch.tensor(days).long(), number) for number in range(draws))
     label, feat = made(splits[0]["train"])
     clock = ("clock", "clock squared")
     return NodeData(
@@ -131,7 +131,7 @@ def from_table(
         numeric=True,
         splits=splits,
         columns={"landed": (*names, *clock, "excess"), "departing": (*names, *clock)},
-        places=_places(table, stars, airports),
+        places=_places(table, stars, airports, len(names) + len(clock)),
         fitted=made,
         notes=notes,
     )
@@ -162,11 +162,11 @@ class _Fitted:
 
     def __init__(self, name, air_time, route, routes, rows, moments):
         self.name, self.routes = name, routes
-        self.minutes, self.route = torch.from_numpy(air_time.to_numpy(np.float32)), torch.from_numpy(route)
+        self.minutes, self.route = torch.tensor(air_time.to_numpy(np.float32)), torch.tensor(route)
         self.rows = {}
         for ntype, moment in moments.items():
             hour = moment[:, None] / 60 % 24
-            self.rows[ntype] = torch.from_numpy(np.concatenate([rows, hour, hour**2], 1).astype(np.float32))
+            self.rows[ntype] = torch.tensor(np.concatenate([rows, hour, hour**2], 1).astype(np.float32))
 
     def __call__(self, train):
         flown = torch.bincount(self.route[train], minlength=len(self.routes))
@@ -191,7 +191,8 @@ def _features(table, weather):
     north, east = np.cos(table["bearing"]), np.sin(table["bearing"])
     found = {"north": north, "east": east}
     found |= {"far north": north * table["distance"], "far east": east * table["distance"]}
-    found |= {name: table[name] for name in ("distance", "delay", "seats")}
+    found |= {"distance": table["distance"], "distance squared": table["distance"] ** 2}
+    found |= {name: table[name] for name in ("delay", "seats")}
     known = flights.weather_before(weather, table["origin"], table["departed"])
     found |= {name: known[name] for name in WEATHER}
     for column in ("origin", "carrier"):
@@ -208,19 +209,23 @@ def _split(day, days, number):
     return {part: torch.isin(day, chosen).nonzero().squeeze(1) for part, chosen in parts}
 
 
-def _places(table, stars, airports):
+def _places(table, stars, airports, excess):
     """The destinations, and, for the background, the airports of the mainland."""
     place, names = pd.factorize(table["dest"], sort=True)
     first = table.drop_duplicates("dest").set_index("dest").loc[names]
     background = None
     if airports is not None:
         inside = airports["lat"].between(24, 50) & airports["lon"].between(-125, -66)
-        background = torch.from_numpy(airports.loc[inside, ["lon", "lat"]].to_numpy(np.float32))
+        background = torch.tensor(airports.loc[inside, ["lon", "lat"]].to_numpy(np.float32))
     return Places(
         names=tuple(names),
-        position=torch.from_numpy(first[["lon", "lat"]].to_numpy(np.float32)),
-        of=dict.fromkeys(("landed", "departing"), torch.from_numpy(place)),
+        position=torch.tensor(first[["lon", "lat"]].to_numpy(np.float32)),
+        of=dict.fromkeys(("landed", "departing"), torch.tensor(place)),
         home=(-73.9, 40.7),
         stars=tuple(stars),
         background=background,
+        asks="flights to {}",
+        seen="landed flights",
+        value={"landed": excess},
+        means="time in the air over the usual, in standard deviations",
     )

@@ -1,7 +1,7 @@
 """Where nodes lie: places on a map, and the place of every node."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,7 +16,9 @@ class Places:
 
     names: of the P places. position: [P, 2] longitude and latitude, in degrees. of: {node type: [N] the place of every
     node, -1 for none}. home: (longitude, latitude) of where all begins, or None. stars: places to draw a map for.
-    background: [B, 2] further positions, that make the shape of the land. Raises GraphError for what does not fit.
+    background: [B, 2] further positions, that make the shape of the land. asks, seen: what a figure calls the nodes
+    that attend, with {} for a place, and their neighbours. value: {node type: number of the column of its features that
+    a figure of one node's neighbours shows}; means: what that column is. Raises GraphError for what does not fit.
     """
 
     names: tuple[str, ...]
@@ -25,6 +27,10 @@ class Places:
     home: tuple[float, float] | None = None
     stars: tuple[str, ...] = ()
     background: torch.Tensor | None = None
+    asks: str = "nodes at {}"
+    seen: str = "neighbours"
+    value: Mapping[str, int] = field(default_factory=dict)
+    means: str = ""
 
     def __post_init__(self) -> None:
         if tuple(self.position.shape) != (len(self.names), 2) or not torch.isfinite(self.position).all():
