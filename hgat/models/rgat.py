@@ -165,7 +165,7 @@ class RGAT(Layered, NamedState):
             if not featured and nodes is not None and nodes[ntype] is None:
                 raise ShapeError(f"blocks: expected the ids of {ntype!r} nodes in srcdata[dgl.NID], got none")
             if featured:
-                first = layer[0] if isinstance(layer, nn.Sequential) else layer
+                first: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
                 check_floats(f"feat[{ntype!r}]", feat[ntype], first.weight)
                 check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", first.in_features))
                 h[ntype] = layer(feat[ntype])

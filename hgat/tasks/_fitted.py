@@ -16,6 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import Tensor
 
 from hgat.models import Facts
+from hgat.models._system import _extensible
 from hgat.tasks._task import Control
 
 __all__ = ["Boosted", "BoostedMeans", "Fitted", "Linear", "LinearMeans", "log_odds", "one_by_one"]
@@ -50,6 +51,7 @@ class Fitted(Control):
         raise NotImplementedError("estimator")
 
     @staticmethod
+    @_extensible
     def prepare(shown: Facts) -> tuple:
         """(table [N, F] float32,): the target's own features; a column of ones where it has none."""
         return (own(shown),)

@@ -28,6 +28,7 @@ class Kernel(Control):
 
     title = "hand-made kernel"
     bandwidth: Tensor
+    line: Tensor
 
     def __init__(self, solutions: Sequence[Sequence[float]]) -> None:
         super().__init__()
@@ -55,7 +56,8 @@ class Kernel(Control):
     def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
         """Take bandwidths number `number`, and the line through what they give."""
         self.bandwidth.copy_(torch.tensor(self.tried[number]))
-        found = _estimate(*inputs[:-1], self.bandwidth)[shown.train]
+        squares, value, dst, nodes, _ = inputs
+        found = _estimate(squares, value, dst, nodes, self.bandwidth)[shown.train]
         known, label = ~found.isnan(), shown.label[shown.train]
         x, y = found[known].double(), label[known].double()
         slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum().clamp_min(1e-30)
@@ -73,10 +75,10 @@ class BoostedKernel(Boosted):
     @staticmethod
     def prepare(shown: Facts, *, kernel: Mapping) -> tuple:
         """(table [N, F] float32,)."""
-        *edges, tried = _prepared(shown, kernel)
+        squares, value, dst, nodes, tried = _prepared(shown, kernel)
         label, best, least = shown.label[shown.train], torch.empty(0), float("inf")
         for bandwidth in tried:
-            found = _estimate(*edges, torch.tensor(bandwidth))
+            found = _estimate(squares, value, dst, nodes, torch.tensor(bandwidth))
             x, y = found[shown.train].nan_to_num().double(), label.double()
             error = 1.0 - float(torch.corrcoef(torch.stack([x, y]))[0, 1].nan_to_num() ** 2)
             if error < least:

@@ -1,8 +1,8 @@
 """Classification of nodes: trained, chosen and scored on the split that the data give."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import dgl
 import numpy as np
@@ -162,6 +162,9 @@ class Nodes(Task):
     data: NodeData
     unit = "nodes"
     numeric = False
+    controls: ClassVar[Mapping[str, type[Control]]]
+    _shown: Facts
+    _label: Tensor
     metrics = tuple(_metrics.names())
     controls = {
         "majority": Majority,

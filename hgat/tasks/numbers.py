@@ -1,7 +1,7 @@
 """A number for each node: regression, trained, chosen and scored on the split that the data give."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,6 @@ from hgat.errors import RecipeError
 from hgat.models import System
 from hgat.tasks._fitted import Boosted, BoostedMeans, Linear, LinearMeans
 from hgat.tasks._kernel import BoostedKernel, Kernel
-from hgat.tasks._task import Control
 from hgat.tasks.nodes import Nodes, NoGraph
 
 __all__ = ["Numbers"]
@@ -33,7 +32,7 @@ class Numbers(Nodes):
     numeric = True
     metrics = ("r2", "auc")
     bounds = (-float("inf"), 100.0)
-    controls: ClassVar[Mapping[str, type[Control]]] = {
+    controls = {
         "no_graph": NoGraph,
         "linear": Linear,
         "linear_means": LinearMeans,
