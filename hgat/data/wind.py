@@ -41,6 +41,7 @@ from hgat.graph.places import Places
 __all__ = ["from_table", "load"]
 
 AGES = ((20, "within 20 minutes"), (45, "within 45 minutes"), (float("inf"), "earlier"))  # minutes, at most
+USUAL = {"months": [1, 2, 3], "landed": 32, "hours": 4.0, "min_flights": 30}  # of the card
 SHARES = (0.6, 0.8)  # of the days, where training and validation end
 
 
@@ -61,11 +62,13 @@ def load(
     landed: how many of the last landed flights a departing one sees at most. stars: destinations to draw maps for.
     """
     months = [1, 2, 3] if months is None else months
+    chosen = {"months": months, "landed": landed, "hours": hours, "min_flights": min_flights}
+    others = [f"{key} = {value}" for key, value in chosen.items() if value != USUAL[key]]
     found = flights.tables(card, verify=verify)
     table = flights.table(found["flights"], found["airports"], found["planes"], months=months)
     return from_table(
         table,
-        name=card.name,
+        name=f"{card.name} with {', '.join(others)}" if others else card.name,
         landed=landed,
         hours=hours,
         min_flights=min_flights,

