@@ -14,7 +14,7 @@ SOURCES := pyproject.toml constraints.txt hgat/__init__.py CMakeLists.txt $(wild
 .PHONY: run test test-quick bench lint clean
 
 run: $(READY)
-	$(VENV)/bin/hgat train rgat-movielens
+	$(VENV)/bin/hgat train rgat-wind --seeds 1
 
 # Two workers with a thread each: most tests are too small for two threads.
 test: $(READY)

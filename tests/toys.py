@@ -80,6 +80,24 @@ def films(seed=0):
     return NodeData("films", graph, feat, "film", label, **split, num_classes=CLASSES, class_names=tuple("abc"))
 
 
+def heights(seed=0):
+    """A node's number is the mean of what the senders of one relation have, and those of the other say nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, senders, each = 160, 90, 4
+    edges = {}
+    for name in ("told", "noise"):
+        src = torch.randint(0, senders, (nodes * each,), generator=generator)
+        edges["sender", name, "node"] = src, torch.arange(nodes).repeat_interleave(each)
+    feat = {"sender": torch.randn(senders, 3, generator=generator), "node": torch.randn(nodes, 2, generator=generator)}
+    told = edges["sender", "told", "node"][0].view(nodes, each)
+    label = 7.0 + 5.0 * feat["sender"][told, 0].mean(1)
+    graph = dgl.heterograph(edges, num_nodes_dict={"sender": senders, "node": nodes})
+    split = _split(nodes, generator)
+    return NodeData(
+        "heights", graph, feat, "node", label, **split, num_classes=1, class_names=("metres",), numeric=True
+    )
+
+
 def circles(seed=0):
     """Who meets is of one circle; everybody meets somebody in every step, and seldom the same one."""
     generator = torch.Generator().manual_seed(seed)
@@ -131,6 +149,7 @@ PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
     "nodes": [Toy(neighbours, {}, QUICK), Toy(films, {}, QUICK, graph={"paths": PATHS})],
+    "numbers": [Toy(heights, {}, {**QUICK, "metric": "r2"}, beats=40.0)],
     "snapshot_links": [
         Toy(
             circles,

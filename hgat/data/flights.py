@@ -130,8 +130,8 @@ def weather_before(weather: Any, origin: Any, moment: Any) -> Any:
     if np.isinf(weather[list(WEATHER)].to_numpy(float)).any():
         raise DataError("weather: expected finite numbers, got an infinite one")
     known = weather[["origin", *WEATHER]].assign(known=(hour - START).dt.total_seconds() / 60 + 60).sort_values("known")
-    known = known.astype({"origin": str})  # names are of one type on both sides, whichever pandas makes of them
-    asked = pd.DataFrame({"origin": np.asarray(origin), "known": np.asarray(moment, float)}).astype({"origin": str})
+    asked = pd.DataFrame({"origin": np.asarray(origin), "known": np.asarray(moment, float)})
+    known["origin"] = known["origin"].astype(asked["origin"].dtype)  # text is of several kinds in pandas
     found = pd.merge_asof(
         asked.sort_values("known", kind="stable").reset_index(),
         known.drop_duplicates(["origin", "known"]),

@@ -1,6 +1,6 @@
 """The frozen descriptions of a data set: what loaders give and training takes. Nodes, timed events, a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import dgl
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hgat.errors import DataError
 from hgat.graph.events import event_times
+from hgat.graph.places import Places
 from hgat.graph.recent import entities
 
 __all__ = ["PARTS", "EventData", "NodeData", "StreamData"]
@@ -26,10 +27,15 @@ class NodeData:
     features are stored in it (a time may be, as edge data). A homogeneous graph has DGL's node type `_N`.
     `feat` maps every node type to [N, F] float32, or to None where the nodes have no features.
     `label` is [N_target] int64 with -1 for an unlabelled node, or [N_target, C] float32 of zeros and ones
-    where `multilabel`. `train`, `val` and `test` are int64 ids of nodes of type `target`: the split in force.
+    where `multilabel`, or, where `numeric`, [N_target] float32 with NaN for an unlabelled node: `num_classes` is 1, and
+    its name what the number is called.
+    `train`, `val` and `test` are int64 ids of nodes of type `target`: the split in force.
     `splits` are all splits that the files have, each {"train", "val", "test"}: ids, and empty where there is one
     alone; where they are given, the first is in force unless train, val and test say another. `class_names` are the
     numbers of the classes where none are given. `edge_feat` is [E, F] float32, of a graph with one relation, or None.
+    `columns` name the columns of the features, {node type: names}, where anything reads them by name. `places` says
+    where nodes lie, for a map. `fitted` gives (label, feat) for the training nodes of a split, where these are computed
+    from labels of training nodes, such as a difference from their mean: `with_split` asks it.
     `notes` are sentences that belong under every table of results on this data.
 
     Features that are not finite are accepted: they may come from a user's own file, and it is training
@@ -50,6 +56,10 @@ class NodeData:
     notes: tuple[str, ...] = field(default=())
     edge_feat: Tensor | None = None
     splits: tuple[Mapping[str, Tensor], ...] = ()
+    numeric: bool = False
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    places: Places | None = None
+    fitted: Callable[[Tensor], tuple[Tensor, dict[str, Tensor | None]]] | None = None
 
     @property
     def split(self) -> Mapping[str, Tensor]:
@@ -69,7 +79,10 @@ class NodeData:
         if not self.splits:
             return self
         split = self.splits[number % len(self.splits)]
-        return replace(self, train=split["train"], val=split["val"], test=split["test"])
+        found: dict = {}
+        if self.fitted is not None:
+            found["label"], found["feat"] = self.fitted(split["train"])
+        return replace(self, train=split["train"], val=split["val"], test=split["test"], **found)
 
     def counts(self) -> dict[str, int]:
         """What a card may count: nodes, edges, relations, features, classes and the parts of the split."""
@@ -85,6 +98,9 @@ class NodeData:
     def __post_init__(self):
         if self.target not in self.graph.ntypes:
             self._refuse("target", f"one of {_listed(self.graph.ntypes)}", repr(self.target))
+        if self.numeric and (self.multilabel or self.num_classes != 1):
+            kind = "several labels" if self.multilabel else f"num_classes = {self.num_classes}"
+            self._refuse("numeric", "one number a node, num_classes = 1", kind)
         if self.num_classes < 1:
             self._refuse("num_classes", "1 or more", self.num_classes)
         if not self.class_names:
@@ -109,6 +125,9 @@ class NodeData:
                 self._refuse(f"features of {ntype}", f"[N, F] with N = {nodes}", list(feat.shape))
             if feat.dtype != torch.float32:
                 self._refuse(f"features of {ntype}", "torch.float32", feat.dtype)
+            names = self.columns.get(ntype)
+            if names is not None and len(names) != feat.shape[1]:
+                self._refuse(f"columns of {ntype}", f"{feat.shape[1]} names", len(names))
         if self.edge_feat is None:
             return
         if len(self.graph.canonical_etypes) != 1:
@@ -119,7 +138,8 @@ class NodeData:
 
     def _check_labels(self):
         nodes, classes = self.graph.num_nodes(self.target), self.num_classes
-        shape, dtype = ([nodes, classes], torch.float32) if self.multilabel else ([nodes], torch.int64)
+        shape = [nodes, classes] if self.multilabel else [nodes]
+        dtype = torch.float32 if self.multilabel or self.numeric else torch.int64
         if list(self.label.shape) != shape:
             self._refuse("label", shape, list(self.label.shape))
         if self.label.dtype != dtype:
@@ -127,6 +147,8 @@ class NodeData:
         if self.multilabel:
             odd = self.label[(self.label != 0) & (self.label != 1)]
             allowed = "only 0 and 1"
+        elif self.numeric:
+            odd, allowed = self.label[self.label.isinf()], "finite numbers, or NaN for a node without one"
         else:
             odd = self.label[(self.label < -1) | (self.label >= classes)]
             allowed = f"values from -1 to {classes - 1}"
@@ -160,9 +182,10 @@ class NodeData:
                 other = PARTS[owner[taken[0]]]
                 self._refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
             owner[ids] = number
-            if not self.multilabel and (self.label[ids] < 0).any():
-                first = ids[self.label[ids] < 0][0].item()
-                self._refuse(part, "only labelled nodes", f"node {first} with label -1")
+            bare = self.label[ids].isnan() if self.numeric else self.label[ids] < 0
+            if not self.multilabel and bare.any():
+                first = ids[bare][0].item()
+                self._refuse(part, "only labelled nodes", f"node {first} with label {self.label[first].item()}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import Tensor
 
 from hgat.models import Facts
+from hgat.models._system import _extensible
 from hgat.tasks._task import Control
 
 __all__ = ["Boosted", "BoostedMeans", "Fitted", "Linear", "LinearMeans", "log_odds", "one_by_one"]
@@ -50,19 +51,22 @@ class Fitted(Control):
         raise NotImplementedError("estimator")
 
     @staticmethod
+    @_extensible
     def prepare(shown: Facts) -> tuple:
         """(table [N, F] float32,): the target's own features; a column of ones where it has none."""
         return (own(shown),)
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple) -> "Fitted":
+        """Without an answer as yet."""
         return cls(len(inputs[0]), shown.num_classes)
 
     def forward(self, table: Tensor) -> Tensor:
-        """table [N, F] -> logits, or numbers where labels are numbers, [N, C]."""
+        """table [N, F] -> logits, or numbers where labels are numbers, [N, C]. Raises nothing: they are kept."""
         return self.answers
 
     def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
+        """Fit the estimator with setting `number` to the training rows, and answer for all rows."""
         table, train = inputs[0].cpu().numpy(), shown.train.numpy()
         label, found = shown.label[shown.train].numpy(), np.zeros(self.answers.shape, dtype=np.float32)
         if shown.numeric:
