@@ -41,11 +41,11 @@ ROWS = [
 
 
 def weather(*hours):
-    """Rows for hours of UTC on 2 January."""
-    columns = {"temp": 75.0, "dewp": 40.0, "humid": 60.0, "wind_dir": 90.0, "wind_speed": 10.0}
+    """Rows for hours of UTC on 2 January; each is 20 degrees warmer than the one before it."""
+    columns = {"dewp": 40.0, "humid": 60.0, "wind_dir": 90.0, "wind_speed": 10.0}
     columns |= {"wind_gust": float("nan"), "precip": 0.1, "pressure": 1017.0, "visib": 9.0}
-    rows = [{"origin": "JFK", "time_hour": f"2013-01-02T{hour:02}:00:00Z", **columns} for hour in hours]
-    return pandas.DataFrame(rows)
+    when = [{"time_hour": f"2013-01-02T{hour:02}:00:00Z", "temp": 75.0 + 20.0 * (hour - 14)} for hour in hours]
+    return pandas.DataFrame([{"origin": "JFK", **row, **columns} for row in when])
 
 
 @pytest.fixture
@@ -91,11 +91,10 @@ def test_entities_and_those_that_a_flight_has_not(load):
 
 
 def test_what_is_known_of_a_flight_itself(load):
-    own = load(hours=(14, 15)).feat[
-        "flight"
-    ]  # hours that end at 10 and 11 in New York; the first is asked for at 10:30
+    # Hours that end at 10 and 11 in New York; the first flight is asked for at 10:30, the next at 11:30.
+    own = load(hours=(14, 15)).feat["flight"]
     assert own[0, :24].nonzero().tolist() == [[11]] and own[0, 24:31].nonzero().tolist() == [[2]]  # 2 January
-    assert own[0, 31] == 1.0 and own[0, 32] == 0  # temp, and that it is there
+    assert own[:2, 31].tolist() == [1, 2] and not own[:2, 32].any()  # temp, and that it is there
     assert own[0, 39:41].tolist() == [0, 1] and own[0, 41:43].tolist() == [2, 0]  # no gusts, rain
     assert own[0, -2:].tolist() == [pytest.approx(1), pytest.approx(0, abs=1e-6)]  # from the east
     assert own[3, 32] == 1 and not own[3, 31] and not own[3, -2:].any()  # no weather in September
