@@ -15,7 +15,7 @@ from hgat.models._system import resting
 
 __all__ = ["draw_map", "looks_at", "toward"]
 
-LAND, LINE, INK = "#dfe3e8", "#aab2bb", "#20262d"
+LAND, LINE, INK = "#cbd2da", "#aab2bb", "#20262d"
 COLOURS, LEAST, MOST = "RdYlBu_r", 1 / 8, 8.0  # of the scale of ratios, and its ends
 VALUES, FAR = "PuOr_r", 2.0  # of the scale of a neighbour's value, and its ends
 MARGIN = 3.0  # degrees around the land
@@ -89,46 +89,37 @@ def draw_map(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    columns, rows = max(len(places.stars), 2), 2 if among is None else 3
-    figure = Figure(figsize=(5.2 * columns, 3.5 * rows + 0.7), layout="constrained", facecolor="white")
-    grid = figure.add_gridspec(rows, columns)
-    axes = [[figure.add_subplot(grid[row, column]) for column in range(len(places.stars))] for row in range(2)]
-    scale = LogNorm(LEAST, MOST)
+    columns = len(places.stars)
+    width, heights = max(4.4 * columns + 1.2, 9.0), (6.2, 4.0) if among is not None else (6.2,)
+    figure = Figure(figsize=(width, sum(heights) + 0.5), layout="constrained", facecolor="white")
+    upper, *lower = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes, scale = upper.subplots(2, columns, squeeze=False), LogNorm(LEAST, MOST)
     for column, star in enumerate(places.stars):
         ratio, count = toward(model, inputs, places, star)
-        for row, (what, values) in enumerate((("learned", ratio), ("uniform", ratio / ratio))):
-            axis = axes[row][column]
-            position = _ground(axis, places)
-            size = 14 + 260 * (count / count.max().clamp_min(1)).sqrt()
-            seen = count > 0
-            axis.scatter(
-                *position[seen].T,
-                s=size[seen],
-                c=values[seen],
-                cmap=COLOURS,
-                norm=scale,
-                edgecolors=INK,
-                linewidths=0.4,
-            )
+        for axis, what, values in zip(axes[:, column], ("learned", "uniform"), (ratio, ratio / ratio), strict=True):
+            size, seen = 12 + 200 * (count / count.max().clamp_min(1)).sqrt(), count > 0
+            position = _ground(axis, places, seen)
+            dots = {"c": values[seen], "cmap": COLOURS, "norm": scale, "edgecolors": INK, "linewidths": 0.4}
+            axis.scatter(*position[seen].T, s=size[seen], **dots)
             _mark(axis, places, position, star)
             axis.set_title(f"{places.asks.format(star)}: {what} attention", fontsize=11)
-    bar = figure.colorbar(
-        ScalarMappable(scale, COLOURS), ax=[a for row in axes for a in row], shrink=0.7, extend="both"
-    )
-    ticks = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
-    bar.set_ticks(ticks, labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"], minor=False)
-    bar.set_ticks([], minor=True)
+    bar = upper.colorbar(ScalarMappable(scale, COLOURS), ax=axes, shrink=0.75, extend="both", pad=0.01)
+    bar.set_ticks([2.0**k for k in range(-3, 4)], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    bar.minorticks_off()
     bar.set_label(f"attention to one of the {places.seen}\n1 = as much as to any other")
-    if among is not None:
-        node = _told_most(model, inputs, places, among)
-        _draw_one(figure, [grid[2, :-1], grid[2, -1]], model, inputs, places, node)
+    upper.supxlabel(f"a dot: a place, larger where more {places.seen} are seen", fontsize=9, color=INK)
+    for part in lower:
+        _draw_one(part, model, inputs, places, _told_most(model, inputs, places, among))
     if title:
         figure.suptitle(title, fontsize=13)
     save(figure, Path(path))
 
 
-def _ground(axis, places):
-    """The land and the frame; [P, 2] where the places are drawn: those far from the land stand at the border."""
+def _ground(axis, places, shown):
+    """The land and the frame; [P, 2] where the places are drawn: those far from the land stand at the border.
+
+    shown: [P] bool, the places that are drawn.
+    """
     land = places.position if places.background is None else places.background
     low, high = land.amin(0) - MARGIN, land.amax(0) + MARGIN
     inside = ((places.position > low - 12) & (places.position < high + 12)).all(1)
@@ -143,7 +134,7 @@ def _ground(axis, places):
     axis.set_yticks([])
     axis.spines[:].set_color(LINE)
     position = torch.minimum(torch.maximum(places.position, low + 1), high - 1)
-    for k in (~inside).nonzero().flatten().tolist():
+    for k in (shown & ~inside).nonzero().flatten().tolist():
         axis.annotate(places.names[k], position[k], (4, 6), textcoords="offset points", fontsize=7, color=INK)
     return position
 
@@ -171,7 +162,7 @@ def _told_most(model, inputs, places, among):
     return int(here[answer.abs().amax(1).argmax()])
 
 
-def _draw_one(figure, cells, model, inputs, places, node):
+def _draw_one(figure, model, inputs, places, node):
     """One node: lines to its neighbours, as strong as the attention, and bars of those that get the most."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -185,8 +176,8 @@ def _draw_one(figure, cells, model, inputs, places, node):
         ]
     )
     scale, star = Normalize(-FAR, FAR), places.stars[0]
-    left, right = (figure.add_subplot(cell) for cell in cells)
-    position = _ground(left, places)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    position = _ground(left, places, torch.isin(torch.arange(len(places.names)), at))
     strength = alpha / alpha.max()
     for k in range(len(at) - 1, -1, -1):  # the most attended on top
         if places.home is not None:
@@ -215,4 +206,6 @@ def _draw_one(figure, cells, model, inputs, places, node):
     right.set_title(f"the {len(names)} that it attends to most", fontsize=11)
     right.spines[["top", "right"]].set_visible(False)
     if places.means:
-        figure.colorbar(colours, ax=[left, right], shrink=0.8, extend="both", label=places.means.replace(", ", ",\n"))
+        figure.colorbar(
+            colours, ax=[left, right], shrink=0.8, extend="both", label=places.means.replace(", ", ",\n"), pad=0.01
+        )
