@@ -99,8 +99,8 @@ def draw_map(
         for axis, what, values in zip(axes[:, column], ("learned", "uniform"), (ratio, ratio / ratio), strict=True):
             size, seen = 12 + 200 * (count / count.max().clamp_min(1)).sqrt(), count > 0
             position = _ground(axis, places, seen)
-            dots = {"c": values[seen], "cmap": COLOURS, "norm": scale, "edgecolors": INK, "linewidths": 0.4}
-            axis.scatter(*position[seen].T, s=size[seen], **dots)
+            dots = {"c": values[seen].numpy(), "cmap": COLOURS, "norm": scale, "edgecolors": INK, "linewidths": 0.4}
+            axis.scatter(*position[seen].T.numpy(), s=size[seen].numpy(), **dots)
             _mark(axis, places, position, star)
             axis.set_title(f"{places.asks.format(star)}: {what} attention", fontsize=11)
     bar = upper.colorbar(ScalarMappable(scale, COLOURS), ax=axes, shrink=0.75, extend="both", pad=0.01)
@@ -126,16 +126,16 @@ def _ground(axis, places, shown):
     near = places.position[inside]
     low, high = torch.minimum(low, near.amin(0) - MARGIN), torch.maximum(high, near.amax(0) + MARGIN)
     if places.background is not None:
-        axis.scatter(*places.background.T, s=5, c=LAND, linewidths=0, zorder=0)
-    axis.set_xlim(low[0], high[0])
-    axis.set_ylim(low[1], high[1])
+        axis.scatter(*places.background.T.numpy(), s=5, c=LAND, linewidths=0, zorder=0)
+    axis.set_xlim(float(low[0]), float(high[0]))
+    axis.set_ylim(float(low[1]), float(high[1]))
     axis.set_aspect(1.0 / float(torch.cos(torch.deg2rad((low[1] + high[1]) / 2))))
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color(LINE)
     position = torch.minimum(torch.maximum(places.position, low + 1), high - 1)
     for k in (shown & ~inside).nonzero().flatten().tolist():
-        axis.annotate(places.names[k], position[k], (4, 6), textcoords="offset points", fontsize=7, color=INK)
+        axis.annotate(places.names[k], position[k].tolist(), (4, 6), textcoords="offset points", fontsize=7, color=INK)
     return position
 
 
@@ -143,7 +143,7 @@ def _mark(axis, places, position, star):
     """Where all begins, and the star."""
     if places.home is not None:
         axis.plot(*places.home, marker="s", color=INK, markersize=4, zorder=4)
-    at = position[places.number(star)]
+    at = position[places.number(star)].tolist()
     axis.plot(*at, marker="*", color="#ffd400", markeredgecolor=INK, markersize=17, zorder=5)
     axis.annotate(star, at, (8, -14), textcoords="offset points", fontsize=10, fontweight="bold", color=INK, zorder=6)
 
@@ -182,12 +182,16 @@ def _draw_one(figure, model, inputs, places, node):
     for k in range(len(at) - 1, -1, -1):  # the most attended on top
         if places.home is not None:
             ends = torch.stack([torch.tensor(places.home), position[at[k]]])
-            left.plot(*ends.T, color=INK, linewidth=0.3 + 3 * float(strength[k]), alpha=0.15 + 0.6 * float(strength[k]))
+            left.plot(
+                *ends.T.numpy(),
+                color=INK,
+                linewidth=0.3 + 3 * float(strength[k]),
+                alpha=0.15 + 0.6 * float(strength[k]),
+            )
     back = torch.arange(len(at) - 1, -1, -1)
-    left.scatter(
-        *position[at[back]].T, s=20 + 240 * strength[back], c=value[back], cmap=VALUES, norm=scale, edgecolors=INK,
-        linewidths=0.5, zorder=3,
-    )  # fmt: skip
+    size, colour = (20 + 240 * strength[back]).numpy(), value[back].numpy()
+    dots = {"s": size, "c": colour, "cmap": VALUES, "norm": scale, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
+    left.scatter(*position[at[back]].T.numpy(), **dots)
     _mark(left, places, position, star)
     answer = float(resting(model, lambda: model(*inputs))[node, 0])
     left.set_title(f"one of the {places.asks.format(star)} and the {len(at)} {places.seen} that it sees", fontsize=11)
@@ -195,7 +199,13 @@ def _draw_one(figure, model, inputs, places, node):
     shown = slice(0, MOST_BARS)
     colours = ScalarMappable(scale, VALUES)
     names = [places.names[k] for k in at[shown].tolist()]
-    right.barh(range(len(names)), alpha[shown], color=colours.to_rgba(value[shown]), edgecolor=INK, linewidth=0.5)
+    right.barh(
+        range(len(names)),
+        alpha[shown].numpy(),
+        color=colours.to_rgba(value[shown].numpy()),
+        edgecolor=INK,
+        linewidth=0.5,
+    )
     right.axvline(1 / len(at), color=INK, linestyle=":", linewidth=1)
     right.annotate(
         "uniform", (1 / len(at), len(names) - 0.5), (4, 0), textcoords="offset points", fontsize=8, color=INK
