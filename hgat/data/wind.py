@@ -54,7 +54,7 @@ def load(
     landed: int = 32,
     hours: float = 4.0,
     min_flights: int = 30,
-    draws: int = 10,
+    draws: int = 5,
     stars: list[str] | None = None,
 ) -> NodeData:
     """Load Wind: of January to March, or of the `months` given; `draws` splits of the days in 60/20/20.
@@ -86,7 +86,7 @@ def from_table(
     landed: int = 32,
     hours: float = 4.0,
     min_flights: int = 30,
-    draws: int = 10,
+    draws: int = 5,
     stars: list[str] | tuple[str, ...] = (),
     airports: pd.DataFrame | None = None,
     notes: tuple[str, ...] = (),

@@ -15,7 +15,7 @@ from hgat.models._system import resting
 
 __all__ = ["draw_map", "looks_at", "toward"]
 
-LAND, LINE, INK = "#dfe3e8", "#aab2bb", "#20262d"
+LAND, LINE, INK = "#cbd2da", "#aab2bb", "#20262d"
 COLOURS, LEAST, MOST = "RdYlBu_r", 1 / 8, 8.0  # of the scale of ratios, and its ends
 VALUES, FAR = "PuOr_r", 2.0  # of the scale of a neighbour's value, and its ends
 MARGIN = 3.0  # degrees around the land
@@ -89,62 +89,53 @@ def draw_map(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    columns, rows = max(len(places.stars), 2), 2 if among is None else 3
-    figure = Figure(figsize=(5.2 * columns, 3.5 * rows + 0.7), layout="constrained", facecolor="white")
-    grid = figure.add_gridspec(rows, columns)
-    axes = [[figure.add_subplot(grid[row, column]) for column in range(len(places.stars))] for row in range(2)]
-    scale = LogNorm(LEAST, MOST)
+    columns = len(places.stars)
+    width, heights = max(4.4 * columns + 1.2, 9.0), (6.2, 4.0) if among is not None else (6.2,)
+    figure = Figure(figsize=(width, sum(heights) + 0.5), layout="constrained", facecolor="white")
+    upper, *lower = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes, scale = upper.subplots(2, columns, squeeze=False), LogNorm(LEAST, MOST)
     for column, star in enumerate(places.stars):
         ratio, count = toward(model, inputs, places, star)
-        for row, (what, values) in enumerate((("learned", ratio), ("uniform", ratio / ratio))):
-            axis = axes[row][column]
-            position = _ground(axis, places)
-            size = 14 + 260 * (count / count.max().clamp_min(1)).sqrt()
-            seen = count > 0
-            axis.scatter(
-                *position[seen].T,
-                s=size[seen],
-                c=values[seen],
-                cmap=COLOURS,
-                norm=scale,
-                edgecolors=INK,
-                linewidths=0.4,
-            )
+        for axis, what, values in zip(axes[:, column], ("learned", "uniform"), (ratio, ratio / ratio), strict=True):
+            size, seen = 12 + 200 * (count / count.max().clamp_min(1)).sqrt(), count > 0
+            position = _ground(axis, places, seen)
+            dots = {"c": values[seen].numpy(), "cmap": COLOURS, "norm": scale, "edgecolors": INK, "linewidths": 0.4}
+            axis.scatter(*position[seen].T.numpy(), s=size[seen].numpy(), **dots)
             _mark(axis, places, position, star)
             axis.set_title(f"{places.asks.format(star)}: {what} attention", fontsize=11)
-    bar = figure.colorbar(
-        ScalarMappable(scale, COLOURS), ax=[a for row in axes for a in row], shrink=0.7, extend="both"
-    )
-    ticks = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
-    bar.set_ticks(ticks, labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"], minor=False)
-    bar.set_ticks([], minor=True)
+    bar = upper.colorbar(ScalarMappable(scale, COLOURS), ax=axes, shrink=0.75, extend="both", pad=0.01)
+    bar.set_ticks([2.0**k for k in range(-3, 4)], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    bar.minorticks_off()
     bar.set_label(f"attention to one of the {places.seen}\n1 = as much as to any other")
-    if among is not None:
-        node = _told_most(model, inputs, places, among)
-        _draw_one(figure, [grid[2, :-1], grid[2, -1]], model, inputs, places, node)
+    upper.supxlabel(f"a dot: a place, larger where more {places.seen} are seen", fontsize=9, color=INK)
+    for part in lower:
+        _draw_one(part, model, inputs, places, _told_most(model, inputs, places, among))
     if title:
         figure.suptitle(title, fontsize=13)
     save(figure, Path(path))
 
 
-def _ground(axis, places):
-    """The land and the frame; [P, 2] where the places are drawn: those far from the land stand at the border."""
+def _ground(axis, places, shown):
+    """The land and the frame; [P, 2] where the places are drawn: those far from the land stand at the border.
+
+    shown: [P] bool, the places that are drawn.
+    """
     land = places.position if places.background is None else places.background
     low, high = land.amin(0) - MARGIN, land.amax(0) + MARGIN
     inside = ((places.position > low - 12) & (places.position < high + 12)).all(1)
     near = places.position[inside]
     low, high = torch.minimum(low, near.amin(0) - MARGIN), torch.maximum(high, near.amax(0) + MARGIN)
     if places.background is not None:
-        axis.scatter(*places.background.T, s=5, c=LAND, linewidths=0, zorder=0)
-    axis.set_xlim(low[0], high[0])
-    axis.set_ylim(low[1], high[1])
+        axis.scatter(*places.background.T.numpy(), s=5, c=LAND, linewidths=0, zorder=0)
+    axis.set_xlim(float(low[0]), float(high[0]))
+    axis.set_ylim(float(low[1]), float(high[1]))
     axis.set_aspect(1.0 / float(torch.cos(torch.deg2rad((low[1] + high[1]) / 2))))
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color(LINE)
     position = torch.minimum(torch.maximum(places.position, low + 1), high - 1)
-    for k in (~inside).nonzero().flatten().tolist():
-        axis.annotate(places.names[k], position[k], (4, 6), textcoords="offset points", fontsize=7, color=INK)
+    for k in (shown & ~inside).nonzero().flatten().tolist():
+        axis.annotate(places.names[k], position[k].tolist(), (4, 6), textcoords="offset points", fontsize=7, color=INK)
     return position
 
 
@@ -152,7 +143,7 @@ def _mark(axis, places, position, star):
     """Where all begins, and the star."""
     if places.home is not None:
         axis.plot(*places.home, marker="s", color=INK, markersize=4, zorder=4)
-    at = position[places.number(star)]
+    at = position[places.number(star)].tolist()
     axis.plot(*at, marker="*", color="#ffd400", markeredgecolor=INK, markersize=17, zorder=5)
     axis.annotate(star, at, (8, -14), textcoords="offset points", fontsize=10, fontweight="bold", color=INK, zorder=6)
 
@@ -171,7 +162,7 @@ def _told_most(model, inputs, places, among):
     return int(here[answer.abs().amax(1).argmax()])
 
 
-def _draw_one(figure, cells, model, inputs, places, node):
+def _draw_one(figure, model, inputs, places, node):
     """One node: lines to its neighbours, as strong as the attention, and bars of those that get the most."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -185,18 +176,22 @@ def _draw_one(figure, cells, model, inputs, places, node):
         ]
     )
     scale, star = Normalize(-FAR, FAR), places.stars[0]
-    left, right = (figure.add_subplot(cell) for cell in cells)
-    position = _ground(left, places)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    position = _ground(left, places, torch.isin(torch.arange(len(places.names)), at))
     strength = alpha / alpha.max()
     for k in range(len(at) - 1, -1, -1):  # the most attended on top
         if places.home is not None:
             ends = torch.stack([torch.tensor(places.home), position[at[k]]])
-            left.plot(*ends.T, color=INK, linewidth=0.3 + 3 * float(strength[k]), alpha=0.15 + 0.6 * float(strength[k]))
+            left.plot(
+                *ends.T.numpy(),
+                color=INK,
+                linewidth=0.3 + 3 * float(strength[k]),
+                alpha=0.15 + 0.6 * float(strength[k]),
+            )
     back = torch.arange(len(at) - 1, -1, -1)
-    left.scatter(
-        *position[at[back]].T, s=20 + 240 * strength[back], c=value[back], cmap=VALUES, norm=scale, edgecolors=INK,
-        linewidths=0.5, zorder=3,
-    )  # fmt: skip
+    size, colour = (20 + 240 * strength[back]).numpy(), value[back].numpy()
+    dots = {"s": size, "c": colour, "cmap": VALUES, "norm": scale, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
+    left.scatter(*position[at[back]].T.numpy(), **dots)
     _mark(left, places, position, star)
     answer = float(resting(model, lambda: model(*inputs))[node, 0])
     left.set_title(f"one of the {places.asks.format(star)} and the {len(at)} {places.seen} that it sees", fontsize=11)
@@ -204,7 +199,13 @@ def _draw_one(figure, cells, model, inputs, places, node):
     shown = slice(0, MOST_BARS)
     colours = ScalarMappable(scale, VALUES)
     names = [places.names[k] for k in at[shown].tolist()]
-    right.barh(range(len(names)), alpha[shown], color=colours.to_rgba(value[shown]), edgecolor=INK, linewidth=0.5)
+    right.barh(
+        range(len(names)),
+        alpha[shown].numpy(),
+        color=colours.to_rgba(value[shown].numpy()),
+        edgecolor=INK,
+        linewidth=0.5,
+    )
     right.axvline(1 / len(at), color=INK, linestyle=":", linewidth=1)
     right.annotate(
         "uniform", (1 / len(at), len(names) - 0.5), (4, 0), textcoords="offset points", fontsize=8, color=INK
@@ -215,4 +216,6 @@ def _draw_one(figure, cells, model, inputs, places, node):
     right.set_title(f"the {len(names)} that it attends to most", fontsize=11)
     right.spines[["top", "right"]].set_visible(False)
     if places.means:
-        figure.colorbar(colours, ax=[left, right], shrink=0.8, extend="both", label=places.means.replace(", ", ",\n"))
+        figure.colorbar(
+            colours, ax=[left, right], shrink=0.8, extend="both", label=places.means.replace(", ", ",\n"), pad=0.01
+        )

@@ -67,7 +67,8 @@ class Fitted(Control):
 
     def solve(self, shown: Facts, inputs: tuple, number: int) -> None:
         """Fit the estimator with setting `number` to the training rows, and answer for all rows."""
-        table, train = inputs[0].cpu().numpy(), shown.train.numpy()
+        # Columns that nearly depend on one another, as those of one-hot rows do, ask for float64.
+        table, train = inputs[0].double().cpu().numpy(), shown.train.numpy()
         label, found = shown.label[shown.train].numpy(), np.zeros(self.answers.shape, dtype=np.float32)
         if shown.numeric:
             found[:, 0] = self.estimator(number, True).fit(table[train], label).predict(table)

@@ -138,8 +138,9 @@ class OnAverages(Control):
         number, train = int(self.number), self.shown.train
         if number not in self.solved:
             label = self.shown.label[train].numpy()
-            self.solved[number] = self.estimator(number, False).fit(self.table[train].cpu().numpy(), label)
-        found = self.solved[number].decision_function(table[events.to(table.device)].cpu().numpy())
+            # Columns that depend on one another, as those of one-hot rows do, ask for float64.
+            self.solved[number] = self.estimator(number, False).fit(self.table[train].double().cpu().numpy(), label)
+        found = self.solved[number].decision_function(table[events.to(table.device)].double().cpu().numpy())
         return torch.from_numpy(found).to(table)
 
 

@@ -69,6 +69,8 @@ def test_an_arrival_in_the_minute_of_leaving_is_not_yet_seen():
     src, dst = wind.seen(arrived, departed, day, 9, 4.0)
     assert sorted(src.tolist()) == [2, 3] and set(dst.tolist()) == {4}
     assert wind.seen(arrived, departed, day, 1, 4.0)[0].tolist() == [2], "the newest"
+    old = wind.seen(np.array([40.0, 39.0, 300.0]), np.array([0.0, 0.0, 100.0]), np.ones(3), 9, 1.0)
+    assert old[0].tolist() == [0], "an hour is 60 minutes"
     assert wind.seen(arrived, departed, np.array([1, 1, 2, 1, 1]), 9, 4.0)[0].tolist() == [3], "of the day alone"
 
 

@@ -25,7 +25,13 @@ EDGES = {
 def places(**changes):
     position = torch.tensor([[-70.0, 40.0], [-157.0, 21.0], [-120.0, 37.0]])
     land = torch.stack([torch.linspace(-120, -70, 9), torch.linspace(30, 45, 9)], 1)
-    given = {"home": (-74.0, 41.0), "stars": ("west",), "background": land, "value": {"heard": 1}, "means": "height"}
+    given = {
+        "home": (-74.0, 41.0),
+        "stars": ("west", "east"),
+        "background": land,
+        "value": {"heard": 1},
+        "means": "height",
+    }
     return Places(NAMES, position, PLACE, **{**given, **changes})
 
 
@@ -98,7 +104,7 @@ def test_a_map_is_drawn_with_and_without_one_node(tmp_path, changes):
         draw_map(model, inputs, places(**changes), tmp_path / "map.png", "a title", among=torch.tensor([0, 1, 2, 3, 4]))
         draw_map(model, inputs, places(**changes), tmp_path / "two.png")
     assert (tmp_path / "map.png").stat().st_size > (tmp_path / "two.png").stat().st_size > 10_000
-    stars = changes.get("stars", ("west",))
+    stars = changes.get("stars", ("west", "east"))
     titles = [axis.get_title() for axis in saved[1].axes if axis.get_title()]
     assert titles == [f"nodes at {star}: {what} attention" for what in ("learned", "uniform") for star in stars]
     below = [axis.get_title() for axis in saved[0].axes if axis.get_title()][len(titles) :]

@@ -66,7 +66,7 @@ def test_trees_are_those_of_scikit_learn_and_validation_chooses():
 
 def test_lines_are_those_of_scikit_learn_on_standardised_columns():
     data = neighbours()
-    fit, table = fit_of(Linear, data), data.feat["_N"].numpy()
+    fit, table = fit_of(Linear, data), data.feat["_N"].double().numpy()
     scaler = StandardScaler().fit(table[data.train])
     for strength in STRENGTHS:
         fit.step()
@@ -156,7 +156,7 @@ def test_numbers_are_answered_by_regressors(cls):
     inputs = cls.prepare(shown)
     model = cls.build(shown, inputs)
     model.solve(shown, inputs, 3)
-    table = inputs[0].numpy()
+    table = inputs[0].double().numpy()
     if issubclass(cls, Boosted):
         own = HistGradientBoostingRegressor(early_stopping=False, random_state=0, **TREES[3])
         expected = own.fit(table[:150], label[:150]).predict(table)
@@ -165,6 +165,16 @@ def test_numbers_are_answered_by_regressors(cls):
         own = Ridge(1 / STRENGTHS[3]).fit(scaler.transform(table[:150]), label[:150])
         expected = own.predict(scaler.transform(table))
     np.testing.assert_allclose(model(*inputs)[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_columns_that_depend_on_one_another_are_solved_without_a_warning(recwarn):
+    nodes = 200_000
+    column = torch.randn(nodes, 1, generator=torch.Generator().manual_seed(0))
+    facts = {"target": "_N", "label": column[:, 0], "train": torch.arange(nodes), "num_classes": 1, "numeric": True}
+    shown = Facts(dgl.graph(([0], [1]), num_nodes=nodes), {"_N": column.repeat(1, 3)}, **facts)
+    model = Linear.build(shown, Linear.prepare(shown))
+    model.solve(shown, Linear.prepare(shown), len(STRENGTHS) - 1)
+    assert not recwarn.list and (model.answers[:, 0] - column[:, 0]).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("cls", ALL)
