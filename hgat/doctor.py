@@ -107,7 +107,7 @@ def facts() -> list[Fact]:
     found += _backends()
     found.append(_compiled_core())
     if not needed["torch"].broken:
-        found.append(_gpu())
+        found += _gpu(dgl=not needed["dgl"].broken)
     return found
 
 
@@ -190,7 +190,8 @@ def _compiled_core():
     return Fact("compiled core", f"yes: {core['in_use']} in use of {sets}; {core['threads']} threads; {core['path']}")
 
 
-def _gpu():
+def _gpu(dgl=True):
+    """What PyTorch finds of GPUs, and whether Triton and DGL serve them. dgl: whether DGL can be asked."""
     import torch
 
     with warnings.catch_warnings(record=True) as caught:
@@ -201,12 +202,33 @@ def _gpu():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
             names.append(f"{device.name} ({device.total_memory / 2**30:.0f} GiB, sm_{device.major}{device.minor})")
-        return Fact("GPU", f"yes: {', '.join(names)}")
+        driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)()  # of CUDA, times 1,000
+        names[-1] += f"; the driver serves CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else ""
+        found = [Fact("GPU", f"yes: {', '.join(names)}"), _triton()]
+        return [*found, _dgl_on_gpu()] if dgl else found
     built_for = torch.version.cuda or torch.version.hip
     if built_for is None:
-        return Fact("GPU", "no: this build of torch has no GPU support")
+        return [Fact("GPU", "no: this build of torch has no GPU support")]
     reason = _sentence(caught[0].message) if caught else "it finds no GPU or no driver"
-    return Fact("GPU", f"no: torch is built for {'CUDA' if torch.version.cuda else 'ROCm'} {built_for}, but {reason}")
+    kind = "CUDA" if torch.version.cuda else "ROCm"
+    return [Fact("GPU", f"no: torch is built for {kind} {built_for}, but {reason}")]
+
+
+def _triton():
+    try:
+        return Fact("triton", import_module("triton").__version__)
+    except Exception as error:  # as for the packages above
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return Fact("triton", "not installed: attention on a GPU takes plain PyTorch, which is slower")
+        return Fact("triton", f"import triton fails with {_sentence(error)}; attention on a GPU takes plain PyTorch")
+
+
+def _dgl_on_gpu():
+    from hgat.graph.device import dgl_runs
+
+    if dgl_runs("cuda"):
+        return Fact("DGL on GPU", "yes: graphs may be moved there")
+    return Fact("DGL on GPU", "no: graphs stay on the CPU, and hgat keeps their edges on the GPU")
 
 
 # ---- child processes ----

@@ -114,7 +114,7 @@ def train(args, processes):
                 nodes = {t: nodes[ntype == number] - start[t] for number, t in enumerate(graph.ntypes)}
             on_nodes = {t: None if feat[t] is None else feat[t][ids].to(device) for t, ids in nodes.items()}
             nodes = {t: ids.to(device) for t, ids in nodes.items()}
-            yield [block.to(device) for block in blocks], nodes, on_nodes, seeds["paper"]
+            yield hgat.graph.to_device(blocks, device), nodes, on_nodes, seeds["paper"]
 
     more = max(2 * args.fanout, -1)  # neighbours to predict from; -1 are all
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext

@@ -93,7 +93,7 @@ def train(args, processes):
     def batches(ids, fanout, size, **loading):
         sampler = Walks(PATHS, fanout, args.layers)
         for papers, seeds, blocks in dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=size, **loading):
-            yield [block.to(device) for block in blocks], x[papers].to(device), seeds
+            yield hgat.graph.to_device(blocks, device), x[papers].to(device), seeds
 
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
     runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})

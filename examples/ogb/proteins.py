@@ -64,7 +64,7 @@ def main(arguments=None):
 
     def run_on(model, inputs, blocks):
         on_edges = [evidence[block.edata[dgl.EID]].to(device) for block in blocks]
-        return model([block.to(device) for block in blocks], x[inputs].to(device), on_edges)
+        return model(hgat.graph.to_device(blocks, device), x[inputs].to(device), on_edges)
 
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
     runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})

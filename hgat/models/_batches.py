@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape
+from hgat.graph.device import to_device
 from hgat.graph.metapath import Views
 from hgat.graph.relations import JoinedRelations
 from hgat.models._system import System
@@ -59,7 +60,7 @@ class Layered(System):
         device = next(self.parameters()).device
         nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}
         found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)].to(device) for t, i in nodes.items()}
-        return ([block.to(device) for block in blocks], found), ()
+        return (to_device(blocks, device), found), ()
 
     def whole(self, inputs: tuple, batch_size: int | None = None) -> Any:
         """Logits of all nodes: in one forward, or, with batch_size, by `layerwise`."""
@@ -183,7 +184,7 @@ def layerwise(
                 else:
                     here, rows = h[inputs].to(device), inputs.to(device)
                 here = model.start(here, rows) if depth == 0 else here
-                found = model.step(depth, block.to(device), here)
+                found = model.step(depth, to_device(block, device), here)
                 parts[ntype].append((found[ntype] if typed and not last else found).cpu())
         h = {ntype: torch.cat(some) for ntype, some in parts.items()}
         h = h if typed and not last else next(iter(h.values()))
