@@ -105,7 +105,8 @@ class TemporalAttention(WideParameters):
         query, key, value = self._project(x)
         causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
         mask = causal
-        if present is not None and not bool(present.all()):
+        # On the CPU a look saves the mask where all are there; another device would have to be waited for.
+        if present is not None and (present.device.type != "cpu" or not bool(present.all())):
             # A step always sees itself: a row that sees nothing would be NaN, and is zeroed below.
             mask = causal & (present.unsqueeze(1) | torch.eye(steps, dtype=torch.bool, device=x.device))
             mask = mask.unsqueeze(1)  # [N, 1, T, T]
