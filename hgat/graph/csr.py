@@ -44,6 +44,7 @@ __all__ = [
 
 
 T = TypeVar("T")
+BARE = ("cpu", "meta")  # devices whose tensors carry no number
 
 
 @dataclass(frozen=True)
@@ -262,13 +263,14 @@ def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.d
     """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
     if device is None:
         return graph.device
+    if isinstance(device, torch.device) and (device.type in BARE or device.index is not None):
+        return device
     try:
         found = torch.device(device)
-        if found.index is None and found.type not in ("cpu", "meta"):
-            found = torch.empty(0, device=found).device  # "cuda" is the current one, and its tensors say which
+        # "cuda" is the current one of several, and its tensors say which.
+        return found if found.type in BARE or found.index is not None else torch.empty(0, device=found).device
     except (AssertionError, RuntimeError, TypeError):  # the first by a PyTorch that was built without it
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
-    return found
 
 
 def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -280,7 +282,7 @@ def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tupl
         src, dst = in_order(graph)
         return src.long().to(device), dst.long().to(device)
 
-    return cached(graph, ("edges", str(device)), build)
+    return cached(graph, ("edges", device), build)
 
 
 def _rows(key, other, num_rows):
@@ -294,14 +296,14 @@ def _rows(key, other, num_rows):
 def in_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
-    return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
+    return cached(graph, ("in", src.device), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
 @within_memory
 def out_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
-    return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
+    return cached(graph, ("out", src.device), lambda: _rows(src, dst, graph.num_src_nodes()))
 
 
 def structure(
