@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
+from types import ModuleType
 from typing import Any, TypeVar
 
 import dgl
@@ -15,7 +16,7 @@ import torch
 
 from hgat import transforms
 from hgat.errors import GraphError, ShapeError
-from hgat.graph.memory import within_memory
+from hgat.graph.memory import enough, within_memory
 from hgat.kernels import cpu
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
 
 
 T = TypeVar("T")
+BARE = ("cpu", "meta")  # devices whose tensors carry no number
 
 
 @dataclass(frozen=True)
@@ -259,9 +261,15 @@ def numbered(graph: dgl.DGLGraph) -> dgl.DGLGraph:
 
 def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.device:
     """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
+    if device is None:
+        return graph.device
+    if isinstance(device, torch.device) and (device.type in BARE or device.index is not None):
+        return device
     try:
-        return torch.device(device) if device is not None else graph.device
-    except (RuntimeError, TypeError):
+        found = torch.device(device)
+        # "cuda" is the current one of several, and its tensors say which.
+        return found if found.type in BARE or found.index is not None else torch.empty(0, device=found).device
+    except (AssertionError, RuntimeError, TypeError):  # the first by a PyTorch that was built without it
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
 
 
@@ -274,7 +282,7 @@ def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tupl
         src, dst = in_order(graph)
         return src.long().to(device), dst.long().to(device)
 
-    return cached(graph, ("edges", str(device)), build)
+    return cached(graph, ("edges", device), build)
 
 
 def _rows(key, other, num_rows):
@@ -288,33 +296,39 @@ def _rows(key, other, num_rows):
 def in_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
-    return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
+    return cached(graph, ("in", src.device), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
 @within_memory
 def out_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
-    return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
+    return cached(graph, ("out", src.device), lambda: _rows(src, dst, graph.num_src_nodes()))
 
 
-def structure(graph: dgl.DGLGraph) -> torch.Tensor:
-    """The edges by destination and by source as the compiled core reads them: one int32 tensor on the CPU.
+def structure(
+    graph: dgl.DGLGraph, device: torch.device | str | None = None, kernels: ModuleType = cpu
+) -> list[torch.Tensor]:
+    """The edges by destination and by source as compiled kernels read them, on `device`.
 
-    Raises GraphError for 2^31 edges or more.
+    kernels: those of hgat.kernels.cpu, or of hgat.kernels.triton, whose `build_structure` sorts the edges once; the
+    core's has one int32 tensor, Triton's several. Raises GraphError where they do not serve a graph of this size, and
+    where it does not fit into memory.
     """
     single_relation(graph)
+    device = device_of(graph, device)
 
     def build():
-        src, dst = in_order(graph)
-        try:
-            return cpu.build_structure(src.cpu(), dst.cpu(), graph.num_src_nodes(), graph.num_dst_nodes())
-        except ValueError as error:
-            sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
-            got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
-            raise GraphError(f"{error}{got}") from None
+        sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
+        with enough(f"structure: expected one that the free memory of {device} holds, got {sizes[2]:,} edges"):
+            src, dst = (end.to(device) for end in in_order(graph))
+            try:
+                return kernels.build_structure(src, dst, *sizes[:2])
+            except ValueError as error:
+                got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
+                raise GraphError(f"{error}{got}") from None
 
-    return cached(graph, ("structure",), build)
+    return cached(graph, ("structure", kernels.__name__, device), build)
 
 
 @within_memory

@@ -34,7 +34,7 @@ class _Reference:
 class _Native:
     """The compiled CPU core."""
 
-    kernels = native
+    kernels = native.kernels
     why_not = staticmethod(native.why_not)
 
 
