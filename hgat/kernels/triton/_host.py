@@ -1,0 +1,339 @@
+"""From tensors to launches: which kernels a call needs, with which constants and scratch memory."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hgat.kernels.triton import _backward, _forward, _sums, launch
+from hgat.kernels.triton.launch import power_of_two
+from hgat.kernels.triton.structure import Rows, by_destination, by_source
+
+__all__ = ["Call", "edge_sum", "softmax_backward", "weighted_sum", "weighted_sum_backward"]
+
+_MASK = 0xFFFFFFFF
+
+
+def _signed(number: int) -> int:
+    """32 bits as the whole number that Triton passes as int32, whatever its value."""
+    return number - 2**32 if number >= 2**31 else number
+
+
+def _mix(x: int) -> int:
+    """The 32-bit finaliser of hgat.ops.dropout."""
+    x ^= x >> 16
+    x = x * 0x7FEB352D & _MASK
+    x ^= x >> 15
+    x = x * 0x846CA68B & _MASK
+    return x ^ x >> 16
+
+
+def _dropout_arguments(dropout):
+    """(key of the seed, threshold, scale of what is kept), for a kernel."""
+    if dropout is None:
+        return 0, 0, 1.0
+    seed, threshold, keep_scale = dropout
+    key = _mix(_mix(seed & _MASK) ^ (seed >> 32 & _MASK))
+    return _signed(key), _signed(min(threshold, _MASK)), float(keep_scale)  # a threshold of 2^32 keeps nothing: scale 0
+
+
+def _given(tensor: Tensor | None) -> Tensor | None:
+    return tensor if tensor is None or tensor.is_contiguous() else tensor.contiguous()
+
+
+def _wide(edges: int, heads: int, *tensors: Tensor | None) -> bool:
+    """True if an offset may pass 2^31."""
+    return max(edges * heads, *(0 if t is None else t.numel() for t in tensors)) >= 2**31
+
+
+def _device(tensor: Tensor) -> Any:
+    """The device of the tensor as the current one, if it is not."""
+    device = tensor.device
+    if device.index is None:
+        return contextlib.nullcontext()
+    module = getattr(torch, device.type)
+    return contextlib.nullcontext() if module.current_device() == device.index else module.device(device)
+
+
+class Call:
+    """One call of an attention operator.
+
+    left, right: what source and destination bring to the logits; on_edge: what the edge brings. factor: the slope, or
+    the scale of dot products. width: of the values; left_width: of the rows that make the logits.
+    """
+
+    def __init__(
+        self, kind, structure, factor, dropout, weight, mask, value, left, right, on_edge, attn=None
+    ):  # fmt: skip
+        self.kind = kind
+        self.structure = structure
+        self.factor = float(factor)
+        self.numbers = _dropout_arguments(dropout)
+        self.weight, self.mask, self.value, self.left, self.right, self.on_edge, self.attn = map(
+            _given, (weight, mask, value, left, right, on_edge, attn)
+        )
+        if self.mask is not None:
+            self.mask = self.mask.view(torch.uint8)
+        some = self.left if self.left is not None else self.on_edge
+        self.heads = some.shape[1]
+        self.edges = structure[1].shape[0]
+        self.left_width = 1 if kind == "additive" else some.shape[2]
+        self.width = self.left_width if value is None else value.shape[2]
+        self.like = some
+        self.wide = _wide(self.edges, self.heads, value, left, right, on_edge)
+        edge_needed = on_edge is not None or weight is not None or mask is not None or dropout is not None
+        self.constants = {
+            "KIND": kind,
+            "H": self.heads,
+            "D": self.width,
+            "DL": self.left_width,
+            "WEIGHT_HEADS": 0 if weight is None else weight.shape[1],
+            "MASK_HEADS": 0 if mask is None else mask.shape[1],
+            "DROPS": dropout is not None,
+            "NEEDS_EDGE": edge_needed,
+            "WIDE": self.wide,
+            "CHUNK": launch.CHUNK,
+            "BLOCK_D": power_of_two(self.width),
+            "BLOCK_L": power_of_two(self.left_width),
+        }
+
+    def blocks(self, kernel, rows):
+        found = launch.blocks(kernel, self.heads, max(self.width, self.left_width), rows.degree)
+        return found, -(-self.heads // found.heads)
+
+    def scratch(self, *shape):
+        return torch.empty(shape, dtype=torch.float32, device=self.like.device)
+
+    def forward(self, out, alpha, logits, top, inverse):
+        rows = by_destination(self.structure)
+        if rows.count == 0:
+            return
+        with _device(self.like):
+            if logits is not None:
+                self.on_edges(rows, None, None, logits)
+                return
+            if top is None:
+                top, inverse = self.scratch(2, rows.count, self.heads)
+            self.attend(rows, out, top, inverse)
+            if alpha is not None:
+                self.on_edges(rows, top, inverse, alpha)
+
+    def attend(self, rows, out, top, inverse):
+        blocks, groups = self.blocks("attend", rows)
+        chunks = rows.tasks.shape[0]
+        value = None if out is None or self.kind == "gatv2" else self.value
+        if out is not None and self.kind == "gatv2":
+            value = self.value
+        part = part_top = part_sum = None
+        if chunks:
+            part_top, part_sum = self.scratch(2, chunks, self.heads)
+            part = None if out is None else self.scratch(chunks, self.heads, self.width)
+        _forward.attend[(chunks + rows.count, groups)](
+            rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
+            value, self.left, self.right, self.on_edge, self.attn, self.weight, self.mask,
+            out, top, inverse, part, part_top, part_sum, self.factor, *self.numbers,
+            **self.constants, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        )  # fmt: skip
+        if chunks:
+            _forward.attend_merge[(rows.heavy.shape[0], groups)](
+                rows.heavy, part, part_top, part_sum, out, top, inverse,
+                H=self.heads, D=self.width, WIDE=self.wide, BLOCK_E=launch.SUM_AT_ONCE, BLOCK_H=blocks.heads,
+                BLOCK_D=self.constants["BLOCK_D"], num_warps=4,
+            )  # fmt: skip
+
+    def on_edges(self, rows, top, inverse, result):
+        """result [E, H]: the logits, or, given top and inverse, alpha."""
+        found = launch.blocks("edges", self.heads, self.left_width, rows.degree)
+        chunks = rows.tasks.shape[0]
+        _forward.edge_logits[(chunks + rows.count, -(-self.heads // found.heads))](
+            rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
+            self.left, self.right, self.on_edge, self.attn, self.mask, top, inverse, result, self.factor,
+            KIND=self.kind, H=self.heads, D=self.left_width, MASK_HEADS=self.constants["MASK_HEADS"], WIDE=self.wide,
+            CHUNK=launch.CHUNK, BLOCK_E=found.edges, BLOCK_H=found.heads, BLOCK_D=power_of_two(self.left_width),
+            num_warps=found.warps,
+        )  # fmt: skip
+
+    def backward(
+        self, top, inverse, d_out, d_value, d_left, d_right, d_edge, d_weight, d_attn=None, d_logits=None
+    ):  # fmt: skip
+        d_out, d_logits = _given(d_out), _given(d_logits)
+        rows = by_destination(self.structure)
+        # GATv2's d_left holds what it gets as a value, too.
+        numbers = [d_left, d_right, d_edge, d_attn]
+        info = None
+        with _device(self.like):
+            if any(x is not None for x in numbers):
+                info = self.by_destination(rows, top, inverse, d_out, d_logits, d_right, d_attn)
+            if any(x is not None for x in (d_value, d_left, d_edge, d_weight)):
+                self.by_source(info, top, inverse, d_out, d_logits, d_value, d_left, d_edge, d_weight)
+
+    def by_destination(self, rows, top, inverse, d_out, d_logits, d_right, d_attn):
+        """d_right and d_attn; gives [N, 3 or 4, H], or None if the gradient of the logits is given."""
+        if rows.count == 0:
+            if d_attn is not None:
+                d_attn.zero_()
+            return self.scratch(0, 4 if self.kind == "additive" else 3, self.heads) if d_logits is None else None
+        blocks, groups = self.blocks("by_destination", rows)
+        chunks, heavy = rows.tasks.shape[0], rows.heavy.shape[0]
+        fields = 4 if self.kind == "additive" else 3
+        info = self.scratch(rows.count, fields, self.heads) if d_logits is None else None
+        tasks = chunks + rows.count
+        programs = tasks if d_attn is None else min(tasks, launch.PROGRAMS)
+        part_attn = None if d_attn is None else self.scratch(programs + heavy, self.heads, self.left_width)
+        part_mean = part_sums = None
+        if chunks:
+            part_mean = self.scratch(chunks, 2, self.heads)
+            sums = 4 if self.kind == "gatv2" else 2
+            part_sums = self.scratch(chunks, sums, self.heads, self.left_width)
+        _backward.by_destination[(programs, groups)](
+            rows.indptr, rows.other, rows.edge, rows.tasks, chunks, tasks,
+            self.value, self.left, self.right, self.on_edge, self.attn, self.weight, self.mask, top, inverse, d_out,
+            d_logits, info, d_right, part_mean, part_sums, part_attn, self.factor, *self.numbers,
+            **self.edge_constants(d_logits), STRIDE=fields * self.heads,
+            BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        )  # fmt: skip
+        if chunks:
+            _backward.by_destination_merge[(heavy, groups)](
+                rows.heavy, part_mean, part_sums, self.right, self.attn, top, inverse, info, d_right,
+                None if part_attn is None else part_attn[programs:], self.factor,
+                KIND=self.kind, H=self.heads, DL=self.left_width, STRIDE=fields * self.heads,
+                GIVEN=d_logits is not None, WIDE=self.wide, BLOCK_E=launch.SUM_AT_ONCE, BLOCK_H=blocks.heads,
+                BLOCK_L=self.constants["BLOCK_L"], num_warps=4,
+            )  # fmt: skip
+        if d_attn is not None:
+            torch.sum(part_attn, 0, out=d_attn)
+        return info
+
+    def edge_constants(self, d_logits, d_edge=None, d_weight=None):
+        """The constants; the edges' numbers are read if a gradient of their size is given or wanted, too."""
+        if d_logits is None and d_edge is None and d_weight is None:
+            return self.constants
+        return {**self.constants, "NEEDS_EDGE": True}
+
+    def by_source(self, info, top, inverse, d_out, d_logits, d_value, d_left, d_edge, d_weight):
+        rows = by_source(self.structure)
+        if rows.count == 0:
+            return
+        blocks, groups = self.blocks("by_source", rows)
+        chunks = rows.tasks.shape[0]
+        right, mean, stride, right_stride = self.right, None, self.heads, self.heads
+        if info is not None:
+            stride = info.stride(0)
+            top, inverse, mean = info[:, 0], info[:, 1], info[:, 2]
+            if self.kind == "additive":
+                right, right_stride = info[:, 3], stride
+        part_value = part_left = None
+        if chunks:
+            part_value = None if d_value is None else self.scratch(chunks, self.heads, self.width)
+            part_left = None if d_left is None else self.scratch(chunks, self.heads, self.left_width)
+        _backward.by_source[(chunks + rows.count, groups)](
+            rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
+            self.value, self.left, right, self.on_edge, self.attn, self.weight, self.mask, top, inverse, mean, d_out,
+            d_logits, d_value, d_left, d_edge, d_weight, part_value, part_left, self.factor, *self.numbers,
+            **self.edge_constants(d_logits, d_edge, d_weight), STRIDE=stride, RIGHT_STRIDE=right_stride,
+            BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        )  # fmt: skip
+        for part, result in ((part_value, d_value), (part_left, d_left)):
+            if part is not None:
+                _merge(rows, part, result, self.wide)
+
+
+def _merge(rows: Rows, part: Tensor, result: Tensor, wide: bool, one: bool = False) -> None:
+    """result of the long rows from their parts [chunks, H, D]; over the heads, too, if `one`."""
+    heads, width = part.shape[1], part.shape[2]
+    block_h = power_of_two(heads) if one else launch.blocks("sum", heads, width, 0).heads
+    _sums.merge[(rows.heavy.shape[0], -(-heads // block_h))](
+        rows.heavy, part, result, H=heads, D=width, ONE=one, WIDE=wide, BLOCK_E=launch.SUM_AT_ONCE, BLOCK_H=block_h,
+        BLOCK_D=power_of_two(width), num_warps=4,
+    )  # fmt: skip
+
+
+def weighted_sum(structure, value, weight, factor, by_source_, out):
+    rows = by_source(structure) if by_source_ else by_destination(structure)
+    if rows.count == 0:
+        return
+    value, weight = _given(value), _given(weight)
+    heads, width = weight.shape[1], value.shape[2]
+    wide = _wide(weight.shape[0], heads, value, out)
+    blocks = launch.blocks("sum", heads, width, rows.degree)
+    chunks = rows.tasks.shape[0]
+    with _device(out):
+        part = torch.empty((chunks, heads, width), dtype=torch.float32, device=out.device) if chunks else None
+        _sums.sum_rows[(chunks + rows.count, -(-heads // blocks.heads))](
+            rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, out, part, float(factor),
+            H=heads, D=width, ONE=value.shape[1] != heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges,
+            BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width), num_warps=blocks.warps,
+        )  # fmt: skip
+        if chunks:
+            _merge(rows, part, out, wide)
+
+
+def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
+    rows = by_source(structure)
+    if rows.count == 0 or (d_value is None and d_weight is None):
+        return
+    value, weight, d_out = map(_given, (value, weight, d_out))
+    heads, width = weight.shape[1], value.shape[2]
+    one = value.shape[1] != heads
+    wide = _wide(weight.shape[0], heads, value, d_out)
+    blocks = launch.blocks("sum", heads, width, rows.degree)
+    if one:  # all heads in one program, which adds them up
+        row = power_of_two(heads) * power_of_two(width)
+        warps = min(8, max(1, row // 256))
+        blocks = launch.Blocks(max(1, min(blocks.edges, 64 * 32 * warps // row)), power_of_two(heads), warps)
+    chunks = rows.tasks.shape[0]
+    with _device(value):
+        part = None
+        if chunks and d_value is not None:
+            part = torch.empty((chunks, heads, width), dtype=torch.float32, device=value.device)
+        _sums.sum_rows_back[(chunks + rows.count, -(-heads // blocks.heads))](
+            rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, d_out, d_value, d_weight, part,
+            H=heads, D=width, ONE=one, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges,
+            BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width), num_warps=blocks.warps,
+        )  # fmt: skip
+        if part is not None:
+            _merge(rows, part, d_value, wide, one)
+
+
+def edge_sum(structure, edge_value, by_source_, out):
+    rows = by_source(structure) if by_source_ else by_destination(structure)
+    if rows.count == 0:
+        return
+    edge_value = _given(edge_value)
+    heads = edge_value.shape[1]
+    blocks = launch.blocks("edges", heads, 1, rows.degree)
+    wide = _wide(edge_value.shape[0], heads, out)
+    chunks = rows.tasks.shape[0]
+    with _device(out):
+        part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=out.device) if chunks else None
+        _sums.sum_numbers[(chunks + rows.count, -(-heads // blocks.heads))](
+            rows.indptr, rows.edge, rows.tasks, chunks, edge_value, out, part,
+            H=heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        )  # fmt: skip
+        if chunks:
+            _merge(rows, part, out, wide)
+
+
+def softmax_backward(structure, alpha, d_alpha, d_logits):
+    rows = by_destination(structure)
+    if rows.count == 0:
+        return
+    alpha, d_alpha = _given(alpha), _given(d_alpha)
+    heads = alpha.shape[1]
+    blocks = launch.blocks("edges", heads, 1, rows.degree)
+    wide = _wide(alpha.shape[0], heads)
+    chunks, groups = rows.tasks.shape[0], -(-heads // blocks.heads)
+    with _device(alpha):
+        part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=alpha.device) if chunks else None
+        _sums.softmax_rows[(chunks + rows.count, groups)](
+            rows.indptr, rows.edge, rows.tasks, chunks, alpha, d_alpha, d_logits, part,
+            H=heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        )  # fmt: skip
+        if chunks:
+            total = torch.empty((rows.count, heads), dtype=torch.float32, device=alpha.device)
+            _merge(rows, part, total, wide)
+            _sums.softmax_rest[(chunks, groups)](
+                rows.edge, rows.tasks, alpha, d_alpha, d_logits, total,
+                H=heads, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            )  # fmt: skip

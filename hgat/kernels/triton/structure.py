@@ -1,0 +1,82 @@
+"""The edges of a graph by destination and by source, as the kernels read them, and how long rows are cut into chunks."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hgat.kernels.triton import launch
+
+__all__ = ["Rows", "build_structure", "by_destination", "by_source"]
+
+
+class Rows(NamedTuple):
+    """Edges grouped into rows; row k holds the positions indptr[k] to indptr[k + 1].
+
+    other: [E] the node at the far end. edge: [E] the edge's number in the graph; inside a row edges keep the graph's
+    order. tasks: [T, 3] row, first position and end of every chunk of the rows longer than launch.CHUNK. heavy: [R, 3]
+    such a row and its chunks, first and end.
+    """
+
+    indptr: Tensor
+    other: Tensor
+    edge: Tensor
+    tasks: Tensor
+    heavy: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.indptr.shape[0] - 1
+
+    @property
+    def degree(self) -> int:
+        """The mean number of edges in a row, rounded down."""
+        return self.other.shape[0] // max(1, self.count)
+
+
+def by_destination(structure: list[Tensor]) -> Rows:
+    return Rows(*structure[:5])
+
+
+def by_source(structure: list[Tensor]) -> Rows:
+    return Rows(*structure[5:])
+
+
+def build_structure(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> list[Tensor]:
+    """In-edges by destination and out-edges by source, on the device of src and dst: `Rows` twice, in one list.
+
+    Whole numbers of 32 bits where nodes and edges fit. Waits for the device once.
+    """
+    number = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 else torch.int64
+    src, dst = src.to(number), dst.to(number)
+    sides = [_sorted(dst, src, num_dst), _sorted(src, dst, num_src)]
+    chunk = launch.CHUNK
+    cut = torch.stack([(indptr.diff() > chunk).sum() for indptr, _, _ in sides]).tolist()
+    found = []
+    for (indptr, other, edge), count in zip(sides, cut, strict=True):
+        tasks, heavy = _cut(indptr, chunk) if count else (indptr.new_empty((0, 3)), indptr.new_empty((0, 3)))
+        found += [indptr, other, edge, tasks, heavy]
+    return found
+
+
+def _sorted(key, other, num_rows):
+    ordered, place = torch.sort(key, stable=True)
+    ends = torch.arange(num_rows + 1, dtype=key.dtype, device=key.device)
+    indptr = torch.searchsorted(ordered, ends).to(key.dtype)
+    return indptr, other.index_select(0, place), place.to(key.dtype)
+
+
+def _cut(indptr, chunk):
+    """Chunks of nearly the same length of every row longer than `chunk`."""
+    degree = indptr.diff()
+    row = (degree > chunk).nonzero().flatten()
+    count = degree[row]
+    parts = (count + chunk - 1) // chunk
+    end = parts.cumsum(0)
+    heavy = torch.stack([row, end - parts, end], 1).to(indptr.dtype)
+    of = torch.repeat_interleave(torch.arange(row.shape[0], device=row.device), parts)
+    k = torch.arange(of.shape[0], device=row.device) - (end - parts)[of]
+    length = (count + parts - 1) // parts
+    first = indptr[row[of]] + k * length[of]
+    last = torch.minimum(first + length[of], indptr[row[of] + 1])
+    return torch.stack([row[of], first, last], 1).to(indptr.dtype), heavy
