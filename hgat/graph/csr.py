@@ -273,14 +273,21 @@ def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.d
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
 
 
+def _sent(tensor, device):
+    """The tensor on a device, to CUDA from pinned memory, so that the program need not wait for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`."""
     single_relation(graph)
     device = device_of(graph, device)
 
     def build():
-        src, dst = in_order(graph)
-        return src.long().to(device), dst.long().to(device)
+        src, dst = (_sent(end, device) for end in in_order(graph))
+        return src.long(), dst.long()
 
     return cached(graph, ("edges", device), build)
 
@@ -321,7 +328,7 @@ def structure(
     def build():
         sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
         with enough(f"structure: expected one that the free memory of {device} holds, got {sizes[2]:,} edges"):
-            src, dst = (end.to(device) for end in in_order(graph))
+            src, dst = (_sent(end, device) for end in in_order(graph))
             try:
                 return kernels.build_structure(src, dst, *sizes[:2])
             except ValueError as error:

@@ -7,6 +7,7 @@ import dgl
 import torch
 
 from hgat.graph import csr
+from hgat.kernels import triton
 
 __all__ = ["dgl_runs", "to_device"]
 
@@ -16,8 +17,7 @@ def to_device(graph: Any, device: torch.device | str) -> Any:
 
     Where DGL has code for the device this is graph.to(device). Where it has none, as PyPI's DGL has for GPUs, the graph
     is given back as it is: hgat's layers and operators take graphs on the CPU with features on a device, and keep the
-    edges there. Those of a graph with one relation are sent here already, from pinned memory, and the program does not
-    wait for them.
+    edges there. Those of a graph with one relation are sent and sorted here already, for the kernels that will run.
     Raises GraphError for something else than graphs and for a device that is none.
     """
     if isinstance(graph, (list, tuple)):
@@ -27,7 +27,10 @@ def to_device(graph: Any, device: torch.device | str) -> Any:
     if graph.device == device or device.type == "cpu" or dgl_runs(device.type):
         return graph.to(device)
     if len(graph.canonical_etypes) == 1:
-        csr.edges(graph, device)
+        if triton.why_missing() is None:
+            csr.structure(graph, device, triton)
+        else:
+            csr.edges(graph, device)
     return graph
 
 
