@@ -10,7 +10,7 @@ from toys import CASES
 
 from hgat.train.run import Experiment
 
-# SuperGAT's edge loss draws pairs until enough of them are no edges, and TGAT asks for every pair of a node and a moment
+# SuperGAT draws pairs until enough of them are no edges, and TGAT asks for every pair of a node and a moment
 # once: both take a look at what they draw.
 LOOKS = {"supergat", "tgat"}
 

@@ -283,9 +283,7 @@ def by_source(
         )  # fmt: skip
         if d_logits is None:
             x = kept(x, mask, e, live, h, on, MASK_HEADS, H, WIDE)
-            alpha = tl.exp(x - scores(top, v, live, h, on, STRIDE, WIDE)) * scores(
-                inverse, v, live, h, on, STRIDE, WIDE
-            )
+            alpha = tl.exp(x - scores(top, v, live, h, on, STRIDE, WIDE)) * scores(inverse, v, live, h, on, STRIDE, WIDE)
             far_out = rows(d_out, v, live, h, d, inside, H, D, WIDE)
             drop = tl.full([BLOCK_E, BLOCK_H], 1.0, tl.float32)
             if DROPS:
@@ -317,9 +315,7 @@ def by_source(
                 if KIND == "gatv2":
                     at = wide(e, WIDE)[:, None, None] * (H * DL) + (h[:, None] * DL + dl[None, :])[None, :, :]
                     f = g[:, :, None] * f * a[None, :, :]
-                    tl.store(
-                        d_edge + at, f.to(d_edge.dtype.element_ty), mask=live[:, None, None] & inside_l[None, :, :]
-                    )
+                    tl.store(d_edge + at, f.to(d_edge.dtype.element_ty), mask=live[:, None, None] & inside_l[None, :, :])
                 else:
                     at = wide(e, WIDE)[:, None] * H + h[None, :]
                     tl.store(d_edge + at, g, mask=live[:, None] & on[None, :])
