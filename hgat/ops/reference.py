@@ -5,7 +5,7 @@ graph that may hold every sparse format; torch.func's transforms do not see into
 runs instead.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import dgl
 import torch
@@ -20,7 +20,7 @@ from hgat.ops.plain import Plain
 __all__ = ["Reference", "devices"]
 
 
-@lru_cache(maxsize=1)
+@cache
 def devices() -> frozenset[str]:
     """Types of device that this build of DGL has code for: "cpu", and "cuda" perhaps."""
     prefix = "device_api."

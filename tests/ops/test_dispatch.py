@@ -43,8 +43,8 @@ class _Backend:
 
 def test_every_backend_is_named_with_its_state():
     found = ops.backends()
-    assert list(found)[-1] == "dgl" and set(found) == {"triton", "native", "dgl"}
-    assert found["dgl"] is None
+    assert list(found) == ["triton", "native", "dgl", "torch"]
+    assert found["dgl"] is None and found["torch"] is None
     for reason in found.values():
         assert reason is None or (isinstance(reason, str) and reason and "\n" not in reason)
 
@@ -70,7 +70,7 @@ def test_no_backend_names_every_reason(graph, monkeypatch):
         _softmax(graph)
 
 
-@pytest.mark.parametrize("name", ["triton", "native", "dgl"])
+@pytest.mark.parametrize("name", ["triton", "native", "dgl", "torch"])
 def test_named_backends_run_or_say_why_not(graph, name):
     """No silent fallback: what cannot run raises, with the reason that backends() gives."""
     reason = ops.backends()[name]
@@ -87,7 +87,7 @@ def test_named_backends_run_or_say_why_not(graph, name):
 
 @pytest.mark.parametrize("name", ["cuda", "", None, ["dgl"], "DGL"])
 def test_unknown_backends_are_one_sentence(name):
-    with pytest.raises(BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl'\], got "):
+    with pytest.raises(BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl', 'torch'\], got "):
         with ops.use_backend(name):
             raise AssertionError("the block must not run")
 
