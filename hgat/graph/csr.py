@@ -22,6 +22,7 @@ from hgat.kernels import cpu
 __all__ = [
     "Rows",
     "all_formats",
+    "beside",
     "cached",
     "check_edges",
     "check_graph",
@@ -138,6 +139,18 @@ def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T]) -> T:
         with torch.inference_mode(False), transforms.outside():
             store[key] = build()
     return store[key]
+
+
+def beside(graph: dgl.DGLGraph, key: str, tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the graph's data on `device`, moved once and kept with the graph until the tensor is another."""
+    if tensor.device == torch.device(device):
+        return tensor
+    version = None if tensor.is_inference() else tensor._version
+    kept: dict = cached(graph, ("beside", key, str(device)), dict)
+    if kept.get("of") is not tensor or kept["version"] != version or version is None:
+        with torch.inference_mode(False), transforms.outside():
+            kept.update(of=tensor, version=version, moved=tensor.to(device))
+    return kept["moved"]
 
 
 def check_edges(graph: dgl.DGLGraph) -> None:
