@@ -9,11 +9,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from catalogue import LAYERS, one_relation, tensors
-from hgat import ops
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import CASES, forms
+
+from hgat import ops
 from zoo import build
 
 # Results of a size, or a number for Python, that only values tell.

@@ -87,7 +87,9 @@ def test_named_backends_run_or_say_why_not(graph, name):
 
 @pytest.mark.parametrize("name", ["cuda", "", None, ["dgl"], "DGL"])
 def test_unknown_backends_are_one_sentence(name):
-    with pytest.raises(BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl', 'torch'\], got "):
+    with pytest.raises(
+        BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl', 'torch'\], got "
+    ):
         with ops.use_backend(name):
             raise AssertionError("the block must not run")
 
