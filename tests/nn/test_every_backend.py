@@ -3,9 +3,9 @@
 import pytest
 import torch
 from backends import BACKENDS, DEVICE, INTERPRETED, there
+from catalogue import LAYERS, tensors
 from toys import CASES
 
-from catalogue import LAYERS, tensors
 from hgat import ops
 
 QUICK = [name for name in BACKENDS if not (name == "triton" and INTERPRETED)]
