@@ -1,5 +1,5 @@
 # make run    train a relational attention network on real data and show what it learned
-# make test   run every test; make test-quick those that end in two minutes
+# make test   run every test; make test-quick those that end in two minutes; make test DEVICE=cuda on a GPU, too
 # make lint   check style, format and types
 # make bench  compare with DGL and PyTorch Geometric in two minutes
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
@@ -18,7 +18,7 @@ run: $(READY)
 
 # Two workers with a thread each: most tests are too small for two threads.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
+	HGAT_TEST_DEVICE=$(DEVICE) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
 test-quick: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"

@@ -1,7 +1,7 @@
 """Structure, built once before training and never inside forward."""
 
 from hgat.graph import csr, homogeneous, metapath, relations
-from hgat.graph.device import to_device
+from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized

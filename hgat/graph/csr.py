@@ -4,8 +4,9 @@ Built once per graph and device and kept with the graph's own index, so that a g
 edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from numbers import Integral
 from types import ModuleType
@@ -22,12 +23,14 @@ from hgat.kernels import cpu
 __all__ = [
     "Rows",
     "all_formats",
+    "beside",
     "cached",
     "check_edges",
     "check_graph",
     "check_product",
     "check_whole",
     "device_of",
+    "devices_of_dgl",
     "edges",
     "edges_as_sources",
     "in_order",
@@ -40,11 +43,13 @@ __all__ = [
     "shown",
     "single_relation",
     "structure",
+    "to_device",
 ]
 
 
 T = TypeVar("T")
 BARE = ("cpu", "meta")  # devices whose tensors carry no number
+PINNED = 2**28  # bytes at most that pass through pinned memory, which PyTorch keeps for the next time
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,18 @@ def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T]) -> T:
         with torch.inference_mode(False), transforms.outside():
             store[key] = build()
     return store[key]
+
+
+def beside(graph: dgl.DGLGraph, key: str, tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the graph's data on `device`, moved once and kept with the graph until the tensor is another."""
+    if tensor.device == torch.device(device):
+        return tensor
+    version = None if tensor.is_inference() else tensor._version
+    kept: dict = cached(graph, ("beside", key, str(device)), dict)
+    if kept.get("of") is not tensor or kept["version"] != version or version is None:
+        with torch.inference_mode(False), transforms.outside():
+            kept.update(of=tensor, version=version, moved=tensor.to(device))
+    return kept["moved"]
 
 
 def check_edges(graph: dgl.DGLGraph) -> None:
@@ -273,11 +290,35 @@ def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.d
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
 
 
-def _sent(tensor, device):
-    """The tensor on a device, to CUDA from pinned memory, so that the program need not wait for the copy."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+@cache
+def devices_of_dgl() -> frozenset[str]:
+    """Types of device that this build of DGL has code for: "cpu", and "cuda" perhaps."""
+    prefix = "device_api."
+    return frozenset(name.removeprefix(prefix) for name in dgl.list_global_func_names() if name.startswith(prefix))
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """What a layer on `device` takes: a graph or block, a tensor, or a list, tuple or dict of them.
+
+    A graph goes there where this build of DGL has code for the device; else it stays, and the operators keep its
+    structure on the device, as PyPI's DGL has code for the CPU alone. Tensors go from the CPU to a GPU through pinned
+    memory, without waiting for what the GPU is doing. What is neither is given back as it is.
+    Raises GraphError for what is no device.
+    """
+    if isinstance(value, Mapping):
+        return {key: to_device(one, device) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([to_device(one, device) for one in value])
+    if isinstance(value, dgl.DGLGraph):
+        found = device_of(value, device)
+        return value.to(found) if found.type in devices_of_dgl() else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.device.type != "cpu":
+        return value.to(device)
+    if torch.device(device).type == "cuda" and 0 < value.nbytes <= PINNED:
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -286,8 +327,8 @@ def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tupl
     device = device_of(graph, device)
 
     def build():
-        src, dst = (_sent(end, device) for end in in_order(graph))
-        return src.long(), dst.long()
+        src, dst = (to_device(end, device).long() for end in in_order(graph))
+        return src, dst
 
     return cached(graph, ("edges", device), build)
 
@@ -328,7 +369,7 @@ def structure(
     def build():
         sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
         with enough(f"structure: expected one that the free memory of {device} holds, got {sizes[2]:,} edges"):
-            src, dst = (_sent(end, device) for end in in_order(graph))
+            src, dst = (to_device(end, device) for end in in_order(graph))
             try:
                 return kernels.build_structure(src, dst, *sizes[:2])
             except ValueError as error:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from hgat import transforms
 from hgat.errors import BackendError
+from hgat.graph import csr
 from hgat.ops import chunks, native, triton
 from hgat.ops.contexts import Setting
 from hgat.ops.plain import Plain
-from hgat.ops.reference import Reference, devices
+from hgat.ops.reference import Reference
 from hgat.renamed import old_names
 
 __all__ = ["backends", "pick", "use_backend"]
@@ -90,7 +91,7 @@ def _worth(name: str, device: str) -> bool:
     """Whether "auto" asks a backend: not Triton's interpreter, and not `dgl` where `torch` does all of its steps."""
     if name == "triton":
         return device != "cpu"
-    return name != "dgl" or (device in devices() and not transforms.active())
+    return name != "dgl" or (device in csr.devices_of_dgl() and not transforms.active())
 
 
 __getattr__ = old_names(globals(), {"uniform_attention": "hgat.ops.alignment.uniform_attention"})

@@ -28,7 +28,7 @@ def draw_seed() -> int:
     return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Any) -> Any:
     """The 32-bit finaliser of kernels/cpu/dropout.h; only the low half of an int64 is used, so products may wrap."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _LOW
@@ -39,7 +39,7 @@ def _mix(x: Tensor) -> Tensor:
 
 def _composed(num_edges: int, num_heads: int, seed: int, threshold: int, device: torch.device) -> Tensor:
     """True where (seed, edge, head) is kept: the definition that every kernel repeats."""
-    key = _mix(_mix(torch.tensor(seed & _LOW, device=device)) ^ ((seed >> 32) & _LOW))
+    key = _mix(_mix(seed & _LOW) ^ ((seed >> 32) & _LOW))  # a number of Python: a device need not be waited for
     edge = torch.arange(num_edges, device=device)
     row = _mix(_mix((edge & _LOW) ^ key) ^ (edge >> 32))
     head = (torch.arange(num_heads, device=device) * 0x9E3779B9) & _LOW

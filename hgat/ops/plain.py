@@ -16,7 +16,7 @@ from torch import Tensor
 from hgat.graph import csr
 from hgat.ops.dropout import dropout_scale
 
-__all__ = ["Plain"]
+__all__ = ["Plain", "segment_softmax"]
 
 
 def wide(*tensors: Tensor | None) -> list[Any]:
@@ -33,39 +33,48 @@ def _masked(logits: Tensor, edge_mask: Tensor | None) -> Tensor:
     return logits if edge_mask is None else logits.masked_fill(~edge_mask, -torch.inf)
 
 
+def _taken(tensor: Tensor, index: Tensor) -> Tensor:
+    """Rows of a tensor. On a GPU the gradient of indexing would sort the index at every call."""
+    return tensor[index] if tensor.device.type == "cpu" else tensor.index_select(0, index)
+
+
+def segment_softmax(segment: Tensor, count: int, logits: Tensor) -> Tensor:
+    """Softmax of logits [E, *] over the entries of each of `count` segments [E]; zeros where all are minus infinity."""
+    rows = (count, *logits.shape[1:])
+    index = segment.view(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
+    # The maximum only guards against overflow: it cancels, so no gradient flows through it.
+    highest = logits.detach().new_full(rows, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
+    empty = highest == -torch.inf
+    shifted = torch.exp(logits - _taken(highest.masked_fill(empty, 0.0), segment))
+    total = logits.new_zeros(rows).index_add(0, segment, shifted)
+    return shifted / _taken(total.masked_fill(empty, 1.0), segment)
+
+
 class Plain:
     """The operators, made of six steps: three that give edges something, two sums and the softmax."""
 
     def _add_ends(self, graph: DGLGraph, at_src: Tensor, at_dst: Tensor) -> Tensor:
         """at_src_u + at_dst_v for every edge, [E, ...]."""
         src, dst = csr.edges(graph, at_src.device)
-        return at_src.index_select(0, src) + at_dst.index_select(0, dst)
+        return _taken(at_src, src) + _taken(at_dst, dst)
 
     def _dot_ends(self, graph: DGLGraph, at_src: Tensor, at_dst: Tensor) -> Tensor:
         """at_src_u . at_dst_v for every edge, [E, H]."""
         src, dst = csr.edges(graph, at_src.device)
-        return (at_src.index_select(0, src) * at_dst.index_select(0, dst)).sum(-1)
+        return (_taken(at_src, src) * _taken(at_dst, dst)).sum(-1)
 
     def _copy(self, graph: DGLGraph, rows: Tensor, by_source: bool) -> Tensor:
         """The row of every edge's source, or of its destination, [E, ...]."""
         return rows.index_select(0, csr.edges(graph, rows.device)[0 if by_source else 1])
 
     def _softmax(self, graph: DGLGraph, logits: Tensor) -> Tensor:
-        """Softmax over in-edges, [E, H]; zeros for a node whose every logit is minus infinity."""
-        _, dst = csr.edges(graph, logits.device)
-        rows = (graph.num_dst_nodes(), *logits.shape[1:])
-        index = dst.view(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
-        # The maximum only guards against overflow: it cancels, so no gradient flows through it.
-        highest = logits.detach().new_full(rows, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
-        empty = highest == -torch.inf
-        shifted = torch.exp(logits - highest.masked_fill(empty, 0.0).index_select(0, dst))
-        total = logits.new_zeros(rows).index_add(0, dst, shifted)
-        return shifted / total.masked_fill(empty, 1.0).index_select(0, dst)
+        """Softmax over in-edges, [E, H]."""
+        return segment_softmax(csr.edges(graph, logits.device)[1], graph.num_dst_nodes(), logits)
 
     def _sum(self, graph: DGLGraph, value: Tensor, weight: Tensor) -> Tensor:
         """sum over the edges u -> v of weight_uv * value_u, [N_dst, H, D]."""
         src, dst = csr.edges(graph, value.device)
-        messages = value.index_select(0, src) * weight.unsqueeze(-1)
+        messages = _taken(value, src) * weight.unsqueeze(-1)
         return messages.new_zeros((graph.num_dst_nodes(), *messages.shape[1:])).index_add(0, dst, messages)
 
     def additive_logits(

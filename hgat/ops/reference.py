@@ -5,8 +5,6 @@ graph that may hold every sparse format; torch.func's transforms do not see into
 runs instead.
 """
 
-from functools import lru_cache
-
 import dgl
 import torch
 from dgl import DGLGraph
@@ -17,14 +15,7 @@ from hgat import transforms
 from hgat.graph import csr
 from hgat.ops.plain import Plain
 
-__all__ = ["Reference", "devices"]
-
-
-@lru_cache(maxsize=1)
-def devices() -> frozenset[str]:
-    """Types of device that this build of DGL has code for: "cpu", and "cuda" perhaps."""
-    prefix = "device_api."
-    return frozenset(n.removeprefix(prefix) for n in dgl.list_global_func_names() if n.startswith(prefix))
+__all__ = ["Reference"]
 
 
 def _dgl_runs(graph: DGLGraph, *tensors: Tensor) -> bool:

@@ -4,7 +4,7 @@ NVIDIA's from Volta on; AMD's and Intel's by the same kernels, under a PyTorch t
 TRITON_INTERPRET=1 Triton's interpreter runs them on the CPU, slowly, and only where the backend is named.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def _gpu():
     return None
 
 
-@lru_cache(maxsize=None)  # asked at every call
+@cache  # asked at every call
 def _why_not_on(device):
     """Why the kernels do not run on this device, None if they do."""
     reason = triton.why_missing()

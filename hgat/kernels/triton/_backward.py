@@ -127,22 +127,23 @@ def by_destination(
                         along -= alongs * moved[:, None]
                         alongs += tl.sum(alpha[:, :, None] * f, 0)
 
-        if pid < num_tasks:
-            if KIND == "additive":
-                part = part_sums + (pid.to(tl.int64) * 2) * H + h
-                tl.store(part, grad, mask=on)
-                tl.store(part + H, slopes, mask=on)
-            else:
-                SUMS: tl.constexpr = 4 if KIND == "gatv2" else 2
-                slot = pid.to(tl.int64) * SUMS
-                store_row(part_sums, slot, grad, h, dl, inside_l, H, DL, True)
-                store_row(part_sums, slot + 1, slopes, h, dl, inside_l, H, DL, True)
-                if KIND == "gatv2":
-                    store_row(part_sums, slot + 2, along, h, dl, inside_l, H, DL, True)
-                    store_row(part_sums, slot + 3, alongs, h, dl, inside_l, H, DL, True)
-            tl.store(part_mean + pid.to(tl.int64) * (2 * H) + h, mass, mask=on)
-            tl.store(part_mean + pid.to(tl.int64) * (2 * H) + H + h, mean, mask=on)
-        elif short:
+        if part_mean is not None:
+            if pid < num_tasks:
+                if KIND == "additive":
+                    part = part_sums + (pid.to(tl.int64) * 2) * H + h
+                    tl.store(part, grad, mask=on)
+                    tl.store(part + H, slopes, mask=on)
+                else:
+                    SUMS: tl.constexpr = 4 if KIND == "gatv2" else 2
+                    slot = pid.to(tl.int64) * SUMS
+                    store_row(part_sums, slot, grad, h, dl, inside_l, H, DL, True)
+                    store_row(part_sums, slot + 1, slopes, h, dl, inside_l, H, DL, True)
+                    if KIND == "gatv2":
+                        store_row(part_sums, slot + 2, along, h, dl, inside_l, H, DL, True)
+                        store_row(part_sums, slot + 3, alongs, h, dl, inside_l, H, DL, True)
+                tl.store(part_mean + pid.to(tl.int64) * (2 * H) + h, mass, mask=on)
+                tl.store(part_mean + pid.to(tl.int64) * (2 * H) + H + h, mean, mask=on)
+        if short & (pid >= num_tasks):
             if info is not None:
                 at = wide(row, WIDE) * STRIDE + h
                 tl.store(info + at, highest, mask=on)
@@ -324,15 +325,16 @@ def by_source(
         grad = acc + tl.where(end > first, grad * a, 0.0)
     elif KIND == "dot":
         grad *= factor
-    if pid < num_tasks:
-        if d_value is not None:
-            store_row(part_value, pid, acc, h, d, inside, H, D, True)
-        if d_left is not None:
-            if KIND == "additive":
-                tl.store(part_left + pid.to(tl.int64) * H + h, grad, mask=on)
-            else:
-                store_row(part_left, pid, grad, h, dl, inside_l, H, DL, True)
-    else:
+    if part_value is not None or part_left is not None:
+        if pid < num_tasks:
+            if part_value is not None:
+                store_row(part_value, pid, acc, h, d, inside, H, D, True)
+            if part_left is not None:
+                if KIND == "additive":
+                    tl.store(part_left + pid.to(tl.int64) * H + h, grad, mask=on)
+                else:
+                    store_row(part_left, pid, grad, h, dl, inside_l, H, DL, True)
+    if pid >= num_tasks:
         if d_value is not None:
             store_row(d_value, row, acc, h, d, inside, H, D, WIDE)
         if d_left is not None:

@@ -77,9 +77,23 @@ def store_row(base, row, x, h, d, inside, H: tl.constexpr, D: tl.constexpr, WIDE
 
 @triton.jit
 def rows(base, index, live, h, d, inside, H: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr):
-    """Rows `index` [E] of base [rows, H, D], as float32 [E, BLOCK_H, BLOCK_D]; zeros where not live."""
-    at = wide(index, WIDE)[:, None, None] * (H * D) + (h[:, None] * D + d[None, :])[None, :, :]
-    return tl.load(base + at, mask=live[:, None, None] & inside[None, :, :], other=0.0).to(tl.float32)
+    """Rows `index` [E] of base [rows, H, D], as float32 [E, BLOCK_H, BLOCK_D]; zeros where not live.
+
+    Loaded as [E, BLOCK_H * BLOCK_D], so that neighbouring threads take neighbouring columns, of the next head, too.
+    """
+    BLOCK_H: tl.constexpr = h.shape[0]
+    BLOCK_D: tl.constexpr = d.shape[0]
+    lane = tl.arange(0, BLOCK_H * BLOCK_D)
+    begin = tl.program_id(1) * BLOCK_H
+    if D == BLOCK_D:
+        at = begin * D + lane
+    else:
+        at = (begin + lane // BLOCK_D) * D + lane % BLOCK_D
+    mask = live[:, None]
+    if BLOCK_D != D or ((BLOCK_H - 1) & H) != 0:
+        mask = mask & ((begin + lane // BLOCK_D < H) & (lane % BLOCK_D < D))[None, :]
+    x = tl.load(base + (wide(index, WIDE)[:, None] * (H * D) + at[None, :]), mask=mask, other=0.0)
+    return tl.reshape(x, [index.shape[0], BLOCK_H, BLOCK_D]).to(tl.float32)
 
 
 @triton.jit

@@ -83,13 +83,14 @@ def attend(
                 x = scaled(weight, e, live, h, on, x, WEIGHT_HEADS, H, WIDE)
             acc = acc * before[:, None] + tl.sum(x[:, :, None] * far, 0)
 
-    if pid < num_tasks:
-        at = pid * H + h
-        tl.store(part_top + at, highest, mask=on)
-        tl.store(part_sum + at, total, mask=on)
-        if value is not None:
-            store_row(part, pid, acc, h, d, inside, H, D, True)
-    else:
+    if part_top is not None:
+        if pid < num_tasks:
+            at = wide(pid, True) * H + h
+            tl.store(part_top + at, highest, mask=on)
+            tl.store(part_sum + at, total, mask=on)
+            if value is not None:
+                store_row(part, pid, acc, h, d, inside, H, D, True)
+    if pid >= num_tasks:
         over = tl.where(total == 0, 0.0, 1.0 / total)
         at = wide(row, WIDE) * H + h
         tl.store(top + at, tl.where(highest == float("-inf"), 0.0, highest), mask=on)

@@ -44,7 +44,7 @@ def _given(tensor: Tensor | None) -> Tensor | None:
 
 def _wide(edges: int, heads: int, *tensors: Tensor | None) -> bool:
     """True if an offset may pass 2^31."""
-    return max(edges * heads, *(0 if t is None else t.numel() for t in tensors)) >= 2**31
+    return max([edges * heads, *(0 if t is None else t.numel() for t in tensors)]) >= 2**31
 
 
 def _device(tensor: Tensor) -> Any:

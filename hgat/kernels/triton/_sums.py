@@ -83,9 +83,10 @@ def sum_rows(
         w = scores(weight, e, live, h, on, H, WIDE)
         acc += tl.sum(w[:, :, None] * value_rows(value, u, live, h, d, inside, H, D, ONE, WIDE), 0)
     acc *= factor
-    if pid < num_tasks:
-        store_row(part, pid, acc, h, d, inside, H, D, True)
-    else:
+    if part is not None:
+        if pid < num_tasks:
+            store_row(part, pid, acc, h, d, inside, H, D, True)
+    if pid >= num_tasks:
         store_row(out, row, acc, h, d, inside, H, D, WIDE)
 
 
@@ -122,9 +123,10 @@ def sum_rows_back(
             at = wide(e, WIDE)[:, None] * H + h[None, :]
             tl.store(d_weight + at, tl.sum(own[None, :, :] * far, 2), mask=live[:, None] & on[None, :])
     if d_value is not None:
-        if pid < num_tasks:
-            store_row(part, pid, acc, h, d, inside, H, D, True)
-        else:
+        if part is not None:
+            if pid < num_tasks:
+                store_row(part, pid, acc, h, d, inside, H, D, True)
+        if pid >= num_tasks:
             store_rows(d_value, row, acc, h, d, inside, H, D, ONE, WIDE)
 
 
@@ -146,9 +148,10 @@ def sum_numbers(
         live = p < end
         e = tl.load(edge + p, mask=live, other=0)
         total += tl.sum(scores(numbers, e, live, h, on, H, WIDE), 0)
-    if pid < num_tasks:
-        tl.store(part + pid.to(tl.int64) * H + h, total, mask=on)
-    else:
+    if part is not None:
+        if pid < num_tasks:
+            tl.store(part + pid.to(tl.int64) * H + h, total, mask=on)
+    if pid >= num_tasks:
         tl.store(out + wide(row, WIDE) * H + h, total, mask=on)
 
 
@@ -170,9 +173,10 @@ def softmax_rows(
         live = p < end
         e = tl.load(edge + p, mask=live, other=0)
         total += tl.sum(scores(alpha, e, live, h, on, H, WIDE) * scores(d_alpha, e, live, h, on, H, WIDE), 0)
-    if pid < num_tasks:
-        tl.store(part + pid.to(tl.int64) * H + h, total, mask=on)
-    else:
+    if part is not None:
+        if pid < num_tasks:
+            tl.store(part + pid.to(tl.int64) * H + h, total, mask=on)
+    if pid >= num_tasks:
         write_gradients(edge, first, end, alpha, d_alpha, d_logits, total, h, on, H, WIDE, BLOCK_E)
 
 
