@@ -58,7 +58,7 @@ def by_destination(
     for task in range(tl.program_id(0), num_all, tl.num_programs(0)):
         pid = tl.full([], task, tl.int32)
         row, first, end = task_of(pid, indptr, tasks, num_tasks)
-        short = end - first <= CHUNK
+        short = (end - first <= CHUNK) | (pid < num_tasks)
         end = tl.where(short, end, first)
         own = own_side(right, row, h, dl, on, inside_l, KIND, H, DL, WIDE, BLOCK_H)
         if KIND != "gatv2":
@@ -251,7 +251,7 @@ def by_source(
     """
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     d = tl.arange(0, BLOCK_D)

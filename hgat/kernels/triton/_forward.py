@@ -40,7 +40,7 @@ def attend(
     """out, top and inverse of short rows; for a chunk its sums in part, part_top and part_sum. value and out may be None."""
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     d = tl.arange(0, BLOCK_D)
@@ -147,8 +147,9 @@ def edge_logits(
     CHUNK: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """result [E, H]: the logits, those of GAT before the leaky ReLU, or, given top and inverse, their softmax."""
-    row, first, end = task_of(tl.program_id(0), indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    pid = tl.program_id(0)
+    row, first, end = task_of(pid, indptr, tasks, num_tasks)
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     on = head_mask(h, H, BLOCK_H)

@@ -80,6 +80,7 @@ class Call:
         self.edges = structure[1].shape[0]
         self.left_width = 1 if kind == "additive" else some.shape[2]
         self.width = self.left_width if value is None else value.shape[2]
+        self.widest = max(self.width, self.left_width)
         self.like = some
         self.wide = _wide(self.edges, self.heads, value, left, right, on_edge)
         edge_needed = on_edge is not None or weight is not None or mask is not None or dropout is not None
@@ -98,8 +99,9 @@ class Call:
             "BLOCK_L": power_of_two(self.left_width),
         }
 
-    def blocks(self, kernel, rows):
-        found = launch.blocks(kernel, self.heads, max(self.width, self.left_width), rows.degree)
+    def blocks(self, kernel, width):
+        """Launch constants, and into how many groups the heads fall."""
+        found = launch.blocks(kernel, self.kind, self.heads, width)
         return found, -(-self.heads // found.heads)
 
     def scratch(self, *shape):
@@ -120,7 +122,7 @@ class Call:
                 self.on_edges(rows, top, inverse, alpha)
 
     def attend(self, rows, out, top, inverse):
-        blocks, groups = self.blocks("attend", rows)
+        blocks, groups = self.blocks("attend", self.widest)
         chunks = rows.tasks.shape[0]
         value = None if out is None or self.kind == "gatv2" else self.value
         if out is not None and self.kind == "gatv2":
@@ -136,22 +138,23 @@ class Call:
             **self.constants, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
-            _forward.attend_merge[(rows.heavy.shape[0], groups)](
+            blocks = launch.merge_blocks(1 if out is None else self.width)
+            _forward.attend_merge[(rows.heavy.shape[0], self.heads)](
                 rows.heavy, part, part_top, part_sum, out, top, inverse,
-                H=self.heads, D=self.width, WIDE=self.wide, BLOCK_E=launch.SUM_AT_ONCE, BLOCK_H=blocks.heads,
-                BLOCK_D=self.constants["BLOCK_D"], num_warps=4,
+                H=self.heads, D=self.width, WIDE=self.wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
+                BLOCK_D=self.constants["BLOCK_D"], num_warps=blocks.warps,
             )  # fmt: skip
 
     def on_edges(self, rows, top, inverse, result):
         """result [E, H]: the logits, or, given top and inverse, alpha."""
-        found = launch.blocks("edges", self.heads, self.left_width, rows.degree)
+        blocks, groups = self.blocks("edges", self.left_width)
         chunks = rows.tasks.shape[0]
-        _forward.edge_logits[(chunks + rows.count, -(-self.heads // found.heads))](
+        _forward.edge_logits[(chunks + rows.count, groups)](
             rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
             self.left, self.right, self.on_edge, self.attn, self.mask, top, inverse, result, self.factor,
             KIND=self.kind, H=self.heads, D=self.left_width, MASK_HEADS=self.constants["MASK_HEADS"], WIDE=self.wide,
-            CHUNK=launch.CHUNK, BLOCK_E=found.edges, BLOCK_H=found.heads, BLOCK_D=power_of_two(self.left_width),
-            num_warps=found.warps,
+            CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(self.left_width),
+            num_warps=blocks.warps,
         )  # fmt: skip
 
     def backward(
@@ -174,7 +177,7 @@ class Call:
             if d_attn is not None:
                 d_attn.zero_()
             return self.scratch(0, 4 if self.kind == "additive" else 3, self.heads) if d_logits is None else None
-        blocks, groups = self.blocks("by_destination", rows)
+        blocks, groups = self.blocks("by_destination", self.widest)
         chunks, heavy = rows.tasks.shape[0], rows.heavy.shape[0]
         fields = 4 if self.kind == "additive" else 3
         info = self.scratch(rows.count, fields, self.heads) if d_logits is None else None
@@ -194,12 +197,13 @@ class Call:
             BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
-            _backward.by_destination_merge[(heavy, groups)](
+            blocks = launch.merge_blocks(self.left_width)
+            _backward.by_destination_merge[(heavy, self.heads)](
                 rows.heavy, part_mean, part_sums, self.right, self.attn, top, inverse, info, d_right,
                 None if part_attn is None else part_attn[programs:], self.factor,
                 KIND=self.kind, H=self.heads, DL=self.left_width, STRIDE=fields * self.heads,
-                GIVEN=d_logits is not None, WIDE=self.wide, BLOCK_E=launch.SUM_AT_ONCE, BLOCK_H=blocks.heads,
-                BLOCK_L=self.constants["BLOCK_L"], num_warps=4,
+                GIVEN=d_logits is not None, WIDE=self.wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
+                BLOCK_L=self.constants["BLOCK_L"], num_warps=blocks.warps,
             )  # fmt: skip
         if d_attn is not None:
             torch.sum(part_attn, 0, out=d_attn)
@@ -215,7 +219,7 @@ class Call:
         rows = by_source(self.structure)
         if rows.count == 0:
             return
-        blocks, groups = self.blocks("by_source", rows)
+        blocks, groups = self.blocks("by_source", self.widest)
         chunks = rows.tasks.shape[0]
         right, mean, stride, right_stride = self.right, None, self.heads, self.heads
         if info is not None:
@@ -242,10 +246,10 @@ class Call:
 def _merge(rows: Rows, part: Tensor, result: Tensor, wide: bool, one: bool = False) -> None:
     """result of the long rows from their parts [chunks, H, D]; over the heads, too, if `one`."""
     heads, width = part.shape[1], part.shape[2]
-    block_h = power_of_two(heads) if one else launch.blocks("sum", heads, width, 0).heads
-    _sums.merge[(rows.heavy.shape[0], -(-heads // block_h))](
-        rows.heavy, part, result, H=heads, D=width, ONE=one, WIDE=wide, BLOCK_E=launch.SUM_AT_ONCE, BLOCK_H=block_h,
-        BLOCK_D=power_of_two(width), num_warps=4,
+    blocks = launch.merge_blocks(width, heads if one else 1)
+    _sums.merge[(rows.heavy.shape[0], 1 if one else heads)](
+        rows.heavy, part, result, H=heads, D=width, ONE=one, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
+        BLOCK_D=power_of_two(width), num_warps=blocks.warps,
     )  # fmt: skip
 
 
@@ -256,7 +260,7 @@ def weighted_sum(structure, value, weight, factor, by_source_, out):
     value, weight = _given(value), _given(weight)
     heads, width = weight.shape[1], value.shape[2]
     wide = _wide(weight.shape[0], heads, value, out)
-    blocks = launch.blocks("sum", heads, width, rows.degree)
+    blocks = launch.blocks("sum", "", heads, width)
     chunks = rows.tasks.shape[0]
     with _device(out):
         part = torch.empty((chunks, heads, width), dtype=torch.float32, device=out.device) if chunks else None
@@ -277,11 +281,7 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
     heads, width = weight.shape[1], value.shape[2]
     one = value.shape[1] != heads
     wide = _wide(weight.shape[0], heads, value, d_out)
-    blocks = launch.blocks("sum", heads, width, rows.degree)
-    if one:  # all heads in one program, which adds them up
-        row = power_of_two(heads) * power_of_two(width)
-        warps = min(8, max(1, row // 256))
-        blocks = launch.Blocks(max(1, min(blocks.edges, 64 * 32 * warps // row)), power_of_two(heads), warps)
+    blocks = launch.blocks("sum_back", "", heads, width, all_heads=one)  # one value for all: the sum over heads, too
     chunks = rows.tasks.shape[0]
     with _device(value):
         part = None
@@ -302,7 +302,7 @@ def edge_sum(structure, edge_value, by_source_, out):
         return
     edge_value = _given(edge_value)
     heads = edge_value.shape[1]
-    blocks = launch.blocks("edges", heads, 1, rows.degree)
+    blocks = launch.blocks("edges", "additive", heads, 1)
     wide = _wide(edge_value.shape[0], heads, out)
     chunks = rows.tasks.shape[0]
     with _device(out):
@@ -321,7 +321,7 @@ def softmax_backward(structure, alpha, d_alpha, d_logits):
         return
     alpha, d_alpha = _given(alpha), _given(d_alpha)
     heads = alpha.shape[1]
-    blocks = launch.blocks("edges", heads, 1, rows.degree)
+    blocks = launch.blocks("edges", "additive", heads, 1)
     wide = _wide(alpha.shape[0], heads)
     chunks, groups = rows.tasks.shape[0], -(-heads // blocks.heads)
     with _device(alpha):

@@ -68,7 +68,7 @@ def sum_rows(
     """out_row = factor * sum of weight * value; of a chunk its part."""
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     d = tl.arange(0, BLOCK_D)
@@ -99,7 +99,7 @@ def sum_rows_back(
     """By source: d_value = sum of weight * d_out, of a chunk its part, and d_weight = value . d_out."""
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     d = tl.arange(0, BLOCK_D)
@@ -138,7 +138,7 @@ def sum_numbers(
     """out_row = the sum of numbers [E, H] over the row's edges; of a chunk its part."""
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     on = head_mask(h, H, BLOCK_H)
@@ -163,7 +163,7 @@ def softmax_rows(
     """d_logits of short rows; of a chunk the sum of alpha d_alpha in part."""
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
-    if end - first > CHUNK:
+    if (end - first > CHUNK) & (pid >= num_tasks):
         return
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     on = head_mask(h, H, BLOCK_H)

@@ -28,10 +28,6 @@ class Rows(NamedTuple):
     def count(self) -> int:
         return self.indptr.shape[0] - 1
 
-    @property
-    def degree(self) -> int:
-        """The mean number of edges in a row, rounded down."""
-        return self.other.shape[0] // max(1, self.count)
 
 
 def by_destination(structure: list[Tensor]) -> Rows:
@@ -67,11 +63,15 @@ def _sorted(key, other, num_rows):
 
 
 def _cut(indptr, chunk):
-    """Chunks of nearly the same length of every row longer than `chunk`."""
+    """Chunks of nearly the same length of every row longer than `chunk`.
+
+    They have `chunk` edges, and more once there are many of them, so that a hub's are merged in little time.
+    """
     degree = indptr.diff()
     row = (degree > chunk).nonzero().flatten()
     count = degree[row]
-    parts = (count + chunk - 1) // chunk
+    length = (count // launch.MOST_CHUNKS).clamp(chunk, max(chunk, launch.LONGEST_CHUNK))
+    parts = (count + length - 1) // length
     end = parts.cumsum(0)
     heavy = torch.stack([row, end - parts, end], 1).to(indptr.dtype)
     of = torch.repeat_interleave(torch.arange(row.shape[0], device=row.device), parts)
