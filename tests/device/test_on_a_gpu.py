@@ -16,7 +16,7 @@ from hgat.train.recipe import Train
 from hgat.train.run import Experiment
 from zoo import build, typed_graph
 
-DEVICE = os.environ.get("HGAT_TEST_DEVICE", "cpu")
+DEVICE = os.environ.get("HGAT_TEST_DEVICE") or "cpu"
 pytestmark = pytest.mark.skipif(DEVICE == "cpu", reason="no GPU: HGAT_TEST_DEVICE names none")
 IN, OUT, HEADS = 7, 8, 4
 
