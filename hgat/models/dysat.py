@@ -364,7 +364,7 @@ class _Typed(NamedState):
         for ntype, count in snapshots.num_nodes.items():
             rows = z if ntype == target else self.widen(h[ntype])
             found.append(rows.view(len(snapshots), count, rows.shape[1]))
-        return torch.cat(found, 1) * snapshots.present.to(z).unsqueeze(-1)
+        return torch.cat(found, 1) * snapshots.present_on(z.device).to(z.dtype).unsqueeze(-1)
 
 
 def _views(graph, paths):

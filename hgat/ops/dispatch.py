@@ -21,14 +21,12 @@ from hgat import transforms
 from hgat.errors import BackendError
 from hgat.graph import csr
 from hgat.ops import chunks, native, triton
-from hgat.ops.contexts import Setting
+from hgat.ops.contexts import chosen_backend as _chosen
 from hgat.ops.plain import Plain
 from hgat.ops.reference import Reference
 from hgat.renamed import old_names
 
 __all__ = ["backends", "pick", "use_backend"]
-
-_chosen = Setting("hgat_backend", "auto")
 
 
 class _Everywhere:

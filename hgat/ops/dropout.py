@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hgat.errors import ShapeError
 from hgat.kernels import cpu
+from hgat.ops.contexts import chosen_backend
 
 __all__ = ["attention_dropout", "check_probability", "draw_seed", "dropout_numbers", "dropout_scale"]
 
@@ -55,7 +56,8 @@ def dropout_numbers(dropout: float, seed: int) -> tuple[int, int, float]:
 def dropout_scale(num_edges: int, num_heads: int, dropout: float, seed: int, like: Tensor) -> Tensor:
     """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
     seed, threshold, keep_scale = dropout_numbers(dropout, seed)
-    if cpu.available() and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
+    compiled = cpu.available() and chosen_backend.get() in ("auto", "native")
+    if compiled and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
         scale = torch.empty((num_edges, num_heads), dtype=like.dtype)
         cpu.dropout_scale(scale, seed, threshold, keep_scale, torch.get_num_threads())
         return scale

@@ -104,7 +104,8 @@ def _backward(schema, kernel, shapes):
     return operator
 
 
-def sum_type(dtype):
+def sum_type(dtype: torch.dtype) -> torch.dtype:
+    """The type of scores and sums beside rows of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
