@@ -459,7 +459,8 @@ def test_a_structure_is_built_once_for_each_device_and_each_set_of_kernels():
     assert kernels.asked == [("meta", torch.int32, 19, 13)]
     here = csr.structure(graph)
     assert len(here) == 1 and here[0].device.type == "cpu" and csr.structure(graph, "cpu") is here
-    assert csr.structure(graph, "cpu", kernels) is not here
+    other = csr.structure(graph, "cpu", kernels)
+    assert other is not here and other is not there and other[0].device.type == "cpu"
 
 
 @pytest.mark.parametrize(
