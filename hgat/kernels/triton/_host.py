@@ -82,6 +82,7 @@ class Call:
         self.width = self.left_width if value is None else value.shape[2]
         self.widest = max(self.width, self.left_width)
         self.like = some
+        self.size = (some if value is None else value).element_size()
         self.wide = _wide(self.edges, self.heads, value, left, right, on_edge)
         edge_needed = on_edge is not None or weight is not None or mask is not None or dropout is not None
         self.constants = {
@@ -94,14 +95,13 @@ class Call:
             "DROPS": dropout is not None,
             "NEEDS_EDGE": edge_needed,
             "WIDE": self.wide,
-            "CHUNK": launch.CHUNK,
             "BLOCK_D": power_of_two(self.width),
             "BLOCK_L": power_of_two(self.left_width),
         }
 
     def blocks(self, kernel, width):
         """Launch constants, and into how many groups the heads fall."""
-        found = launch.blocks(kernel, self.kind, self.heads, width)
+        found = launch.blocks(kernel, self.kind, self.heads, width, self.size)
         return found, -(-self.heads // found.heads)
 
     def scratch(self, *shape):
@@ -135,7 +135,7 @@ class Call:
             rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
             value, self.left, self.right, self.on_edge, self.attn, self.weight, self.mask,
             out, top, inverse, part, part_top, part_sum, self.factor, *self.numbers,
-            **self.constants, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            **self.constants, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
             blocks = launch.merge_blocks(1 if out is None else self.width)
@@ -153,7 +153,7 @@ class Call:
             rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
             self.left, self.right, self.on_edge, self.attn, self.mask, top, inverse, result, self.factor,
             KIND=self.kind, H=self.heads, D=self.left_width, MASK_HEADS=self.constants["MASK_HEADS"], WIDE=self.wide,
-            CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(self.left_width),
+            CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(self.left_width),
             num_warps=blocks.warps,
         )  # fmt: skip
 
@@ -193,7 +193,7 @@ class Call:
             rows.indptr, rows.other, rows.edge, rows.tasks, chunks, tasks,
             self.value, self.left, self.right, self.on_edge, self.attn, self.weight, self.mask, top, inverse, d_out,
             d_logits, info, d_right, part_mean, part_sums, part_attn, self.factor, *self.numbers,
-            **self.edge_constants(d_logits), STRIDE=fields * self.heads,
+            **self.edge_constants(d_logits), STRIDE=fields * self.heads, CHUNK=rows.chunk,
             BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
@@ -236,7 +236,7 @@ class Call:
             self.value, self.left, right, self.on_edge, self.attn, self.weight, self.mask, top, inverse, mean, d_out,
             d_logits, d_value, d_left, d_edge, d_weight, part_value, part_left, self.factor, *self.numbers,
             **self.edge_constants(d_logits, d_edge, d_weight), STRIDE=stride, RIGHT_STRIDE=right_stride,
-            BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         for part, result in ((part_value, d_value), (part_left, d_left)):
             if part is not None:
@@ -260,13 +260,13 @@ def weighted_sum(structure, value, weight, factor, by_source_, out):
     value, weight = _given(value), _given(weight)
     heads, width = weight.shape[1], value.shape[2]
     wide = _wide(weight.shape[0], heads, value, out)
-    blocks = launch.blocks("sum", "", heads, width)
+    blocks = launch.blocks("sum", "", heads, width, value.element_size())
     chunks = rows.tasks.shape[0]
     with _device(out):
         part = torch.empty((chunks, heads, width), dtype=torch.float32, device=out.device) if chunks else None
         _sums.sum_rows[(chunks + rows.count, -(-heads // blocks.heads))](
             rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, out, part, float(factor),
-            H=heads, D=width, ONE=value.shape[1] != heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges,
+            H=heads, D=width, ONE=value.shape[1] != heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges,
             BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width), num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
@@ -281,7 +281,7 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
     heads, width = weight.shape[1], value.shape[2]
     one = value.shape[1] != heads
     wide = _wide(weight.shape[0], heads, value, d_out)
-    blocks = launch.blocks("sum_back", "", heads, width, all_heads=one)  # one value for all: the sum over heads, too
+    blocks = launch.blocks("sum_back", "", heads, width, value.element_size(), one)  # one value: also summed over heads
     chunks = rows.tasks.shape[0]
     with _device(value):
         part = None
@@ -289,7 +289,7 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
             part = torch.empty((chunks, heads, width), dtype=torch.float32, device=value.device)
         _sums.sum_rows_back[(chunks + rows.count, -(-heads // blocks.heads))](
             rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, d_out, d_value, d_weight, part,
-            H=heads, D=width, ONE=one, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges,
+            H=heads, D=width, ONE=one, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges,
             BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width), num_warps=blocks.warps,
         )  # fmt: skip
         if part is not None:
@@ -309,7 +309,7 @@ def edge_sum(structure, edge_value, by_source_, out):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=out.device) if chunks else None
         _sums.sum_numbers[(chunks + rows.count, -(-heads // blocks.heads))](
             rows.indptr, rows.edge, rows.tasks, chunks, edge_value, out, part,
-            H=heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            H=heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
             _merge(rows, part, out, wide)
@@ -328,7 +328,7 @@ def softmax_backward(structure, alpha, d_alpha, d_logits):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=alpha.device) if chunks else None
         _sums.softmax_rows[(chunks + rows.count, groups)](
             rows.indptr, rows.edge, rows.tasks, chunks, alpha, d_alpha, d_logits, part,
-            H=heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            H=heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
         )  # fmt: skip
         if chunks:
             total = torch.empty((rows.count, heads), dtype=torch.float32, device=alpha.device)
