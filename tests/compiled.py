@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hgat.kernels.triton import _backward, _forward, _host, _sums
+from hgat.kernels.triton import _backward, _forward, _sums
 
 __all__ = ["launches", "resources"]
 

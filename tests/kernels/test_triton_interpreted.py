@@ -12,10 +12,10 @@ pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("TRITON_INTERPRET=1 is not set", allow_module_level=True)
 
+import plain
 import triton
 import triton.language as tl
 
-import plain
 from hgat.kernels import triton as kernels
 from hgat.kernels.triton import _common, _host, launch
 from hgat.ops.dropout import dropout_numbers, dropout_scale
@@ -42,7 +42,9 @@ def small_chunks(monkeypatch):
 class Case:
     """Arguments of one operator on one graph, and calls of it whose results start as NaN."""
 
-    def __init__(self, kind, graph, dtype=torch.float32, terms=True, heads=HEADS, width=WIDTH, shared=False, dropout=None):
+    def __init__(
+        self, kind, graph, dtype=torch.float32, terms=True, heads=HEADS, width=WIDTH, shared=False, dropout=None
+    ):
         torch.manual_seed(7)
         self.src, self.dst, self.num_src, self.num_dst = graph
         self.edges, self.heads, self.kind, self.dropout = self.src.shape[0], heads, kind, dropout
@@ -58,7 +60,9 @@ class Case:
                 self.given[name] = torch.randn(count, heads)
         if terms:
             of_rows = kind == "gatv2"
-            self.given["edge"] = torch.randn(self.edges, heads, *[width] * of_rows).to(dtype if of_rows else torch.float32)
+            self.given["edge"] = torch.randn(self.edges, heads, *[width] * of_rows).to(
+                dtype if of_rows else torch.float32
+            )
             self.given["weight"] = torch.rand(self.edges, 1 if shared else heads)
         if kind == "gatv2":
             self.given["attn"] = torch.randn(heads, width)

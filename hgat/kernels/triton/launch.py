@@ -23,8 +23,8 @@ class Blocks(NamedTuple):
     warps: int
 
 
-# (kernel, kind) -> (columns of all heads of a program, numbers of a tile [edges, columns] for a warp, both of float32, edges
-# where a head is narrower than 64, than 128, and wider)
+# (kernel, kind) -> (columns of all heads of a program, numbers of a tile [edges, columns] for a warp, both of float32,
+# edges where a head is narrower than 64, than 128, and wider)
 TABLE = {
     ("attend", "additive"): (128, 1024, 8, 8, 4),
     ("attend", "gatv2"): (128, 512, 8, 8, 4),
@@ -83,4 +83,4 @@ def blocks(kernel: str, kind: str, heads: int, width: int, size: int = 4, all_he
 def merge_blocks(width: int, heads: int = 1) -> Blocks:
     """Constants of a merge, in which a program takes one head, or `heads`, and walks over the chunks of a row."""
     row = power_of_two(heads) * power_of_two(width)
-    return Blocks(max(1, min(64, 8192 // row)), power_of_two(heads), 4)
+    return Blocks(max(1, min(64, 4096 // row)), power_of_two(heads), 4)

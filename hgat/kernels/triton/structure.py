@@ -1,4 +1,4 @@
-"""The edges of a graph by destination and by source, as the kernels read them, and how long rows are cut into chunks."""
+"""The edges of a graph by destination and by source, as the kernels read them, with long rows cut into chunks."""
 
 from typing import NamedTuple
 
@@ -34,7 +34,6 @@ class Rows(NamedTuple):
         return launch.chunk(self.other.shape[0], self.count)
 
 
-
 def by_destination(structure: list[Tensor]) -> Rows:
     return Rows(*structure[:5])
 
@@ -52,7 +51,7 @@ def build_structure(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> lis
     src, dst = src.to(number), dst.to(number)
     sides = [_sorted(dst, src, num_dst), _sorted(src, dst, num_src)]
     chunks = [launch.chunk(src.shape[0], rows) for rows in (num_dst, num_src)]
-    longest = [indptr.diff().max() if rows else indptr[0] for (indptr, _, _), rows in zip(sides, (num_dst, num_src))]
+    longest = [indptr.diff().max() if len(indptr) > 1 else indptr[0] for indptr, _, _ in sides]
     found = []
     for side, most, chunk in zip(sides, torch.stack(longest).tolist(), chunks, strict=True):
         nothing = side[0].new_empty((0, 3))
