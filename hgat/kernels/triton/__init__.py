@@ -98,7 +98,9 @@ def additive(
     dropout: (seed, threshold, scale of what is kept) or None. edge_mask: bool [E, 1] or [E, H] or None. gradients: of
     value, score_src, score_dst, score_edge, edge_weight.
     """
-    call = _calls().Call("additive", structure, slope, dropout, edge_weight, edge_mask, value, score_src, score_dst, score_edge)
+    call = _calls().Call(
+        "additive", structure, slope, dropout, edge_weight, edge_mask, value, score_src, score_dst, score_edge
+    )
     if d_out is None:
         call.forward(out, alpha, logits, top, inverse)
     else:
@@ -168,7 +170,9 @@ def dot(
 
 def edge_softmax(structure: list[Tensor], logits: Tensor, alpha: Tensor) -> None:
     """Softmax over in-edges: GAT's forward with the logits as scores of the edges, and no values."""
-    _calls().Call("additive", structure, 1.0, None, None, None, None, None, None, logits).forward(None, alpha, None, None, None)
+    _calls().Call("additive", structure, 1.0, None, None, None, None, None, None, logits).forward(
+        None, alpha, None, None, None
+    )
 
 
 def softmax_backward(structure: list[Tensor], alpha: Tensor, d_alpha: Tensor, d_logits: Tensor) -> None:

@@ -3,9 +3,10 @@ from the logits; with alpha' = alpha * scale (dropout, edge weight) and t_uv = s
 
     d_logit_uv = alpha_uv (t_uv - s_v),   s_v = sum_u alpha_uv t_uv
 
-By destination: s_v and what the destination brings to the logits, in one sweep: sums of alpha (t - r) f are carried with
-a running mean r, for f the derivative of the logit, and corrected as r moves towards s_v (Welford's scheme), so that no
-difference of two large sums is taken, and where alpha is 1 it is exactly zero. By source: everything else.
+By destination: s_v and the gradient of what the destination brings to the logits, in one sweep: sums of
+alpha (t - r) f are carried with a running mean r, for f the derivative of the logit, and corrected as r moves towards
+s_v (Welford's scheme), so that no difference of two large sums is taken, and where alpha is 1 it is exactly zero.
+By source: everything else.
 """
 
 import triton
@@ -43,8 +44,8 @@ def by_destination(
 ):  # fmt: skip
     """info [N, 3 or 4, H] = top, inverse, s and, of GAT, right; d_right; of a chunk part_mean [2, H] and part_sums.
 
-    part_attn: [programs, H, DL], each program's part of d_attn (GATv2), or None. d_logits: the gradient of the logits, if
-    it is given (GATv2 alone): then there is no s.
+    part_attn: [programs, H, DL], each program's part of d_attn (GATv2), or None. d_logits: the gradient of the logits,
+    if it is given (GATv2 alone): then there is no s.
     """
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     d = tl.arange(0, BLOCK_D)
@@ -284,7 +285,9 @@ def by_source(
         )  # fmt: skip
         if d_logits is None:
             x = kept(x, mask, e, live, h, on, MASK_HEADS, H, WIDE)
-            alpha = tl.exp(x - scores(top, v, live, h, on, STRIDE, WIDE)) * scores(inverse, v, live, h, on, STRIDE, WIDE)
+            alpha = tl.exp(x - scores(top, v, live, h, on, STRIDE, WIDE)) * scores(
+                inverse, v, live, h, on, STRIDE, WIDE
+            )
             far_out = rows(d_out, v, live, h, d, inside, H, D, WIDE)
             drop = tl.full([BLOCK_E, BLOCK_H], 1.0, tl.float32)
             if DROPS:
@@ -316,7 +319,9 @@ def by_source(
                 if KIND == "gatv2":
                     at = wide(e, WIDE)[:, None, None] * (H * DL) + (h[:, None] * DL + dl[None, :])[None, :, :]
                     f = g[:, :, None] * f * a[None, :, :]
-                    tl.store(d_edge + at, f.to(d_edge.dtype.element_ty), mask=live[:, None, None] & inside_l[None, :, :])
+                    tl.store(
+                        d_edge + at, f.to(d_edge.dtype.element_ty), mask=live[:, None, None] & inside_l[None, :, :]
+                    )
                 else:
                     at = wide(e, WIDE)[:, None] * H + h[None, :]
                     tl.store(d_edge + at, g, mask=live[:, None] & on[None, :])

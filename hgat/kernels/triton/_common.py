@@ -1,7 +1,7 @@
 """What the kernels share: tasks, loads of rows and of tiles [edges, heads, width], dropout, the leaky ReLU.
 
-A task is a row of at most CHUNK edges, or one chunk of a longer row. Names: p positions among the rows' edges, e numbers
-of edges in the graph, h heads, d columns; `inside` says which heads and columns of a tile exist.
+A task is a row of at most CHUNK edges, or one chunk of a longer row. Names: p positions among the rows' edges, e
+numbers of edges in the graph, h heads, d columns; `inside` says which heads and columns of a tile exist.
 """
 
 import triton

@@ -1,8 +1,8 @@
 """Forward of every attention operator: logits of a block of edges, online softmax, sum of values. One program takes one
 task and one group of heads; what differs between the operators is how the logits are computed.
 
-Arguments of all: left and right are what source and destination bring to the logit (scores, features, keys and queries),
-on_edge what the edge brings (scores, features, a bias).
+Arguments of all: left and right are what source and destination bring to the logit (scores, features, keys and
+queries), on_edge what the edge brings (scores, features, a bias).
 """
 
 import triton
@@ -35,9 +35,13 @@ def attend(
     factor, key, threshold, keep_scale,
     KIND: tl.constexpr, H: tl.constexpr, D: tl.constexpr, DL: tl.constexpr,
     WEIGHT_HEADS: tl.constexpr, MASK_HEADS: tl.constexpr, DROPS: tl.constexpr, NEEDS_EDGE: tl.constexpr,
-    WIDE: tl.constexpr, CHUNK: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
+    WIDE: tl.constexpr, CHUNK: tl.constexpr,
+    BLOCK_E: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
-    """out, top and inverse of short rows; for a chunk its sums in part, part_top and part_sum. value and out may be None."""
+    """out, top and inverse of short rows; of a chunk its sums in part, part_top and part_sum.
+
+    value and out may be None.
+    """
     pid = tl.program_id(0)
     row, first, end = task_of(pid, indptr, tasks, num_tasks)
     if (end - first > CHUNK) & (pid >= num_tasks):

@@ -56,6 +56,37 @@ def _device(tensor: Tensor) -> Any:
     return contextlib.nullcontext() if module.current_device() == device.index else module.device(device)
 
 
+_compiled: dict[tuple, tuple[Any, list]] = {}
+
+
+def _run(kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple, **constants: Any) -> None:
+    """kernel[grid](*arguments, **constants), in less time than Triton takes to find the compiled kernel again.
+
+    Triton compiles one kernel for each type of the arguments, whether their memory is aligned to 16 bytes, and the
+    constants; whole numbers among the arguments are of 32 bits and decide nothing.
+    """
+    given: list = []
+    types: list = []
+    for x in arguments:
+        if isinstance(x, Tensor):
+            address = x.data_ptr()
+            given.append(address)
+            types.append(x.dtype if address % 16 == 0 else (x.dtype,))
+        else:
+            given.append(x)
+            types.append(x is None)
+    device = arguments[0].device
+    key = kernel, device.type, device.index, warps, *types, *constants.values()
+    found = _compiled.get(key)
+    if found is not None:
+        compiled, last = found
+        compiled[(*grid, 1)](*given, *last)
+        return
+    compiled = kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=True)
+    if compiled is not None:  # the interpreter compiles nothing
+        _compiled[key] = compiled, [constants[name] for name in kernel.arg_names[len(arguments) :]]
+
+
 class Call:
     """One call of an attention operator.
 
@@ -82,6 +113,7 @@ class Call:
         self.width = self.left_width if value is None else value.shape[2]
         self.widest = max(self.width, self.left_width)
         self.like = some
+        self.size = (some if value is None else value).element_size()
         self.wide = _wide(self.edges, self.heads, value, left, right, on_edge)
         edge_needed = on_edge is not None or weight is not None or mask is not None or dropout is not None
         self.constants = {
@@ -94,14 +126,13 @@ class Call:
             "DROPS": dropout is not None,
             "NEEDS_EDGE": edge_needed,
             "WIDE": self.wide,
-            "CHUNK": launch.CHUNK,
             "BLOCK_D": power_of_two(self.width),
             "BLOCK_L": power_of_two(self.left_width),
         }
 
     def blocks(self, kernel, width):
         """Launch constants, and into how many groups the heads fall."""
-        found = launch.blocks(kernel, self.kind, self.heads, width)
+        found = launch.blocks(kernel, self.kind, self.heads, width, self.size)
         return found, -(-self.heads // found.heads)
 
     def scratch(self, *shape):
@@ -124,37 +155,41 @@ class Call:
     def attend(self, rows, out, top, inverse):
         blocks, groups = self.blocks("attend", self.widest)
         chunks = rows.tasks.shape[0]
-        value = None if out is None or self.kind == "gatv2" else self.value
-        if out is not None and self.kind == "gatv2":
-            value = self.value
+        value = None if out is None else self.value
         part = part_top = part_sum = None
         if chunks:
             part_top, part_sum = self.scratch(2, chunks, self.heads)
             part = None if out is None else self.scratch(chunks, self.heads, self.width)
-        _forward.attend[(chunks + rows.count, groups)](
-            rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
-            value, self.left, self.right, self.on_edge, self.attn, self.weight, self.mask,
-            out, top, inverse, part, part_top, part_sum, self.factor, *self.numbers,
-            **self.constants, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        _run(
+            _forward.attend, (chunks + rows.count, groups), blocks.warps,
+            (
+                rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, self.left, self.right, self.on_edge,
+                self.attn, self.weight, self.mask, out, top, inverse, part, part_top, part_sum, self.factor,
+                *self.numbers,
+            ),
+            **self.constants, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
         )  # fmt: skip
         if chunks:
             blocks = launch.merge_blocks(1 if out is None else self.width)
-            _forward.attend_merge[(rows.heavy.shape[0], self.heads)](
-                rows.heavy, part, part_top, part_sum, out, top, inverse,
+            _run(
+                _forward.attend_merge, (rows.heavy.shape[0], self.heads), blocks.warps,
+                (rows.heavy, part, part_top, part_sum, out, top, inverse),
                 H=self.heads, D=self.width, WIDE=self.wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
-                BLOCK_D=self.constants["BLOCK_D"], num_warps=blocks.warps,
+                BLOCK_D=self.constants["BLOCK_D"],
             )  # fmt: skip
 
     def on_edges(self, rows, top, inverse, result):
         """result [E, H]: the logits, or, given top and inverse, alpha."""
         blocks, groups = self.blocks("edges", self.left_width)
         chunks = rows.tasks.shape[0]
-        _forward.edge_logits[(chunks + rows.count, groups)](
-            rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
-            self.left, self.right, self.on_edge, self.attn, self.mask, top, inverse, result, self.factor,
+        _run(
+            _forward.edge_logits, (chunks + rows.count, groups), blocks.warps,
+            (
+                rows.indptr, rows.other, rows.edge, rows.tasks, chunks, self.left, self.right, self.on_edge,
+                self.attn, self.mask, top, inverse, result, self.factor,
+            ),
             KIND=self.kind, H=self.heads, D=self.left_width, MASK_HEADS=self.constants["MASK_HEADS"], WIDE=self.wide,
-            CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(self.left_width),
-            num_warps=blocks.warps,
+            CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(self.left_width),
         )  # fmt: skip
 
     def backward(
@@ -189,21 +224,28 @@ class Call:
             part_mean = self.scratch(chunks, 2, self.heads)
             sums = 4 if self.kind == "gatv2" else 2
             part_sums = self.scratch(chunks, sums, self.heads, self.left_width)
-        _backward.by_destination[(programs, groups)](
-            rows.indptr, rows.other, rows.edge, rows.tasks, chunks, tasks,
-            self.value, self.left, self.right, self.on_edge, self.attn, self.weight, self.mask, top, inverse, d_out,
-            d_logits, info, d_right, part_mean, part_sums, part_attn, self.factor, *self.numbers,
-            **self.edge_constants(d_logits), STRIDE=fields * self.heads,
-            BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        _run(
+            _backward.by_destination, (programs, groups), blocks.warps,
+            (
+                rows.indptr, rows.other, rows.edge, rows.tasks, chunks, tasks, self.value, self.left, self.right,
+                self.on_edge, self.attn, self.weight, self.mask, top, inverse, d_out, d_logits, info, d_right,
+                part_mean, part_sums, part_attn, self.factor, *self.numbers,
+            ),
+            **self.edge_constants(d_logits), STRIDE=fields * self.heads, CHUNK=rows.chunk, BLOCK_E=blocks.edges,
+            BLOCK_H=blocks.heads,
         )  # fmt: skip
         if chunks:
             blocks = launch.merge_blocks(self.left_width)
-            _backward.by_destination_merge[(heavy, self.heads)](
-                rows.heavy, part_mean, part_sums, self.right, self.attn, top, inverse, info, d_right,
-                None if part_attn is None else part_attn[programs:], self.factor,
+            part_rest = None if part_attn is None else part_attn[programs:]
+            _run(
+                _backward.by_destination_merge, (heavy, self.heads), blocks.warps,
+                (
+                    rows.heavy, part_mean, part_sums, self.right, self.attn, top, inverse, info, d_right, part_rest,
+                    self.factor,
+                ),
                 KIND=self.kind, H=self.heads, DL=self.left_width, STRIDE=fields * self.heads,
                 GIVEN=d_logits is not None, WIDE=self.wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
-                BLOCK_L=self.constants["BLOCK_L"], num_warps=blocks.warps,
+                BLOCK_L=self.constants["BLOCK_L"],
             )  # fmt: skip
         if d_attn is not None:
             torch.sum(part_attn, 0, out=d_attn)
@@ -231,12 +273,15 @@ class Call:
         if chunks:
             part_value = None if d_value is None else self.scratch(chunks, self.heads, self.width)
             part_left = None if d_left is None else self.scratch(chunks, self.heads, self.left_width)
-        _backward.by_source[(chunks + rows.count, groups)](
-            rows.indptr, rows.other, rows.edge, rows.tasks, chunks,
-            self.value, self.left, right, self.on_edge, self.attn, self.weight, self.mask, top, inverse, mean, d_out,
-            d_logits, d_value, d_left, d_edge, d_weight, part_value, part_left, self.factor, *self.numbers,
+        _run(
+            _backward.by_source, (chunks + rows.count, groups), blocks.warps,
+            (
+                rows.indptr, rows.other, rows.edge, rows.tasks, chunks, self.value, self.left, right, self.on_edge,
+                self.attn, self.weight, self.mask, top, inverse, mean, d_out, d_logits, d_value, d_left, d_edge,
+                d_weight, part_value, part_left, self.factor, *self.numbers,
+            ),
             **self.edge_constants(d_logits, d_edge, d_weight), STRIDE=stride, RIGHT_STRIDE=right_stride,
-            BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
         )  # fmt: skip
         for part, result in ((part_value, d_value), (part_left, d_left)):
             if part is not None:
@@ -247,9 +292,10 @@ def _merge(rows: Rows, part: Tensor, result: Tensor, wide: bool, one: bool = Fal
     """result of the long rows from their parts [chunks, H, D]; over the heads, too, if `one`."""
     heads, width = part.shape[1], part.shape[2]
     blocks = launch.merge_blocks(width, heads if one else 1)
-    _sums.merge[(rows.heavy.shape[0], 1 if one else heads)](
-        rows.heavy, part, result, H=heads, D=width, ONE=one, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
-        BLOCK_D=power_of_two(width), num_warps=blocks.warps,
+    _run(
+        _sums.merge, (rows.heavy.shape[0], 1 if one else heads), blocks.warps,
+        (rows.heavy, part, result),
+        H=heads, D=width, ONE=one, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width),
     )  # fmt: skip
 
 
@@ -260,14 +306,15 @@ def weighted_sum(structure, value, weight, factor, by_source_, out):
     value, weight = _given(value), _given(weight)
     heads, width = weight.shape[1], value.shape[2]
     wide = _wide(weight.shape[0], heads, value, out)
-    blocks = launch.blocks("sum", "", heads, width)
+    blocks = launch.blocks("sum", "", heads, width, value.element_size())
     chunks = rows.tasks.shape[0]
     with _device(out):
         part = torch.empty((chunks, heads, width), dtype=torch.float32, device=out.device) if chunks else None
-        _sums.sum_rows[(chunks + rows.count, -(-heads // blocks.heads))](
-            rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, out, part, float(factor),
-            H=heads, D=width, ONE=value.shape[1] != heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges,
-            BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width), num_warps=blocks.warps,
+        _run(
+            _sums.sum_rows, (chunks + rows.count, -(-heads // blocks.heads)), blocks.warps,
+            (rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, out, part, float(factor)),
+            H=heads, D=width, ONE=value.shape[1] != heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges,
+            BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width),
         )  # fmt: skip
         if chunks:
             _merge(rows, part, out, wide)
@@ -281,16 +328,19 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
     heads, width = weight.shape[1], value.shape[2]
     one = value.shape[1] != heads
     wide = _wide(weight.shape[0], heads, value, d_out)
-    blocks = launch.blocks("sum_back", "", heads, width, all_heads=one)  # one value for all: the sum over heads, too
+    blocks = launch.blocks("sum_back", "", heads, width, value.element_size(), one)  # one value: also summed over heads
     chunks = rows.tasks.shape[0]
     with _device(value):
         part = None
         if chunks and d_value is not None:
             part = torch.empty((chunks, heads, width), dtype=torch.float32, device=value.device)
-        _sums.sum_rows_back[(chunks + rows.count, -(-heads // blocks.heads))](
-            rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, d_out, d_value, d_weight, part,
-            H=heads, D=width, ONE=one, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges,
-            BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width), num_warps=blocks.warps,
+        _run(
+            _sums.sum_rows_back, (chunks + rows.count, -(-heads // blocks.heads)), blocks.warps,
+            (
+                rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, d_out, d_value, d_weight, part,
+            ),
+            H=heads, D=width, ONE=one, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
+            BLOCK_D=power_of_two(width),
         )  # fmt: skip
         if part is not None:
             _merge(rows, part, d_value, wide, one)
@@ -307,9 +357,10 @@ def edge_sum(structure, edge_value, by_source_, out):
     chunks = rows.tasks.shape[0]
     with _device(out):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=out.device) if chunks else None
-        _sums.sum_numbers[(chunks + rows.count, -(-heads // blocks.heads))](
-            rows.indptr, rows.edge, rows.tasks, chunks, edge_value, out, part,
-            H=heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        _run(
+            _sums.sum_numbers, (chunks + rows.count, -(-heads // blocks.heads)), blocks.warps,
+            (rows.indptr, rows.edge, rows.tasks, chunks, edge_value, out, part),
+            H=heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
         )  # fmt: skip
         if chunks:
             _merge(rows, part, out, wide)
@@ -326,14 +377,16 @@ def softmax_backward(structure, alpha, d_alpha, d_logits):
     chunks, groups = rows.tasks.shape[0], -(-heads // blocks.heads)
     with _device(alpha):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=alpha.device) if chunks else None
-        _sums.softmax_rows[(chunks + rows.count, groups)](
-            rows.indptr, rows.edge, rows.tasks, chunks, alpha, d_alpha, d_logits, part,
-            H=heads, WIDE=wide, CHUNK=launch.CHUNK, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+        _run(
+            _sums.softmax_rows, (chunks + rows.count, groups), blocks.warps,
+            (rows.indptr, rows.edge, rows.tasks, chunks, alpha, d_alpha, d_logits, part),
+            H=heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
         )  # fmt: skip
         if chunks:
             total = torch.empty((rows.count, heads), dtype=torch.float32, device=alpha.device)
             _merge(rows, part, total, wide)
-            _sums.softmax_rest[(chunks, groups)](
-                rows.edge, rows.tasks, alpha, d_alpha, d_logits, total,
-                H=heads, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, num_warps=blocks.warps,
+            _run(
+                _sums.softmax_rest, (chunks, groups), blocks.warps,
+                (rows.edge, rows.tasks, alpha, d_alpha, d_logits, total),
+                H=heads, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
             )  # fmt: skip

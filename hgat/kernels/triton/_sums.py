@@ -38,9 +38,7 @@ def merge(
 
 
 @triton.jit
-def store_rows(
-    out, row, acc, h, d, inside, H: tl.constexpr, D: tl.constexpr, ONE: tl.constexpr, WIDE: tl.constexpr
-):
+def store_rows(out, row, acc, h, d, inside, H: tl.constexpr, D: tl.constexpr, ONE: tl.constexpr, WIDE: tl.constexpr):
     if ONE:
         tl.store(out + wide(row, WIDE) * D + d, tl.sum(acc, 0).to(out.dtype.element_ty), mask=d < D)
     else:

@@ -1,4 +1,4 @@
-"""The edges of a graph by destination and by source, as the kernels read them, and how long rows are cut into chunks."""
+"""The edges of a graph by destination and by source, as the kernels read them, with long rows cut into chunks."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Rows(NamedTuple):
     """Edges grouped into rows; row k holds the positions indptr[k] to indptr[k + 1].
 
     other: [E] the node at the far end. edge: [E] the edge's number in the graph; inside a row edges keep the graph's
-    order. tasks: [T, 3] row, first position and end of every chunk of the rows longer than launch.CHUNK. heavy: [R, 3]
+    order. tasks: [T, 3] row, first position and end of every chunk of the rows longer than `chunk`. heavy: [R, 3]
     such a row and its chunks, first and end.
     """
 
@@ -28,6 +28,10 @@ class Rows(NamedTuple):
     def count(self) -> int:
         return self.indptr.shape[0] - 1
 
+    @property
+    def chunk(self) -> int:
+        """Edges of the longest row that is not cut."""
+        return launch.chunk(self.other.shape[0], self.count)
 
 
 def by_destination(structure: list[Tensor]) -> Rows:
@@ -46,19 +50,19 @@ def build_structure(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> lis
     number = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 else torch.int64
     src, dst = src.to(number), dst.to(number)
     sides = [_sorted(dst, src, num_dst), _sorted(src, dst, num_src)]
-    chunk = launch.CHUNK
-    cut = torch.stack([(indptr.diff() > chunk).sum() for indptr, _, _ in sides]).tolist()
+    chunks = [launch.chunk(src.shape[0], rows) for rows in (num_dst, num_src)]
+    longest = [indptr.diff().max() if len(indptr) > 1 else indptr[0] for indptr, _, _ in sides]
     found = []
-    for (indptr, other, edge), count in zip(sides, cut, strict=True):
-        tasks, heavy = _cut(indptr, chunk) if count else (indptr.new_empty((0, 3)), indptr.new_empty((0, 3)))
-        found += [indptr, other, edge, tasks, heavy]
+    for side, most, chunk in zip(sides, torch.stack(longest).tolist(), chunks, strict=True):
+        nothing = side[0].new_empty((0, 3))
+        found += [*side, *(_cut(side[0], chunk) if most > chunk else (nothing, nothing))]
     return found
 
 
 def _sorted(key, other, num_rows):
     ordered, place = torch.sort(key, stable=True)
     ends = torch.arange(num_rows + 1, dtype=key.dtype, device=key.device)
-    indptr = torch.searchsorted(ordered, ends).to(key.dtype)
+    indptr = torch.searchsorted(ordered, ends, out_int32=key.dtype == torch.int32)
     return indptr, other.index_select(0, place), place.to(key.dtype)
 
 
@@ -70,7 +74,7 @@ def _cut(indptr, chunk):
     degree = indptr.diff()
     row = (degree > chunk).nonzero().flatten()
     count = degree[row]
-    length = (count // launch.MOST_CHUNKS).clamp(chunk, max(chunk, launch.LONGEST_CHUNK))
+    length = launch.chunk_lengths(count, chunk)
     parts = (count + length - 1) // length
     end = parts.cumsum(0)
     heavy = torch.stack([row, end - parts, end], 1).to(indptr.dtype)

@@ -2,7 +2,7 @@
 
 import torch
 
-__all__ = ["attention", "drops", "graphs", "left_sum", "softmax"]
+__all__ = ["attention", "drops", "graphs", "logits_of", "softmax", "weighted_sum"]
 
 
 def drops(num_edges, num_heads, dropout, device="cpu"):
@@ -25,7 +25,7 @@ def drops(num_edges, num_heads, dropout, device="cpu"):
 
 
 def softmax(dst, logits, num_dst):
-    """Softmax over the edges of a destination; zeros where every edge is left out."""
+    """(alpha, what was subtracted, sum of the exponentials); alpha is zero where every edge of a row is left out."""
     index = dst[:, None].expand_as(logits)
     highest = logits.detach().new_full((num_dst, logits.shape[1]), -torch.inf)
     highest = highest.scatter_reduce(0, index, logits.detach(), "amax")
@@ -35,7 +35,7 @@ def softmax(dst, logits, num_dst):
     return power / total.masked_fill(highest == -torch.inf, 1.0)[dst], shift, total
 
 
-def left_sum(src, dst, value, weight, num_dst):
+def weighted_sum(src, dst, value, weight, num_dst):
     messages = value[src] * weight[:, :, None]
     return messages.new_zeros((num_dst, *messages.shape[1:])).index_add(0, dst, messages)
 
@@ -63,7 +63,7 @@ def attention(kind, src, dst, num_dst, factor, dropout, weight, mask, value, lef
         used = used * drops(*alpha.shape, dropout, alpha.device)
     if weight is not None:
         used = used * weight
-    return left_sum(src, dst, value, used, num_dst), alpha, before, top, total
+    return weighted_sum(src, dst, value, used, num_dst), alpha, before, top, total
 
 
 def graphs():
@@ -78,16 +78,15 @@ def graphs():
             num_dst,
         )
 
-    ring = torch.arange(13)
+    ring = torch.arange(7)
     nothing = torch.zeros(0, dtype=torch.int64)
-    hub = random(13, 13, 40)
     return {
-        "random": random(11, 7, 31),
+        "random": random(6, 5, 17),
         "hubs": (
-            torch.cat([ring, torch.full((29,), 3), hub[0]]),
-            torch.cat([(ring + 1) % 13, ring.repeat(3)[:29], torch.zeros(40, dtype=torch.int64)]),
-            13,
-            13,
+            torch.cat([ring, torch.full((11,), 3), random(7, 7, 13)[0]]),
+            torch.cat([(ring + 1) % 7, ring.repeat(2)[:11], torch.zeros(13, dtype=torch.int64)]),
+            7,
+            7,
         ),
         "empty rows": (torch.tensor([2, 2, 5]), torch.tensor([4, 4, 0]), 7, 5),
         "no edges": (nothing, nothing, 3, 2),
