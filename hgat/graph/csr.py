@@ -48,6 +48,7 @@ __all__ = [
 
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 BARE = ("cpu", "meta")  # devices whose tensors carry no number
 PINNED = 2**28  # bytes at most that pass through pinned memory, which PyTorch keeps for the next time
 
@@ -364,7 +365,8 @@ def structure(
     where it does not fit into memory.
     """
     single_relation(graph)
-    device = device_of(graph, device)
+    if device != CPU:  # asked at every call of an operator
+        device = device_of(graph, device)
 
     def build():
         sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()

@@ -67,10 +67,13 @@ def use_backend(name: str) -> Iterator[None]:
         yield
 
 
-def pick(operator: str, *tensors: Tensor | None) -> Callable[..., Tensor]:
-    """The function that runs `operator` on these tensors; BackendError if the named backend cannot."""
+def pick(operator: str, *tensors: Any) -> Callable[..., Tensor]:
+    """The function that runs `operator` on these tensors; BackendError if the named backend cannot.
+
+    tensors: of one device, the first of them a tensor, others perhaps None.
+    """
     chosen = _chosen.get()
-    device = next((t.device.type for t in tensors if t is not None), "cpu")
+    device = tensors[0].device.type
     reasons = []
     for name, backend in _BACKENDS.items():
         if chosen != name and (chosen != "auto" or not _worth(name, device)):
