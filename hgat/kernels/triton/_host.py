@@ -83,7 +83,7 @@ def _run(kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple, **con
     found = _compiled.get(key)
     if found is not None:
         compiled, last = found
-        compiled[(*grid, 1)](*given, *last)
+        compiled[grid[0], grid[1], 1](*given, *last)
         return
     compiled = kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=True)
     if compiled is not None:  # the interpreter compiles nothing
