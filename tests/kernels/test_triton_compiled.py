@@ -12,6 +12,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from compiled import compiled, launches, resources
 
 from hgat.kernels import triton as kernels
+from hgat.kernels.triton import _host
 
 NODES, EDGES = 169_343, 2_470_000
 SHAPES = [(4, 32), (8, 8), (1, 64), (4, 64), (8, 128), (3, 250)]
@@ -116,3 +117,42 @@ def test_rows_are_read_sixteen_bytes_a_thread(dtype, monkeypatch):
             seen.add(kernel.__name__)
             assert "ld.global.v4" in compiled(launch, 90).asm["ptx"], kernel.__name__
     assert len(seen) == 3
+
+
+def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants():
+    launched = []
+
+    class Compiled:
+        def __getitem__(self, grid):
+            return lambda *given: launched.append((grid, given))
+
+    class Kernel:
+        arg_names = ("out", "mask", "count", "WIDTH")
+        compiled = 0
+
+        def __getitem__(self, grid):
+            def compile_and_launch(*arguments, **constants):
+                self.compiled += 1
+                return Compiled()
+
+            return compile_and_launch
+
+    kernel, memory = Kernel(), torch.zeros(64)
+    bases = torch.zeros(64, dtype=torch.bfloat16)
+    # What is launched, and whether Triton has to be asked for a kernel.
+    for arguments, width, new in (
+        ((memory, None, 3), 4, True),
+        ((memory[16:], None, 5), 4, False),  # other memory and numbers
+        ((memory[1:], None, 3), 4, True),  # not aligned to 16 bytes
+        ((memory, bases, 3), 4, True),
+        ((bases, None, 3), 4, True),
+        ((memory, None, 3), 8, True),
+        ((memory, None, 1), 4, False),
+    ):
+        before = kernel.compiled
+        _host._run(kernel, (7, 2), 1, arguments, WIDTH=width)
+        assert (kernel.compiled > before) == new, (arguments[2], width)
+    assert launched == [
+        ((7, 2, 1), (memory[16:].data_ptr(), None, 5, 4)),
+        ((7, 2, 1), (memory.data_ptr(), None, 1, 4)),
+    ]
