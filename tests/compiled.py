@@ -12,7 +12,7 @@ from triton.compiler import ASTSource
 
 from hgat.kernels.triton import _backward, _forward, _sums
 
-__all__ = ["launches", "resources"]
+__all__ = ["compiled", "launches", "resources", "source"]
 
 POINTERS = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8", torch.int32: "*i32",
@@ -33,8 +33,9 @@ def launches(monkeypatch, call):
     found = []
     with monkeypatch.context() as patch:
         for module in (_forward, _backward, _sums):
-            for name in module.__all__:
-                patch.setattr(module, name, _Recorder(getattr(module, name), found))
+            for name, kernel in list(vars(module).items()):
+                if isinstance(kernel, triton.JITFunction):
+                    patch.setattr(module, name, _Recorder(kernel, found))
         call()
     return found
 
@@ -60,18 +61,25 @@ def source(kernel, arguments, constants):
     return ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attributes), options
 
 
-def resources(launch, capability):
-    """{"registers", "spilled" (bytes of the stack and of local memory), "shared"} of one launch on sm_`capability`."""
+def compiled(launch, capability):
+    """One launch's kernel for sm_`capability`."""
     kernel, _, arguments, constants = launch
     found, options = source(kernel, arguments, constants)
-    compiled = triton.compile(found, target=GPUTarget("cuda", capability, 32), options=options)
+    return triton.compile(found, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(launch, capability):
+    """{"registers", "spilled" (bytes of the stack and of local memory), "shared", "warps"} of one launch."""
+    found = compiled(launch, capability)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
+        file.write(found.asm["cubin"])
         file.flush()
         text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     number = {k: int(v) for k, v in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
     return {
-        "registers": number["REG"], "spilled": number["STACK"] + number["LOCAL"], "shared": compiled.metadata.shared,
-        "warps": options["num_warps"],
-    }  # fmt: skip
+        "registers": number["REG"],
+        "spilled": number["STACK"] + number["LOCAL"],
+        "shared": found.metadata.shared,
+        "warps": launch[3]["num_warps"],
+    }

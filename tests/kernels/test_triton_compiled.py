@@ -9,9 +9,10 @@ pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1 is set, which compiles nothing", allow_module_level=True)
 
-from compiled import launches, resources
+from compiled import compiled, launches, resources
 
 from hgat.kernels import triton as kernels
+from hgat.kernels.triton import _host
 
 NODES, EDGES = 169_343, 2_470_000
 SHAPES = [(4, 32), (8, 8), (1, 64), (4, 64), (8, 128), (3, 250)]
@@ -107,14 +108,51 @@ def test_sums(capability, monkeypatch):
     within_bounds(monkeypatch, sums(4, 32, True), capability, 8)
 
 
-def test_rows_are_read_sixteen_bytes_a_thread(monkeypatch):
-    import triton
-    from compiled import source
-    from triton.backends.compiler import GPUTarget
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_read_sixteen_bytes_a_thread(dtype, monkeypatch):
+    seen = set()
+    for launch in launches(monkeypatch, attention("additive", 4, 32, dtype)):
+        kernel, _, arguments, _ = launch
+        if kernel.__name__ in ("attend", "by_destination", "by_source") and arguments[5] is not None:  # the values
+            seen.add(kernel.__name__)
+            assert "ld.global.v4" in compiled(launch, 90).asm["ptx"], kernel.__name__
+    assert len(seen) == 3
 
-    for dtype in (torch.float32, torch.bfloat16):
-        for launch in launches(monkeypatch, attention("additive", 4, 32, dtype)):
-            if launch[0].__name__ in ("attend", "by_destination", "by_source"):
-                found, options = source(launch[0], *launch[2:])
-                compiled = triton.compile(found, target=GPUTarget("cuda", 90, 32), options=options)
-                assert "ld.global.v4" in compiled.asm["ptx"], launch[0].__name__
+
+def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants():
+    launched = []
+
+    class Compiled:
+        def __getitem__(self, grid):
+            return lambda *given: launched.append((grid, given))
+
+    class Kernel:
+        arg_names = ("out", "mask", "count", "WIDTH")
+        compiled = 0
+
+        def __getitem__(self, grid):
+            def compile_and_launch(*arguments, **constants):
+                self.compiled += 1
+                return Compiled()
+
+            return compile_and_launch
+
+    kernel, memory = Kernel(), torch.zeros(64)
+    bases = torch.zeros(64, dtype=torch.bfloat16)
+    # What is launched, and whether Triton has to be asked for a kernel.
+    for arguments, width, new in (
+        ((memory, None, 3), 4, True),
+        ((memory[16:], None, 5), 4, False),  # other memory and numbers
+        ((memory[1:], None, 3), 4, True),  # not aligned to 16 bytes
+        ((memory, bases, 3), 4, True),
+        ((bases, None, 3), 4, True),
+        ((memory, None, 3), 8, True),
+        ((memory, None, 1), 4, False),
+    ):
+        before = kernel.compiled
+        _host._run(kernel, (7, 2), 1, arguments, WIDTH=width)
+        assert (kernel.compiled > before) == new, (arguments[2], width)
+    assert launched == [
+        ((7, 2, 1), (memory[16:].data_ptr(), None, 5, 4)),
+        ((7, 2, 1), (memory.data_ptr(), None, 1, 4)),
+    ]

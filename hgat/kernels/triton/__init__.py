@@ -61,9 +61,13 @@ def why_missing() -> str | None:
     return found if isinstance(found, str) else None
 
 
+@lru_cache(maxsize=1)
 def interpreted() -> bool:
     """True if Triton's interpreter runs the kernels, on tensors of the CPU (TRITON_INTERPRET=1 before the import)."""
-    return available() and bool(_triton().knobs.runtime.interpret)
+    found = _triton()
+    if isinstance(found, str):
+        return False
+    return not isinstance(importlib.import_module("hgat.kernels.triton._forward").attend, found.JITFunction)
 
 
 def info() -> dict[str, Any]:

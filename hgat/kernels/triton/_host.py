@@ -12,6 +12,8 @@ from hgat.kernels.triton.structure import Rows, by_destination, by_source
 
 __all__ = ["Call", "edge_sum", "softmax_backward", "weighted_sum", "weighted_sum_backward"]
 
+Result = Tensor | None  # memory for a result, or a tensor that not every call has
+
 _MASK = 0xFFFFFFFF
 
 
@@ -38,7 +40,8 @@ def _dropout_arguments(dropout):
     return _signed(key), _signed(min(threshold, _MASK)), float(keep_scale)  # a threshold of 2^32 keeps nothing: scale 0
 
 
-def _given(tensor: Tensor | None) -> Tensor | None:
+def _given(tensor: Any) -> Any:
+    """The tensor, or None, in the order in which the kernels read it."""
     return tensor if tensor is None or tensor.is_contiguous() else tensor.contiguous()
 
 
@@ -80,7 +83,7 @@ def _run(kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple, **con
     found = _compiled.get(key)
     if found is not None:
         compiled, last = found
-        compiled[(*grid, 1)](*given, *last)
+        compiled[grid[0], grid[1], 1](*given, *last)
         return
     compiled = kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=True)
     if compiled is not None:  # the interpreter compiles nothing
@@ -95,8 +98,19 @@ class Call:
     """
 
     def __init__(
-        self, kind, structure, factor, dropout, weight, mask, value, left, right, on_edge, attn=None
-    ):  # fmt: skip
+        self,
+        kind: str,
+        structure: list[Tensor],
+        factor: float,
+        dropout: tuple[int, int, float] | None,
+        weight: Tensor | None,
+        mask: Tensor | None,
+        value: Tensor | None,
+        left: Tensor | None,
+        right: Tensor | None,
+        on_edge: Tensor | None,
+        attn: Tensor | None = None,
+    ) -> None:
         self.kind = kind
         self.structure = structure
         self.factor = float(factor)
@@ -106,7 +120,7 @@ class Call:
         )
         if self.mask is not None:
             self.mask = self.mask.view(torch.uint8)
-        some = self.left if self.left is not None else self.on_edge
+        some: Tensor = self.left if self.left is not None else self.on_edge
         self.heads = some.shape[1]
         self.edges = structure[1].shape[0]
         self.left_width = 1 if kind == "additive" else some.shape[2]
@@ -130,29 +144,32 @@ class Call:
             "BLOCK_L": power_of_two(self.left_width),
         }
 
-    def blocks(self, kernel, width):
+    def blocks(self, kernel: str, width: int) -> tuple[launch.Blocks, int]:
         """Launch constants, and into how many groups the heads fall."""
         found = launch.blocks(kernel, self.kind, self.heads, width, self.size)
         return found, -(-self.heads // found.heads)
 
-    def scratch(self, *shape):
+    def scratch(self, *shape: int) -> Tensor:
+        """Memory of float32 on the tensors' device, not filled."""
         return torch.empty(shape, dtype=torch.float32, device=self.like.device)
 
-    def forward(self, out, alpha, logits, top, inverse):
+    def forward(self, out: Result, alpha: Result, logits: Result, top: Result, inverse: Result) -> None:
+        """The results that are not None; logits come alone."""
         rows = by_destination(self.structure)
-        if rows.count == 0:
+        if rows.number == 0:
             return
         with _device(self.like):
             if logits is not None:
                 self.on_edges(rows, None, None, logits)
                 return
             if top is None:
-                top, inverse = self.scratch(2, rows.count, self.heads)
+                top, inverse = self.scratch(2, rows.number, self.heads)
             self.attend(rows, out, top, inverse)
             if alpha is not None:
                 self.on_edges(rows, top, inverse, alpha)
 
-    def attend(self, rows, out, top, inverse):
+    def attend(self, rows: Rows, out: Result, top: Result, inverse: Result) -> None:
+        """out, top and inverse."""
         blocks, groups = self.blocks("attend", self.widest)
         chunks = rows.tasks.shape[0]
         value = None if out is None else self.value
@@ -161,7 +178,7 @@ class Call:
             part_top, part_sum = self.scratch(2, chunks, self.heads)
             part = None if out is None else self.scratch(chunks, self.heads, self.width)
         _run(
-            _forward.attend, (chunks + rows.count, groups), blocks.warps,
+            _forward.attend, (chunks + rows.number, groups), blocks.warps,
             (
                 rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, self.left, self.right, self.on_edge,
                 self.attn, self.weight, self.mask, out, top, inverse, part, part_top, part_sum, self.factor,
@@ -178,12 +195,12 @@ class Call:
                 BLOCK_D=self.constants["BLOCK_D"],
             )  # fmt: skip
 
-    def on_edges(self, rows, top, inverse, result):
+    def on_edges(self, rows: Rows, top: Result, inverse: Result, result: Tensor) -> None:
         """result [E, H]: the logits, or, given top and inverse, alpha."""
         blocks, groups = self.blocks("edges", self.left_width)
         chunks = rows.tasks.shape[0]
         _run(
-            _forward.edge_logits, (chunks + rows.count, groups), blocks.warps,
+            _forward.edge_logits, (chunks + rows.number, groups), blocks.warps,
             (
                 rows.indptr, rows.other, rows.edge, rows.tasks, chunks, self.left, self.right, self.on_edge,
                 self.attn, self.mask, top, inverse, result, self.factor,
@@ -193,11 +210,24 @@ class Call:
         )  # fmt: skip
 
     def backward(
-        self, top, inverse, d_out, d_value, d_left, d_right, d_edge, d_weight, d_attn=None, d_logits=None
-    ):  # fmt: skip
+        self,
+        top: Result,
+        inverse: Result,
+        d_out: Result,
+        d_value: Result,
+        d_left: Result,
+        d_right: Result,
+        d_edge: Result,
+        d_weight: Result,
+        d_attn: Result = None,
+        d_logits: Result = None,
+    ) -> None:
+        """The gradients that are not None, given top and inverse of forward and d_out, or d_logits (GATv2).
+
+        GATv2's d_left holds what its source gets as a value, too; it has no d_value.
+        """
         d_out, d_logits = _given(d_out), _given(d_logits)
         rows = by_destination(self.structure)
-        # GATv2's d_left holds what it gets as a value, too.
         numbers = [d_left, d_right, d_edge, d_attn]
         info = None
         with _device(self.like):
@@ -206,17 +236,26 @@ class Call:
             if any(x is not None for x in (d_value, d_left, d_edge, d_weight)):
                 self.by_source(info, top, inverse, d_out, d_logits, d_value, d_left, d_edge, d_weight)
 
-    def by_destination(self, rows, top, inverse, d_out, d_logits, d_right, d_attn):
+    def by_destination(
+        self,
+        rows: Rows,
+        top: Result,
+        inverse: Result,
+        d_out: Result,
+        d_logits: Result,
+        d_right: Result,
+        d_attn: Result,
+    ) -> Tensor | None:
         """d_right and d_attn; gives [N, 3 or 4, H], or None if the gradient of the logits is given."""
-        if rows.count == 0:
+        if rows.number == 0:
             if d_attn is not None:
                 d_attn.zero_()
             return self.scratch(0, 4 if self.kind == "additive" else 3, self.heads) if d_logits is None else None
         blocks, groups = self.blocks("by_destination", self.widest)
         chunks, heavy = rows.tasks.shape[0], rows.heavy.shape[0]
         fields = 4 if self.kind == "additive" else 3
-        info = self.scratch(rows.count, fields, self.heads) if d_logits is None else None
-        tasks = chunks + rows.count
+        info = self.scratch(rows.number, fields, self.heads) if d_logits is None else None
+        tasks = chunks + rows.number
         programs = tasks if d_attn is None else min(tasks, launch.PROGRAMS)
         part_attn = None if d_attn is None else self.scratch(programs + heavy, self.heads, self.left_width)
         part_mean = part_sums = None
@@ -247,19 +286,31 @@ class Call:
                 GIVEN=d_logits is not None, WIDE=self.wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
                 BLOCK_L=self.constants["BLOCK_L"],
             )  # fmt: skip
-        if d_attn is not None:
+        if part_attn is not None:
             torch.sum(part_attn, 0, out=d_attn)
         return info
 
-    def edge_constants(self, d_logits, d_edge=None, d_weight=None):
+    def edge_constants(self, *of_edges: Result) -> dict[str, Any]:
         """The constants; the edges' numbers are read if a gradient of their size is given or wanted, too."""
-        if d_logits is None and d_edge is None and d_weight is None:
+        if all(x is None for x in of_edges):
             return self.constants
         return {**self.constants, "NEEDS_EDGE": True}
 
-    def by_source(self, info, top, inverse, d_out, d_logits, d_value, d_left, d_edge, d_weight):
+    def by_source(
+        self,
+        info: Result,
+        top: Result,
+        inverse: Result,
+        d_out: Result,
+        d_logits: Result,
+        d_value: Result,
+        d_left: Result,
+        d_edge: Result,
+        d_weight: Result,
+    ) -> None:
+        """d_value, d_left, d_edge and d_weight, given what `by_destination` gave."""
         rows = by_source(self.structure)
-        if rows.count == 0:
+        if rows.number == 0:
             return
         blocks, groups = self.blocks("by_source", self.widest)
         chunks = rows.tasks.shape[0]
@@ -274,7 +325,7 @@ class Call:
             part_value = None if d_value is None else self.scratch(chunks, self.heads, self.width)
             part_left = None if d_left is None else self.scratch(chunks, self.heads, self.left_width)
         _run(
-            _backward.by_source, (chunks + rows.count, groups), blocks.warps,
+            _backward.by_source, (chunks + rows.number, groups), blocks.warps,
             (
                 rows.indptr, rows.other, rows.edge, rows.tasks, chunks, self.value, self.left, right, self.on_edge,
                 self.attn, self.weight, self.mask, top, inverse, mean, d_out, d_logits, d_value, d_left, d_edge,
@@ -288,7 +339,7 @@ class Call:
                 _merge(rows, part, result, self.wide)
 
 
-def _merge(rows: Rows, part: Tensor, result: Tensor, wide: bool, one: bool = False) -> None:
+def _merge(rows: Rows, part: Any, result: Any, wide: bool, one: bool = False) -> None:
     """result of the long rows from their parts [chunks, H, D]; over the heads, too, if `one`."""
     heads, width = part.shape[1], part.shape[2]
     blocks = launch.merge_blocks(width, heads if one else 1)
@@ -299,9 +350,12 @@ def _merge(rows: Rows, part: Tensor, result: Tensor, wide: bool, one: bool = Fal
     )  # fmt: skip
 
 
-def weighted_sum(structure, value, weight, factor, by_source_, out):
-    rows = by_source(structure) if by_source_ else by_destination(structure)
-    if rows.count == 0:
+def weighted_sum(
+    structure: list[Tensor], value: Tensor, weight: Tensor, factor: float, from_source: bool, out: Tensor
+) -> None:
+    """As hgat.kernels.triton.weighted_sum."""
+    rows = by_source(structure) if from_source else by_destination(structure)
+    if rows.number == 0:
         return
     value, weight = _given(value), _given(weight)
     heads, width = weight.shape[1], value.shape[2]
@@ -311,7 +365,7 @@ def weighted_sum(structure, value, weight, factor, by_source_, out):
     with _device(out):
         part = torch.empty((chunks, heads, width), dtype=torch.float32, device=out.device) if chunks else None
         _run(
-            _sums.sum_rows, (chunks + rows.count, -(-heads // blocks.heads)), blocks.warps,
+            _sums.sum_rows, (chunks + rows.number, -(-heads // blocks.heads)), blocks.warps,
             (rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, out, part, float(factor)),
             H=heads, D=width, ONE=value.shape[1] != heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges,
             BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width),
@@ -320,9 +374,12 @@ def weighted_sum(structure, value, weight, factor, by_source_, out):
             _merge(rows, part, out, wide)
 
 
-def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
+def weighted_sum_backward(
+    structure: list[Tensor], value: Tensor, weight: Tensor, d_out: Tensor, d_value: Result, d_weight: Result
+) -> None:
+    """As hgat.kernels.triton.weighted_sum_backward."""
     rows = by_source(structure)
-    if rows.count == 0 or (d_value is None and d_weight is None):
+    if rows.number == 0 or (d_value is None and d_weight is None):
         return
     value, weight, d_out = map(_given, (value, weight, d_out))
     heads, width = weight.shape[1], value.shape[2]
@@ -335,7 +392,7 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
         if chunks and d_value is not None:
             part = torch.empty((chunks, heads, width), dtype=torch.float32, device=value.device)
         _run(
-            _sums.sum_rows_back, (chunks + rows.count, -(-heads // blocks.heads)), blocks.warps,
+            _sums.sum_rows_back, (chunks + rows.number, -(-heads // blocks.heads)), blocks.warps,
             (
                 rows.indptr, rows.other, rows.edge, rows.tasks, chunks, value, weight, d_out, d_value, d_weight, part,
             ),
@@ -346,9 +403,10 @@ def weighted_sum_backward(structure, value, weight, d_out, d_value, d_weight):
             _merge(rows, part, d_value, wide, one)
 
 
-def edge_sum(structure, edge_value, by_source_, out):
-    rows = by_source(structure) if by_source_ else by_destination(structure)
-    if rows.count == 0:
+def edge_sum(structure: list[Tensor], edge_value: Tensor, from_source: bool, out: Tensor) -> None:
+    """As hgat.kernels.triton.edge_sum."""
+    rows = by_source(structure) if from_source else by_destination(structure)
+    if rows.number == 0:
         return
     edge_value = _given(edge_value)
     heads = edge_value.shape[1]
@@ -358,7 +416,7 @@ def edge_sum(structure, edge_value, by_source_, out):
     with _device(out):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=out.device) if chunks else None
         _run(
-            _sums.sum_numbers, (chunks + rows.count, -(-heads // blocks.heads)), blocks.warps,
+            _sums.sum_numbers, (chunks + rows.number, -(-heads // blocks.heads)), blocks.warps,
             (rows.indptr, rows.edge, rows.tasks, chunks, edge_value, out, part),
             H=heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
         )  # fmt: skip
@@ -366,9 +424,10 @@ def edge_sum(structure, edge_value, by_source_, out):
             _merge(rows, part, out, wide)
 
 
-def softmax_backward(structure, alpha, d_alpha, d_logits):
+def softmax_backward(structure: list[Tensor], alpha: Tensor, d_alpha: Tensor, d_logits: Tensor) -> None:
+    """As hgat.kernels.triton.softmax_backward."""
     rows = by_destination(structure)
-    if rows.count == 0:
+    if rows.number == 0:
         return
     alpha, d_alpha = _given(alpha), _given(d_alpha)
     heads = alpha.shape[1]
@@ -378,12 +437,12 @@ def softmax_backward(structure, alpha, d_alpha, d_logits):
     with _device(alpha):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=alpha.device) if chunks else None
         _run(
-            _sums.softmax_rows, (chunks + rows.count, groups), blocks.warps,
+            _sums.softmax_rows, (chunks + rows.number, groups), blocks.warps,
             (rows.indptr, rows.edge, rows.tasks, chunks, alpha, d_alpha, d_logits, part),
             H=heads, WIDE=wide, CHUNK=rows.chunk, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads,
         )  # fmt: skip
         if chunks:
-            total = torch.empty((rows.count, heads), dtype=torch.float32, device=alpha.device)
+            total = torch.empty((rows.number, heads), dtype=torch.float32, device=alpha.device)
             _merge(rows, part, total, wide)
             _run(
                 _sums.softmax_rest, (chunks, groups), blocks.warps,

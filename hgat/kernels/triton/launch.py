@@ -18,6 +18,8 @@ PROGRAMS = 16384  # programs that share GATv2's by-destination sweep, each with 
 
 
 class Blocks(NamedTuple):
+    """Edges that a program takes at a time, heads that it takes, and its warps."""
+
     edges: int
     heads: int
     warps: int

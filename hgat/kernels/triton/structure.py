@@ -25,20 +25,23 @@ class Rows(NamedTuple):
     heavy: Tensor
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
+        """How many rows there are."""
         return self.indptr.shape[0] - 1
 
     @property
     def chunk(self) -> int:
         """Edges of the longest row that is not cut."""
-        return launch.chunk(self.other.shape[0], self.count)
+        return launch.chunk(self.other.shape[0], self.number)
 
 
 def by_destination(structure: list[Tensor]) -> Rows:
+    """The in-edges."""
     return Rows(*structure[:5])
 
 
 def by_source(structure: list[Tensor]) -> Rows:
+    """The out-edges."""
     return Rows(*structure[5:])
 
 
@@ -47,8 +50,8 @@ def build_structure(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> lis
 
     Whole numbers of 32 bits where nodes and edges fit. Waits for the device once.
     """
-    number = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 else torch.int64
-    src, dst = src.to(number), dst.to(number)
+    whole = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 else torch.int64
+    src, dst = src.to(whole), dst.to(whole)
     sides = [_sorted(dst, src, num_dst), _sorted(src, dst, num_src)]
     chunks = [launch.chunk(src.shape[0], rows) for rows in (num_dst, num_src)]
     longest = [indptr.diff().max() if len(indptr) > 1 else indptr[0] for indptr, _, _ in sides]
