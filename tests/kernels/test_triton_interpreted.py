@@ -33,10 +33,15 @@ HEADS, WIDTH = 3, 5
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    """Rows of more than four edges are cut."""
-    monkeypatch.setattr(launch, "CHUNK", 4)
-    monkeypatch.setattr(launch, "LONGEST_CHUNK", 4)
+def small_blocks(monkeypatch):
+    """Four edges at a time, rows of more than eight are cut, and merged one chunk at a time: every loop goes round."""
+    monkeypatch.setattr(launch, "CHUNK", 8)
+    monkeypatch.setattr(launch, "LONGEST_CHUNK", 8)
+    monkeypatch.setattr(launch, "TABLE", {k: (128, 1024, 4, 4, 4) for k in launch.TABLE})
+    monkeypatch.setattr(launch, "merge_blocks", lambda width, heads=1: launch.Blocks(1, launch.power_of_two(heads), 4))
+    launch.blocks.cache_clear()
+    yield
+    launch.blocks.cache_clear()
 
 
 class Case:
@@ -151,11 +156,9 @@ def test_rows_of_two_bytes(kind, dtype):
 def test_groups_of_heads_and_wide_offsets(kind, monkeypatch):
     monkeypatch.setattr(launch, "TABLE", {k: (8, 64, 4, 4, 4) for k in launch.TABLE})  # a head a program
     monkeypatch.setattr(_host, "_wide", lambda *_: True)
-    launch.blocks.cache_clear()
     case = Case(kind, plain.graphs()["hubs"], dropout=DROPOUT)
     case.structure = [x.long() for x in case.structure]
     check(case)
-    launch.blocks.cache_clear()
 
 
 @pytest.mark.parametrize("kind", KINDS)
