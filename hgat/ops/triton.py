@@ -17,6 +17,7 @@ from hgat.ops.compiled import Compiled
 __all__ = ["kernels", "why_not"]
 
 STORED = (torch.float32, torch.bfloat16, torch.float16)
+MOST_HEADS = 16_384  # and columns of a head: a program holds a row, and a grid has 65,535 groups
 OLDEST = (7, 0)  # compute capability of NVIDIA's Volta, the oldest that Triton compiles for
 
 registry.implement(triton, several=True)
@@ -36,6 +37,8 @@ def why_not(operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | N
             return f"the Triton kernels are built for float32, bfloat16 and float16, not for {tensor.dtype}"
         if 0 in tensor.shape[1:]:
             return "the Triton kernels need at least one head and one column"
+        if tensor.dim() > 1 and (tensor.shape[1] > MOST_HEADS or tensor.shape[-1] > MOST_HEADS):
+            return f"the Triton kernels serve at most {MOST_HEADS:,} heads and columns, not {max(tensor.shape[1:]):,}"
     return None
 
 

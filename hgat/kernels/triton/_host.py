@@ -4,6 +4,7 @@ import contextlib
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from hgat.kernels.triton import _backward, _forward, _sums, launch
@@ -12,6 +13,7 @@ from hgat.kernels.triton.structure import Rows, by_destination, by_source
 
 __all__ = ["Call", "edge_sum", "softmax_backward", "weighted_sum", "weighted_sum_backward"]
 
+FIELDS = 4  # numbers that backward keeps of each destination and head, at most
 Result = Tensor | None  # memory for a result, or a tensor that not every call has
 
 _MASK = 0xFFFFFFFF
@@ -45,9 +47,9 @@ def _given(tensor: Any) -> Any:
     return tensor if tensor is None or tensor.is_contiguous() else tensor.contiguous()
 
 
-def _wide(edges: int, heads: int, *tensors: Tensor | None) -> bool:
-    """True if an offset may pass 2^31."""
-    return max([edges * heads, *(0 if t is None else t.numel() for t in tensors)]) >= 2**31
+def _wide(rows: int, numbers: int, *tensors: Tensor | None) -> bool:
+    """True if an offset into rows of so many numbers, or into one of the tensors, may pass 2^31."""
+    return max([rows * numbers, *(0 if t is None else t.numel() for t in tensors)]) >= 2**31
 
 
 def _device(tensor: Tensor) -> Any:
@@ -59,15 +61,21 @@ def _device(tensor: Tensor) -> Any:
     return contextlib.nullcontext() if module.current_device() == device.index else module.device(device)
 
 
+# Whether a compiled kernel takes the arguments of the source, constants and all: so Triton has it from 3.6 on.
+_QUICK = torch.version.hip is None and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6)
 _compiled: dict[tuple, tuple[Any, list]] = {}
 
 
 def _run(kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple, **constants: Any) -> None:
     """kernel[grid](*arguments, **constants), in less time than Triton takes to find the compiled kernel again.
 
-    Triton compiles one kernel for each type of the arguments, whether their memory is aligned to 16 bytes, and the
-    constants; whole numbers among the arguments are of 32 bits and decide nothing.
+    For NVIDIA's GPUs Triton compiles one kernel for each type of the arguments, whether their memory is aligned to 16
+    bytes, and the constants; whole numbers among the arguments are of 32 bits and decide nothing. For other GPUs it
+    asks more of the arguments, so that there it finds the kernel itself.
     """
+    if not _QUICK or arguments[0].device.type != "cuda":
+        kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=True)
+        return
     given: list = []
     types: list = []
     for x in arguments:
@@ -86,8 +94,7 @@ def _run(kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple, **con
         compiled[grid[0], grid[1], 1](*given, *last)
         return
     compiled = kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=True)
-    if compiled is not None:  # the interpreter compiles nothing
-        _compiled[key] = compiled, [constants[name] for name in kernel.arg_names[len(arguments) :]]
+    _compiled[key] = compiled, [constants[name] for name in kernel.arg_names[len(arguments) :]]
 
 
 class Call:
@@ -128,7 +135,11 @@ class Call:
         self.widest = max(self.width, self.left_width)
         self.like = some
         self.size = (some if value is None else value).element_size()
-        self.wide = _wide(self.edges, self.heads, value, left, right, on_edge)
+        # Results, and the numbers that backward keeps of every destination, may be larger than all that is given.
+        nodes = max(structure[0].shape[0], structure[5].shape[0])
+        self.wide = _wide(self.edges, self.heads, value, left, right, on_edge) or _wide(
+            nodes, self.heads * max(self.widest, FIELDS)
+        )
         edge_needed = on_edge is not None or weight is not None or mask is not None or dropout is not None
         self.constants = {
             "KIND": kind,
@@ -163,7 +174,7 @@ class Call:
                 self.on_edges(rows, None, None, logits)
                 return
             if top is None:
-                top, inverse = self.scratch(2, rows.number, self.heads)
+                top, inverse = self.scratch(rows.number, self.heads), self.scratch(rows.number, self.heads)
             self.attend(rows, out, top, inverse)
             if alpha is not None:
                 self.on_edges(rows, top, inverse, alpha)
@@ -175,7 +186,7 @@ class Call:
         value = None if out is None else self.value
         part = part_top = part_sum = None
         if chunks:
-            part_top, part_sum = self.scratch(2, chunks, self.heads)
+            part_top, part_sum = self.scratch(chunks, self.heads), self.scratch(chunks, self.heads)
             part = None if out is None else self.scratch(chunks, self.heads, self.width)
         _run(
             _forward.attend, (chunks + rows.number, groups), blocks.warps,
@@ -256,7 +267,8 @@ class Call:
         fields = 4 if self.kind == "additive" else 3
         info = self.scratch(rows.number, fields, self.heads) if d_logits is None else None
         tasks = chunks + rows.number
-        programs = tasks if d_attn is None else min(tasks, launch.PROGRAMS)
+        # By fours, so that the parts of long rows behind them are aligned, whatever the graph.
+        programs = tasks if d_attn is None else min(-(-tasks // 4) * 4, launch.PROGRAMS)
         part_attn = None if d_attn is None else self.scratch(programs + heavy, self.heads, self.left_width)
         part_mean = part_sums = None
         if chunks:
@@ -432,7 +444,7 @@ def softmax_backward(structure: list[Tensor], alpha: Tensor, d_alpha: Tensor, d_
     alpha, d_alpha = _given(alpha), _given(d_alpha)
     heads = alpha.shape[1]
     blocks = launch.blocks("edges", "additive", heads, 1)
-    wide = _wide(alpha.shape[0], heads)
+    wide = _wide(max(alpha.shape[0], rows.number), heads)
     chunks, groups = rows.tasks.shape[0], -(-heads // blocks.heads)
     with _device(alpha):
         part = torch.empty((chunks, heads, 1), dtype=torch.float32, device=alpha.device) if chunks else None

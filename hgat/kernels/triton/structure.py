@@ -50,7 +50,8 @@ def build_structure(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> lis
 
     Whole numbers of 32 bits where nodes and edges fit. Waits for the device once.
     """
-    whole = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 else torch.int64
+    # A block of edges may reach beyond the last one.
+    whole = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 - 2**12 else torch.int64
     src, dst = src.to(whole), dst.to(whole)
     sides = [_sorted(dst, src, num_dst), _sorted(src, dst, num_src)]
     chunks = [launch.chunk(src.shape[0], rows) for rows in (num_dst, num_src)]
