@@ -34,15 +34,19 @@ __all__ = [
 ]
 
 Dropout = tuple[int, int, float] | None
+OLDEST = (3, 6)  # the oldest version that the kernels were run with; it comes with PyTorch 2.11
 
 
 @lru_cache(maxsize=1)
 def _triton() -> ModuleType | str:
-    """Triton, or why it cannot be imported."""
+    """Triton, or why it cannot be used."""
     try:
-        return importlib.import_module("triton")
+        found = importlib.import_module("triton")
     except Exception as error:  # a broken driver or an old libstdc++ raises anything
         return f"Triton could not be imported ({error})"
+    if tuple(int(part) for part in found.__version__.split(".")[:2]) < OLDEST:
+        return f"Triton {'.'.join(map(str, OLDEST))} or later is needed, and {found.__version__} is installed"
+    return found
 
 
 @lru_cache(maxsize=1)

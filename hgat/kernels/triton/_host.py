@@ -4,7 +4,6 @@ import contextlib
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from hgat.kernels.triton import _backward, _forward, _sums, launch
@@ -61,8 +60,7 @@ def _device(tensor: Tensor) -> Any:
     return contextlib.nullcontext() if module.current_device() == device.index else module.device(device)
 
 
-# Whether a compiled kernel takes the arguments of the source, constants and all: so Triton has it from 3.6 on.
-_QUICK = torch.version.hip is None and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6)
+_QUICK = torch.version.hip is None
 _compiled: dict[tuple, tuple[Any, list]] = {}
 
 
