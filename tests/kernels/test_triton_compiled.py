@@ -119,7 +119,8 @@ def test_rows_are_read_sixteen_bytes_a_thread(dtype, monkeypatch):
     assert len(seen) == 3
 
 
-def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants():
+def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants(monkeypatch):
+    monkeypatch.setattr(_host, "_QUICK", {"cpu"})
     launched = []
 
     class Compiled:
@@ -156,3 +157,14 @@ def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants():
         ((7, 2, 1), (memory[16:].data_ptr(), None, 5, 4)),
         ((7, 2, 1), (memory.data_ptr(), None, 1, 4)),
     ]
+
+
+def test_offsets_into_results_that_are_larger_than_all_that_is_given_are_wide():
+    """20 million destinations of a thousand sources: out has 2.56e9 numbers, and nothing else as many as 2^31."""
+    few, many = 1000, 20_000_000
+    shapes = [(many + 1,), (many,), (many,), (0, 3), (0, 3), (few + 1,), (many,), (many,), (0, 3), (0, 3)]
+    rows = [empty(*shape, dtype=torch.int32) for shape in shapes]
+    value, left, right = empty(few, 4, 32), empty(few, 4), empty(many, 4)
+    assert _host.Call("additive", rows, 0.2, None, None, None, value, left, right, None).wide
+    narrow = [empty(*shape, dtype=torch.int32) for shape in [(few + 1,), (few,), (few,), (0, 3), (0, 3)] * 2]
+    assert not _host.Call("additive", narrow, 0.2, None, None, None, value, left, left, None).wide

@@ -60,7 +60,7 @@ def _device(tensor: Tensor) -> Any:
     return contextlib.nullcontext() if module.current_device() == device.index else module.device(device)
 
 
-_QUICK = torch.version.hip is None
+_QUICK = {"cuda"} if torch.version.hip is None else set()  # devices of which the rules are known, see `_run`
 _compiled: dict[tuple, tuple[Any, list]] = {}
 
 
@@ -71,7 +71,7 @@ def _run(kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple, **con
     bytes, and the constants; whole numbers among the arguments are of 32 bits and decide nothing. For other GPUs it
     asks more of the arguments, so that there it finds the kernel itself.
     """
-    if not _QUICK or arguments[0].device.type != "cuda":
+    if arguments[0].device.type not in _QUICK:
         kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=True)
         return
     given: list = []
