@@ -125,7 +125,7 @@ def test_autocast_and_a_scaler_train():
     assert losses[-1] < losses[0]
 
 
-def test_a_compiled_layer_has_no_break_and_the_same_results():
+def test_a_compiled_layer_gives_the_same_results():
     graph, layer = build("homogeneous"), GATConv(IN, OUT, HEADS, allow_zero_in_degree=True).to(DEVICE)
     x = torch.randn(23, IN, device=DEVICE, requires_grad=True)
     expected = layer(graph, x)  # structure is built before
