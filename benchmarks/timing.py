@@ -76,7 +76,7 @@ def _state(candidate):
 def cotangents(outputs, seed=0):
     """A random cotangent for every output, the same for all candidates of a case: outputs have equal shapes."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(out.shape, generator=generator, dtype=out.dtype) for out in outputs]
+    return [torch.randn(out.shape, generator=generator, dtype=out.dtype).to(out.device) for out in outputs]
 
 
 def _evaluate(candidate):

@@ -96,6 +96,8 @@ def without_text(name, thing):
 
 @pytest.mark.parametrize("name", modules())
 def test_the_public_interface_has_types_and_docstrings(name):
+    if name.startswith("hgat.kernels.triton._"):
+        pytest.importorskip("triton", reason="Triton is not installed")
     found = list(public(importlib.import_module(name)))
     assert [sentence for one in found for sentence in without_hints(*one)] == []
     assert [sentence for one in found for sentence in without_text(*one)] == []

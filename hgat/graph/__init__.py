@@ -1,6 +1,7 @@
 """Structure, built once before training and never inside forward."""
 
 from hgat.graph import csr, homogeneous, metapath, relations
+from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
@@ -35,6 +36,7 @@ __all__ = [
     "recent_neighbours",
     "relations",
     "snapshots",
+    "to_device",
     "views",
     "walks",
 ]

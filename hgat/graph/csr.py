@@ -4,10 +4,12 @@ Built once per graph and device and kept with the graph's own index, so that a g
 edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from numbers import Integral
+from types import ModuleType
 from typing import Any, TypeVar
 
 import dgl
@@ -15,18 +17,20 @@ import torch
 
 from hgat import transforms
 from hgat.errors import GraphError, ShapeError
-from hgat.graph.memory import within_memory
+from hgat.graph.memory import enough, within_memory
 from hgat.kernels import cpu
 
 __all__ = [
     "Rows",
     "all_formats",
+    "beside",
     "cached",
     "check_edges",
     "check_graph",
     "check_product",
     "check_whole",
     "device_of",
+    "devices_of_dgl",
     "edges",
     "edges_as_sources",
     "in_order",
@@ -39,10 +43,14 @@ __all__ = [
     "shown",
     "single_relation",
     "structure",
+    "to_device",
 ]
 
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
+BARE = ("cpu", "meta")  # devices whose tensors carry no number
+PINNED = 2**28  # bytes at most that pass through pinned memory, which PyTorch keeps for the next time
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,18 @@ def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T]) -> T:
         with torch.inference_mode(False), transforms.outside():
             store[key] = build()
     return store[key]
+
+
+def beside(graph: dgl.DGLGraph, key: str, tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the graph's data on `device`, moved once and kept with the graph until the tensor is another."""
+    if tensor.device == torch.device(device):
+        return tensor
+    version = None if tensor.is_inference() else tensor._version
+    kept: dict = cached(graph, ("beside", key, str(device)), dict)
+    if kept.get("of") is not tensor or kept["version"] != version or version is None:
+        with torch.inference_mode(False), transforms.outside():
+            kept.update(of=tensor, version=version, moved=tensor.to(device))
+    return kept["moved"]
 
 
 def check_edges(graph: dgl.DGLGraph) -> None:
@@ -259,10 +279,47 @@ def numbered(graph: dgl.DGLGraph) -> dgl.DGLGraph:
 
 def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.device:
     """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
+    if device is None:
+        return graph.device
+    if isinstance(device, torch.device) and (device.type in BARE or device.index is not None):
+        return device
     try:
-        return torch.device(device) if device is not None else graph.device
-    except (RuntimeError, TypeError):
+        found = torch.device(device)
+        # "cuda" is the current one of several, and its tensors say which.
+        return found if found.type in BARE or found.index is not None else torch.empty(0, device=found).device
+    except (AssertionError, RuntimeError, TypeError):  # the first by a PyTorch that was built without it
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
+
+
+@cache
+def devices_of_dgl() -> frozenset[str]:
+    """Types of device that this build of DGL has code for: "cpu", and "cuda" perhaps."""
+    prefix = "device_api."
+    return frozenset(name.removeprefix(prefix) for name in dgl.list_global_func_names() if name.startswith(prefix))
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """What a layer on `device` takes: a graph or block, a tensor, or a list, tuple or dict of them.
+
+    A graph goes there where this build of DGL has code for the device; else it stays, and the operators keep its
+    structure on the device, as PyPI's DGL has code for the CPU alone. Tensors go from the CPU to a GPU through pinned
+    memory, without waiting for what the GPU is doing. What is neither is given back as it is.
+    Raises GraphError for what is no device.
+    """
+    if isinstance(value, Mapping):
+        return {key: to_device(one, device) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([to_device(one, device) for one in value])
+    if isinstance(value, dgl.DGLGraph):
+        found = device_of(value, device)
+        return value.to(found) if found.type in devices_of_dgl() else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.device.type != "cpu":
+        return value.to(device)
+    if torch.device(device).type == "cuda" and 0 < value.nbytes <= PINNED:
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -271,10 +328,10 @@ def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tupl
     device = device_of(graph, device)
 
     def build():
-        src, dst = in_order(graph)
-        return src.long().to(device), dst.long().to(device)
+        src, dst = (to_device(end, device).long() for end in in_order(graph))
+        return src, dst
 
-    return cached(graph, ("edges", str(device)), build)
+    return cached(graph, ("edges", device), build)
 
 
 def _rows(key, other, num_rows):
@@ -288,33 +345,40 @@ def _rows(key, other, num_rows):
 def in_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
-    return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
+    return cached(graph, ("in", src.device), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
 @within_memory
 def out_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
-    return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
+    return cached(graph, ("out", src.device), lambda: _rows(src, dst, graph.num_src_nodes()))
 
 
-def structure(graph: dgl.DGLGraph) -> torch.Tensor:
-    """The edges by destination and by source as the compiled core reads them: one int32 tensor on the CPU.
+def structure(
+    graph: dgl.DGLGraph, device: torch.device | str | None = None, kernels: ModuleType = cpu
+) -> list[torch.Tensor]:
+    """The edges by destination and by source as compiled kernels read them, on `device`.
 
-    Raises GraphError for 2^31 edges or more.
+    kernels: those of hgat.kernels.cpu, or of hgat.kernels.triton, whose `build_structure` sorts the edges once; the
+    core's has one int32 tensor, Triton's several. Raises GraphError where they do not serve a graph of this size, and
+    where it does not fit into memory.
     """
     single_relation(graph)
+    if device != CPU:  # asked at every call of an operator
+        device = device_of(graph, device)
 
     def build():
-        src, dst = in_order(graph)
-        try:
-            return cpu.build_structure(src.cpu(), dst.cpu(), graph.num_src_nodes(), graph.num_dst_nodes())
-        except ValueError as error:
-            sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
-            got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
-            raise GraphError(f"{error}{got}") from None
+        sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
+        with enough(f"structure: expected one that the free memory of {device} holds, got {sizes[2]:,} edges"):
+            src, dst = (to_device(end, device) for end in in_order(graph))
+            try:
+                return kernels.build_structure(src, dst, *sizes[:2])
+            except ValueError as error:
+                got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
+                raise GraphError(f"{error}{got}") from None
 
-    return cached(graph, ("structure",), build)
+    return cached(graph, ("structure", kernels.__name__, device), build)
 
 
 @within_memory

@@ -51,7 +51,8 @@ class Pairs:
 
     def to(self, device: torch.device | str) -> "Pairs":
         """The same pairs with `node` and `relation` on a device."""
-        return Pairs(self.node.to(device), self.relation.to(device), self.count)
+        node, relation = csr.to_device((self.node, self.relation), device)
+        return Pairs(node, relation, self.count)
 
 
 @dataclass(frozen=True)

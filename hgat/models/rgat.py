@@ -170,7 +170,7 @@ class RGAT(Layered, NamedState):
                 check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", first.in_features))
                 h[ntype] = layer(feat[ntype])
             else:
-                h[ntype] = layer.weight if nodes is None else layer(nodes[ntype])
+                h[ntype] = layer.weight if nodes is None else layer(cast(Tensor, nodes[ntype]).to(layer.weight.device))
         return h
 
     def _layer(self, depth, joined, h):

@@ -435,3 +435,68 @@ def test_graphs_with_numbers_of_edges_are_not_built_again():
     del graph, again
     gc.collect()
     assert watched() is None
+
+
+class _Kernels:
+    """Kernels whose structure fails with an error."""
+
+    __name__ = "kernels"
+
+    def __init__(self, error):
+        self.error, self.asked = error, []
+
+    def build_structure(self, src, dst, num_src, num_dst):
+        self.asked.append((src.device.type, src.dtype, num_src, num_dst))
+        if self.error is not None:
+            raise self.error
+        return [src, dst]
+
+
+def test_a_structure_is_built_once_for_each_device_and_each_set_of_kernels():
+    graph, kernels = build("bipartite", torch.int32), _Kernels(None)
+    there = csr.structure(graph, "meta", kernels)
+    assert csr.structure(graph, torch.device("meta"), kernels) is there and len(there) == 2
+    assert kernels.asked == [("meta", torch.int32, 19, 13)]
+    here = csr.structure(graph)
+    assert len(here) == 1 and here[0].device.type == "cpu" and csr.structure(graph, "cpu") is here
+    other = csr.structure(graph, "cpu", kernels)
+    assert other is not here and other is not there and other[0].device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has\na total capacity of"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_a_structure_that_does_not_fit_into_memory_is_one_sentence(error):
+    graph = build("homogeneous")
+    match = "^structure: expected one that the free memory of meta holds, got 120 edges$"
+    with pytest.raises(GraphError, match=match):
+        csr.structure(graph, "meta", _Kernels(error))
+    assert len(csr.structure(graph, "meta", _Kernels(None))) == 2  # nothing half-built is kept
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        csr.structure(build("homogeneous"), "meta", _Kernels(RuntimeError("no such kernel")))
+
+
+def test_what_a_layer_takes_goes_to_the_device_and_graphs_without_code_stay():
+    graph, x = build("block"), torch.randn(5, 3)
+    moved = hgraph.to_device({"blocks": [graph], "pair": (x, None), "name": "x"}, "meta")
+    assert moved["blocks"][0] is graph and moved["name"] == "x" and moved["pair"][1] is None
+    assert isinstance(moved["pair"], tuple) and moved["pair"][0].device.type == "meta"
+    assert hgraph.to_device(x, "cpu") is x and hgraph.to_device(graph, "cpu") is graph
+    with pytest.raises(GraphError, match="device: expected a device such as 'cpu' or 'cuda:0', got 'nowhere'"):
+        hgraph.to_device(graph, "nowhere")
+
+
+def test_data_beside_a_graph_are_moved_once_and_again_after_a_change():
+    graph, data = build("homogeneous"), torch.arange(3.0)
+    there = csr.beside(graph, "weight", data, "meta")
+    assert there.device.type == "meta" and csr.beside(graph, "weight", data, "meta") is there
+    data.add_(1)
+    assert csr.beside(graph, "weight", data, "meta") is not there
+    assert csr.beside(graph, "weight", data.clone(), "meta") is not there
+    assert csr.beside(graph, "weight", data, "cpu") is data

@@ -3,18 +3,16 @@
 import dgl
 import pytest
 import torch
+from backends import ON_CPU
 from dgl.base import ALL
 from dgl.nn.functional import edge_softmax as of_dgl
 
 from hgat import ops
 from hgat.errors import GraphError, HgatError, ShapeError
-from hgat.kernels import cpu
 from zoo import ZOO, build, typed_graph
 
-BACKENDS = ["dgl", "native"] if cpu.available() else ["dgl"]
 
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=ON_CPU)
 def backend(request):
     with ops.use_backend(request.param):
         yield request.param

@@ -229,14 +229,12 @@ def _per_relation(rows, weight, count):
     return torch.cat(parts) if parts else rows.new_zeros(0, weight.shape[2])
 
 
-@pytest.fixture(params=["pieces", "segments", "padded"])
+@pytest.fixture(params=["pieces", "segments"])
 def path(request, monkeypatch):
-    """Pieces of two rows on the CPU, whole segments in half precision, the padded product that other devices take."""
+    """Pieces of two rows on the CPU; whole segments in half precision and on other devices."""
     monkeypatch.setattr(typed, "STEP", 2)
     if request.param != "pieces":
         monkeypatch.setattr(typed, "_pieces_run", lambda rows: False)
-    if request.param == "padded":
-        monkeypatch.setattr(typed, "_segments_run", lambda rows: False)
     return request.param
 
 
@@ -328,7 +326,7 @@ def test_typed_projection_without_columns(path, sizes):
 
 
 def test_typed_projection_says_shapes_on_the_meta_device():
-    """The padded path has no step that needs the values on the device."""
+    """No step needs the values on the device."""
     rows, weight = torch.zeros(11, 5, device="meta"), torch.zeros(4, 5, 3, device="meta")
     got = ops.typed_projection(rows, [weight], torch.tensor([3, 0, 7, 1]), torch.zeros(11, device="meta").long())
     assert got[0].shape == (11, 3)
