@@ -119,14 +119,7 @@ def test_rows_are_read_sixteen_bytes_a_thread(dtype, monkeypatch):
     assert len(seen) == 3
 
 
-class OnGpu(torch.Tensor):
-    """Memory of the CPU that says it is a GPU's."""
-
-    device = property(lambda self: torch.device("cuda", 0))
-
-
-def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants(monkeypatch):
-    monkeypatch.setattr(_host, "_QUICK", True, raising=False)
+def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants():
     launched = []
 
     class Compiled:
@@ -144,8 +137,8 @@ def test_a_launch_finds_the_kernel_of_its_types_alignment_and_constants(monkeypa
 
             return compile_and_launch
 
-    kernel, memory = Kernel(), torch.zeros(64).as_subclass(OnGpu)
-    bases = torch.zeros(64, dtype=torch.bfloat16).as_subclass(OnGpu)
+    kernel, memory = Kernel(), torch.zeros(64)
+    bases = torch.zeros(64, dtype=torch.bfloat16)
     # What is launched, and whether Triton has to be asked for a kernel.
     for arguments, width, new in (
         ((memory, None, 3), 4, True),
