@@ -141,9 +141,10 @@ def test_out_and_every_gradient_with_all_terms(kind, name):
     check(Case(kind, plain.graphs()[name], dropout=DROPOUT))
 
 
+@pytest.mark.parametrize("heads", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_terms_and_with_whole_blocks(kind):
-    check(Case(kind, plain.graphs()["hubs"], terms=False, heads=2, width=4))
+def test_without_terms_and_with_whole_widths(kind, heads):
+    check(Case(kind, plain.graphs()["hubs"], terms=False, heads=heads, width=4))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -163,7 +164,7 @@ def test_groups_of_heads_and_wide_offsets(kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_that_nobody_wants_change_no_other(kind):
-    case = Case(kind, plain.graphs()["hubs"], terms=False)
+    case = Case(kind, plain.graphs()["hubs"])
     out, top, inverse = case.forward()
     d_out = torch.randn(out.shape)
     every = case.backward(top, inverse, d_out)
@@ -185,20 +186,21 @@ def test_alpha_and_logits(kind):
         close(got, before)
 
 
-@pytest.mark.parametrize("name", ["hubs", "no edges"])
-def test_gradient_of_gatv2_logits(name):
-    case = Case("gatv2", plain.graphs()[name])
+@pytest.mark.parametrize("name, terms", [("hubs", False), ("hubs", True), ("no edges", True)])
+def test_gradient_of_gatv2_logits(name, terms):
+    case = Case("gatv2", plain.graphs()[name], terms=terms)
     leaves, _ = case.expected()
-    del leaves["weight"]
+    names = [k for k in INPUTS["gatv2"] if k in leaves]
     logits, _ = plain.logits_of(
-        "gatv2", case.src, case.dst, case.factor, leaves["left"], leaves["right"], leaves["edge"], leaves["attn"]
+        "gatv2", case.src, case.dst, case.factor, leaves["left"], leaves["right"], leaves.get("edge"), leaves["attn"]
     )
     d_logits = torch.randn(case.edges, HEADS)
-    found = [nan(*case.given[k].shape) for k in INPUTS["gatv2"]]
-    case.call(None, None, None, *case.arguments(), d_logits=d_logits, gradients=[*found, None])
-    expected = torch.autograd.grad(logits, [leaves[k] for k in INPUTS["gatv2"]], d_logits.double())
-    for got, wanted in zip(found, expected, strict=True):
-        close(got, wanted)
+    found = {k: nan(*case.given[k].shape) for k in names}
+    gradients = [found.get(k) for k in INPUTS["gatv2"]]
+    case.call(None, None, None, *case.arguments(), d_logits=d_logits, gradients=[*gradients, None])
+    expected = torch.autograd.grad(logits, [leaves[k] for k in names], d_logits.double())
+    for k, wanted in zip(names, expected, strict=True):
+        close(found[k], wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
