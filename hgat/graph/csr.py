@@ -329,9 +329,9 @@ def to_device(value: Any, device: torch.device | str) -> Any:
 
     A graph goes there where this build of DGL has code for the device; else it stays, and the operators keep its
     structure on the device, as PyPI's DGL has code for the CPU alone: that of a graph of one relation is built here.
-    Tensors go from the CPU to a GPU through pinned memory. Neither waits for what the GPU is doing, but to make room:
-    the results are for the current stream. A tensor may be filled again once this has returned, a pinned one too. What
-    is neither is given back as it is. Raises GraphError for what is no device.
+    Tensors go from the CPU to a GPU through pinned memory. Neither waits for what the GPU is doing, and the results
+    are for the current stream; tensors of more than 256 MiB are waited for. A tensor may be filled again once this has
+    returned, a pinned one too. What is neither is given back as it is. Raises GraphError for what is no device.
     """
     if isinstance(value, Mapping):
         return {key: to_device(one, device) for key, one in value.items()}

@@ -1,8 +1,8 @@
 """Operators in parts by destination, for graphs whose edges x heads x width do not fit into memory.
 
-Compiled kernels (`native`, `triton`) never make a tensor of that size. The backends `dgl` and `torch` do, several times,
-and keep some for backward; inside `in_chunks` they run on one range of destinations after the other, keep only the
-inputs, and compute each range again in backward. Every softmax lies inside one range, so the result is the same.
+Compiled kernels (`native`, `triton`) never make a tensor of that size. The backends `dgl` and `torch` do, several
+times, and keep some for backward; inside `in_chunks` they run on one range of destinations after the other, keep only
+the inputs, and compute each range again in backward. Every softmax lies inside one range, so the result is the same.
 """
 
 import inspect

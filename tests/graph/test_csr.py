@@ -491,7 +491,7 @@ def test_edges_that_do_not_fit_into_memory_are_one_sentence(monkeypatch):
     graph = build("homogeneous")
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "to", full)
-        with pytest.raises(GraphError, match="^edges: expected arrays that the free memory of meta holds, got 120 edges"):
+        with pytest.raises(GraphError, match="^edges: expected arrays that the free memory of meta holds, got 120"):
             csr.edges(graph, "meta")
     assert csr.edges(graph, "meta")[0].device.type == "meta"
 
@@ -548,7 +548,7 @@ def test_a_block_is_sorted_on_the_way_to_a_gpu_that_triton_serves(monkeypatch):
 
 
 def test_memory_that_its_owner_has_pinned_is_not_read_later(monkeypatch):
-    """PyTorch's pin_memory gives what is pinned back as it is; the copy to the GPU runs after to_device has returned."""
+    """PyTorch's pin_memory gives back what is pinned already; the copy to the GPU runs after to_device has returned."""
     copied = []
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: True)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
