@@ -334,6 +334,9 @@ def time_operators(report, clock, options):
         "products": (lambda: _large(*(int(n * scale) for n in PRODUCTS)), ((4, 32), (4, 64)), (torch.float32,)),
     }
     for name, (make, widths, dtypes) in shapes.items():
+        titles = [f"{title} {h} x {w}, {name}" for title in operators.TITLES.values() for h, w in widths]
+        if report.only is not None and not any(map(report.only.search, titles)):
+            continue
         structure = make()
         for operator in operators.OPERATORS:
             for heads, width in widths:
