@@ -160,6 +160,16 @@ def test_gpu(report, monkeypatch):
     assert report()[1]["GPU"] == f"yes: {each}, {each}"
 
 
+def test_dgl_on_a_gpu_is_what_the_operators_take_it_for(report, monkeypatch):
+    monkeypatch.setattr("hgat.graph.csr.devices_of_dgl", lambda: frozenset({"cpu", "cuda"}))
+    assert report()[1]["dgl CUDA"] == "yes"
+    monkeypatch.setattr("hgat.graph.csr.devices_of_dgl", lambda: frozenset({"cpu"}))
+    assert report()[1]["dgl CUDA"].startswith("no: this build of DGL keeps its graphs on the CPU")
+    monkeypatch.setattr("hgat.graph.csr.devices_of_dgl", lambda: 1 / 0)
+    status, lines = report()
+    assert status == 0 and lines["dgl CUDA"] == "broken: ZeroDivisionError: division by zero"
+
+
 def test_triton(report, monkeypatch):
     found = {"available": False, "reason": "Triton could not be imported", "version": None, "interpreted": False}
     monkeypatch.setattr("hgat.kernels.triton.info", lambda: found)

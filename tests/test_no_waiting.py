@@ -16,6 +16,8 @@ from toys import CASES
 
 from hgat import nn as hnn
 from hgat import ops
+from hgat.graph import csr
+from hgat.kernels import triton
 from zoo import build
 
 # Results of a size, or a number for Python, that only values tell.
@@ -34,7 +36,11 @@ WAITS = (
 
 
 class NoWaiting(TorchDispatchMode):
-    """Fails where the host would read from the device, or move something to it or from it."""
+    """Fails where the host would read from the device, or, without `copies`, move something to it or from it."""
+
+    def __init__(self, copies=False):
+        super().__init__()
+        self.copies = copies
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -48,7 +54,7 @@ class NoWaiting(TorchDispatchMode):
             assert not masks, f"{func} by a mask waits for the device"
         if name == "repeat_interleave" and there and (kwargs or {}).get("output_size") is None:
             raise AssertionError(f"{func} without output_size waits for the device")
-        if name in ("_to_copy", "copy_"):
+        if name in ("_to_copy", "copy_") and not self.copies:
             ends = {t.device.type for t in (*given, out) if t.numel()}
             assert len(ends) < 2, f"{func} of {[list(t.shape) for t in given]} between the CPU and the device"
         return out
@@ -97,6 +103,16 @@ def test_layers_with_inputs_of_their_own_do_not_wait():
     temporal = hnn.TemporalAttention(6, 3, 4).to("meta")
     watched(temporal)(torch.randn(5, 4, 6), torch.rand(4, 5) < 0.5)
     watched(temporal.extend)(torch.randn(5, 6), present=torch.rand(5) < 0.5)
+
+
+@pytest.mark.parametrize("hub", [0, 70_000])
+def test_a_structure_of_edges_on_the_cpu_is_built_without_waiting(hub):
+    """As a block of a batch is on its way to a GPU: copied there, and sorted there."""
+    dst = torch.cat([torch.zeros(hub, dtype=torch.int64), torch.arange(500)])
+    block = dgl.create_block((torch.arange(len(dst)) % 600, dst), num_src_nodes=600, num_dst_nodes=500)
+    with NoWaiting(copies=True):
+        found = csr.structure(block, "meta", triton)
+    assert all(one.device.type == "meta" for one in found) and (len(found[3]) > 0) == (hub > 0)
 
 
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "DotGatConv", "EdgeGATConv"])

@@ -107,6 +107,10 @@ class Snapshots:
             self._moved[device] = self.present.to(device)
         return self._moved[device]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies take along: not what has been moved to a device, which may not be there."""
+        return {name: value for name, value in vars(self).items() if name != "_moved"}
+
     @cached_property
     def _moved(self) -> dict[torch.device, torch.Tensor]:
         return {}

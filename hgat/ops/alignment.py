@@ -18,7 +18,7 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.relations import JoinedRelations, join_relations
 from hgat.ops.checks import FLOATS, check_call
-from hgat.ops.contexts import Setting
+from hgat.ops.contexts import Setting, chosen_backend
 from hgat.ops.dispatch import pick
 from hgat.ops.plain import segment_softmax
 
@@ -236,7 +236,9 @@ def edge_softmax(graph: DGLGraph, logits: Any, eids: Any = None, norm_by: str = 
         return _softmax(graph, flat, norm_by).reshape(shape)
     eids = _edge_numbers(graph, eids, logits)
     if eids.device.type != "cpu":
-        return _listed_softmax(graph, flat, eids, norm_by).reshape(shape)
+        pick("edge_softmax", flat)  # it refuses what the named backend does not run
+        if chosen_backend.get() != "triton":  # whose kernels, where they are named, want the answer below
+            return _listed_softmax(graph, flat, eids, norm_by).reshape(shape)
     if int(torch.bincount(eids, minlength=1).max()) > 1:  # an edge that is listed twice counts twice
         graph = dgl.edge_subgraph(graph, eids.to(graph.device, graph.idtype), relabel_nodes=False, store_ids=False)
         return _softmax(graph, flat, norm_by).reshape(shape)
@@ -307,7 +309,7 @@ def _leave_out(logits: Tensor, edge_mask: Tensor) -> Tensor:
 def _edge_numbers(graph: DGLGraph, eids: Any, logits: Tensor) -> Tensor:
     """eids as int64 [E'] beside the logits, one for each of their rows, every one an edge of the graph.
 
-    Those that come on a GPU are not looked at: PyTorch stops at a number out of range there.
+    They are not looked at where they and the logits are on a GPU: PyTorch stops at a number out of range there.
     """
     try:
         eids = torch.as_tensor(eids)
@@ -315,6 +317,8 @@ def _edge_numbers(graph: DGLGraph, eids: Any, logits: Tensor) -> Tensor:
         raise ShapeError(f"eids: expected [E'] numbers of edges, got {type(eids).__name__}") from None
     check_shape("eids", eids, ("E'", len(logits)))
     eids = eids.long()  # DGL takes whole numbers of any type, float too
+    if eids.device.type != "cpu":
+        eids = eids.to(logits.device)
     if eids.device.type == "cpu" and len(eids) and not 0 <= int(eids.min()) <= int(eids.max()) < graph.num_edges():
         got = f"{int(eids.min())} to {int(eids.max())}"
         raise GraphError(f"eids: expected edges from 0 to {graph.num_edges() - 1}, got {got}")

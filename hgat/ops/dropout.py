@@ -56,7 +56,7 @@ def dropout_numbers(dropout: float, seed: int) -> tuple[int, int, float]:
 def dropout_scale(num_edges: int, num_heads: int, dropout: float, seed: int, like: Tensor) -> Tensor:
     """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
     seed, threshold, keep_scale = dropout_numbers(dropout, seed)
-    compiled = cpu.available() and chosen_backend.get() in ("auto", "native")
+    compiled = cpu.available() and chosen_backend.get() in ("auto", "native", "dgl")
     if compiled and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
         scale = torch.empty((num_edges, num_heads), dtype=like.dtype)
         cpu.dropout_scale(scale, seed, threshold, keep_scale, torch.get_num_threads())

@@ -45,8 +45,9 @@ def why_not(operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | N
 def _gpu():
     """The current device of the first kind of GPU that PyTorch finds, or None."""
     for kind in ("cuda", "xpu"):
-        if getattr(torch, kind).is_available():
-            return torch.device(kind, getattr(torch, kind).current_device())
+        module = getattr(torch, kind, None)  # torch.xpu came with PyTorch 2.3
+        if module is not None and module.is_available():
+            return torch.device(kind, module.current_device())
     return None
 
 

@@ -59,6 +59,19 @@ def test_long_rows_are_cut_into_chunks_that_cover_them(hub):
     assert chunks <= max(launch.MOST_CHUNKS + 1, -(-hub // launch.LONGEST_CHUNK))
 
 
+@pytest.mark.parametrize("hub", [0, 129, 70_000])
+def test_degrees_of_the_cpu_make_the_same_structure(hub):
+    draw = torch.Generator().manual_seed(hub)
+    dst = torch.cat([torch.zeros(hub, dtype=torch.int64), torch.randint(1, 500, (400,), generator=draw)])
+    src = torch.arange(len(dst)) % 600
+    degrees = torch.bincount(src, minlength=600), torch.bincount(dst, minlength=501)
+    expected = kernels.build_structure(src, dst, 600, 501)
+    found = kernels.build_structure(src, dst, 600, 501, degrees)
+    assert len(expected[3]) == 0 if hub < 129 else len(expected[3]) > 0
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+
+
 def test_the_longest_whole_row_grows_with_the_mean_degree():
     assert launch.chunk(0, 0) == launch.chunk(0, 5) == launch.chunk(10, 5) == launch.CHUNK
     assert launch.chunk(50_000, 1000) == 256

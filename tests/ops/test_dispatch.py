@@ -248,6 +248,12 @@ def test_triton_refuses_old_gpus_and_what_has_no_kernel(monkeypatch, of_triton):
         torch.func.vmap(lambda x: _raise(of_triton.why_not("weighted_sum", (x,))))(rows)
 
 
+def test_a_pytorch_that_knows_no_xpu_has_no_gpu(monkeypatch, of_triton):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch, "xpu")
+    assert of_triton._gpu() is None
+
+
 def _raise(reason):
     raise BackendError(reason)
 

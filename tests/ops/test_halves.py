@@ -359,6 +359,17 @@ def test_dropout_values_are_alpha_over_the_keep_rate():
     torch.testing.assert_close(out[keep], alpha[keep] / 0.75)
 
 
+@pytest.mark.skipif(not cpu.available(), reason="no compiled core")
+def test_the_core_draws_dropout_for_the_backends_that_run_compiled_code(monkeypatch):
+    drawn, draw = [], cpu.dropout_scale
+    monkeypatch.setattr(cpu, "dropout_scale", lambda *a: drawn.append(ops.contexts.chosen_backend.get()) or draw(*a))
+    found = []
+    for backend in ("auto", "native", "dgl", "torch"):
+        with ops.use_backend(backend):
+            found.append(ops.attention_dropout(torch.ones(101, 3), 0.4, 7))
+    assert drawn == ["auto", "native", "dgl"] and all(torch.equal(one, found[0]) for one in found)
+
+
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1, 2**64 - 1, -1]
 
 

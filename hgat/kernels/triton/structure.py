@@ -1,5 +1,6 @@
 """The edges of a graph by destination and by source, as the kernels read them, with long rows cut into chunks."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,21 +46,29 @@ def by_source(structure: list[Tensor]) -> Rows:
     return Rows(*structure[5:])
 
 
-def build_structure(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> list[Tensor]:
+def build_structure(
+    src: Tensor, dst: Tensor, num_src: int, num_dst: int, degrees: Sequence[Tensor] | None = None
+) -> list[Tensor]:
     """In-edges by destination and out-edges by source, on the device of src and dst: `Rows` twice, in one list.
 
-    Whole numbers of 32 bits where nodes and edges fit. Waits for the device once.
+    Whole numbers of 32 bits where nodes and edges fit. degrees: edges of every source, and of every destination, on the
+    CPU: the device is not waited for, and the chunks of long rows lie on the CPU. Without them it is, once for the
+    longest row and once more for the chunks of each side that has any.
     """
     # A block of edges may reach beyond the last one.
     whole = torch.int32 if max(src.shape[0], num_src, num_dst) < 2**31 - 2**12 else torch.int64
     src, dst = src.to(whole), dst.to(whole)
     sides = [_sorted(dst, src, num_dst), _sorted(src, dst, num_src)]
     chunks = [launch.chunk(src.shape[0], rows) for rows in (num_dst, num_src)]
-    longest = [indptr.diff().max() if len(indptr) > 1 else indptr[0] for indptr, _, _ in sides]
+    if degrees is None:
+        pointers = [side[0] for side in sides]
+    else:
+        pointers = [torch.cat([d.new_zeros(1), d.cumsum(0)]).to(whole) for d in (degrees[1], degrees[0])]
+    longest = [indptr.diff().max() if len(indptr) > 1 else indptr[0] for indptr in pointers]
     found = []
-    for side, most, chunk in zip(sides, torch.stack(longest).tolist(), chunks, strict=True):
+    for side, indptr, most, chunk in zip(sides, pointers, torch.stack(longest).tolist(), chunks, strict=True):
         nothing = side[0].new_empty((0, 3))
-        found += [*side, *(_cut(side[0], chunk) if most > chunk else (nothing, nothing))]
+        found += [*side, *(_cut(indptr, chunk) if most > chunk else (nothing, nothing))]
     return found
 
 
