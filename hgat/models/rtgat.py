@@ -158,7 +158,9 @@ class RTGAT(System):
             )
             cuts = [f"{cut:,.0f}" if cut >= 100 else f"{cut:.3g}" for cut in cuts.tolist()]
             ages = tuple(f"{a} to {b}" for a, b in zip(cuts[:-1], cuts[1:], strict=True)) or tuple(cuts)
-            title = f"under {name!r}, by age" + ("" if self.time_unit == 1 else f" in units of {self.time_unit:g}")
+            title = f"under {name!r}, by age" + (
+                "" if self.time_unit == 1 else f"; 1 is {self.time_unit:g} of the data's units of time"
+            )
             found.append(_shares(title, ages, spent, flat, "the attention under the relation"))
         return found
 

@@ -144,7 +144,9 @@ def test_attention_is_told_by_relation_and_by_age():
     relations, *ages = resting(model, lambda: model.attended(*inputs))
     assert relations.names == tuple(name for _, name, _ in inputs[0].etypes)
     assert relations.attention[1] > 0.8 > relations.uniform[1]
-    assert [found.title for found in ages] == [f"under {name!r}, by age in units of 7" for name in relations.names]
+    assert [found.title for found in ages] == [
+        f"under {name!r}, by age; 1 is 7 of the data's units of time" for name in relations.names
+    ]
     for found in ages:
         assert found.attention[0] > found.uniform[0]
         assert float(found.names[0].split(" to ")[0]) == pytest.approx(1 / 7, abs=1e-3)  # strictly before
