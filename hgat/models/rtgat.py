@@ -30,7 +30,8 @@ class RTGAT(System):
     time_unit: the elapsed time that counts as one. heads, softmax, time_feats, time_encoding, norm, attn_drop,
     out_drop: see hgat.nn.RTGATConv.
     Only events that were known before an event was asked for are read.
-    Raises RecipeError or ShapeError for settings out of range. A construction of this project on hgat.nn.RTGATConv.
+    Raises RecipeError or ShapeError for settings out of range.
+    Paper: Xu et al. 2020, arXiv:2002.07962, for attention in time; several relations are of this project.
     """
 
     solves = ("stream_labels",)
