@@ -57,7 +57,7 @@ class Kernel(Control):
         """Take bandwidths number `number`, and the line through what they give."""
         self.bandwidth.copy_(torch.tensor(self.tried[number]))
         squares, value, dst, nodes, _ = inputs
-        found = _estimate(squares, value, dst, nodes, self.bandwidth)[shown.train]
+        found = _estimate(squares, value, dst, nodes, self.bandwidth)[shown.train.to(squares.device)].cpu()
         known, label = ~found.isnan(), shown.label[shown.train]
         x, y = found[known].double(), label[known].double()
         slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum().clamp_min(1e-30)
@@ -67,7 +67,8 @@ class Kernel(Control):
 class BoostedKernel(Boosted):
     """Boosted trees on the target's own features, its neighbours' means and the hand-made kernel's estimate.
 
-    The bandwidths are those whose estimate has the least squared error on the training nodes: it is fitted to no label.
+    The bandwidths are those whose estimate has the least squared error on the training nodes. The estimate itself is
+    made of the in-neighbours' column and of no label.
     """
 
     title = "boosted trees with neighbours' means and that kernel"
@@ -131,9 +132,9 @@ def _columns(shown, ntype, names):
 
 def _estimate(squares, value, dst, nodes, bandwidth):
     """[N] the weighted means, NaN where a node has no in-neighbour."""
-    logits = -(squares / (2.0 * bandwidth**2)).sum(1)
+    logits = -(squares / (2.0 * bandwidth.to(squares) ** 2)).sum(1)
     # The nearest one of each node counts one, so that no weight vanishes where all are far.
-    top = torch.full((nodes,), -float("inf")).scatter_reduce(0, dst, logits, "amax")
+    top = logits.new_full((nodes,), -float("inf")).scatter_reduce(0, dst, logits, "amax")
     weight = torch.exp(logits - top[dst])
-    total = torch.zeros(nodes).index_add(0, dst, weight)
-    return torch.zeros(nodes).index_add(0, dst, weight * value) / total
+    total = logits.new_zeros(nodes).index_add(0, dst, weight)
+    return logits.new_zeros(nodes).index_add(0, dst, weight * value) / total

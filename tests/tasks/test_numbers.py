@@ -260,3 +260,13 @@ def test_a_kernel_has_to_be_said_and_to_end_at_the_target():
     shown = Facts(graph, {"node": None, "sender": None}, target="node")
     with pytest.raises(RecipeError, match="task.kernel: expected relations that end at 'node', got none"):
         Kernel.prepare(shown, kernel=KERNEL)
+
+
+@pytest.mark.parametrize("name", Numbers.controls)
+def test_a_control_answers_beside_another_device(name):
+    """PyTorch's device without numbers stands for a GPU: what is made on the CPU by the way does not fit there."""
+    cls, task = Numbers.controls[name], Numbers(near(), kernel=KERNEL)
+    inputs = cls.prepare(task.shown(), **task.control_settings(cls))
+    model = cls.build(task.shown(), inputs).to("meta").eval()
+    there = [part.to("meta") if isinstance(part, torch.Tensor) else part for part in inputs]
+    assert model(*there).shape == (241, 1) and model(*there).device.type == "meta"
