@@ -1,10 +1,11 @@
 """Structure, built once before training and never inside forward."""
 
 from hgat.graph import csr, homogeneous, metapath, relations
+from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
-from hgat.graph.recent import RecentNeighbours, recent_neighbours
+from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
 from hgat.graph.snapshots import Snapshots, snapshots
@@ -14,6 +15,7 @@ from hgat.renamed import old_names
 __all__ = [
     "JoinedRelations",
     "JoinedTypes",
+    "RecentEvents",
     "RecentNeighbours",
     "Snapshots",
     "Views",
@@ -32,9 +34,11 @@ __all__ = [
     "metapath_graph",
     "metapaths",
     "normalized",
+    "recent_events",
     "recent_neighbours",
     "relations",
     "snapshots",
+    "to_device",
     "views",
     "walks",
 ]
