@@ -35,6 +35,8 @@ class ACM(Layered):
     is misspelt there.
     """
 
+    layers: Any
+    skip: Any
     ablations = {"low_pass": Ablation("low-pass channel alone", {"channels": ("low",)})}
 
     def __init__(

@@ -1,7 +1,7 @@
 """ACM's layer: low-pass, high-pass and identity channels, weighed for every node by itself."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from dgl import DGLGraph
@@ -43,6 +43,7 @@ class ACMConv(nn.Module):
     """
 
     structure: nn.Parameter | None
+    norms: nn.ModuleList | None
 
     def __init__(
         self,
@@ -88,11 +89,11 @@ class ACMConv(nn.Module):
         nn.init.uniform_(self.fc.weight, -bound, bound)
         if self.structure is not None:
             nn.init.uniform_(self.structure, -bound, bound)
-        for norm in self.norms or ():
-            norm.reset_parameters()
+        for layer in self.norms or ():
+            cast(nn.LayerNorm, layer).reset_parameters()
         self.fuse.reset_parameters()
-        for scorer in self.fuse.project:
-            nn.init.uniform_(scorer.weight, -1.0, 1.0)
+        for weight in self.fuse.project.parameters():
+            nn.init.uniform_(weight, -1.0, 1.0)
 
     def names(self) -> tuple[str, ...]:
         """The channels in the order of alpha."""
