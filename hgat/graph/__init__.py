@@ -2,6 +2,7 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.events import event_times, from_events, from_frame
+from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
 from hgat.graph.recent import RecentNeighbours, recent_neighbours
@@ -26,6 +27,7 @@ __all__ = [
     "homogeneous",
     "join_relations",
     "join_types",
+    "knn_graph",
     "metapath",
     "metapath_graph",
     "metapaths",
