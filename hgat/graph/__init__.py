@@ -1,6 +1,7 @@
 """Structure, built once before training and never inside forward."""
 
 from hgat.graph import csr, homogeneous, metapath, relations
+from hgat.graph.attack import attacked_edges, flipped_features
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
@@ -19,9 +20,11 @@ __all__ = [
     "Views",
     "Walks",
     "add_inverse",
+    "attacked_edges",
     "csr",
     "disjoint_union",
     "event_times",
+    "flipped_features",
     "from_events",
     "from_frame",
     "homogeneous",
