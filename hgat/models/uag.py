@@ -24,7 +24,8 @@ class UAG(System):
     """A reconstruction of uncertainty-aware attention, of whose paper the abstract alone was public.
 
     What that promises is built from standard parts, and nothing here is the paper's equation. A first stage trains GAT
-    as a Bayesian network. It answers `samples` times, each time with weights, or noise, drawn anew, P^1 .. P^T; then
+    as a Bayesian network. It answers `samples` times, each time with weights, or noise, drawn anew, P^1 .. P^T: each
+    the class that it gives, one of C, or the probabilities. Then
 
         of a node: U_u = mean over classes of the variance over t of P^t_u
         of an edge: U_uv = 1 - mean over t of sum_y P^t_uy P^t_vy
@@ -40,14 +41,18 @@ class UAG(System):
     begins with fresh weights, since the ones before have already learned from the edges in doubt. All is estimated on
     the graph that the model is scored on, attacked as it is, and from training labels alone.
 
-    estimator: "dropout", Monte-Carlo dropout, all rates of the network active while it is asked; or "head", a head that
-    predicts a variance for every logit, of which training and asking draw. samples: T. stages: 1, without uncertainty,
-    is GAT; 2; or more, each of which asks the one before it. heads: one number per layer, side by side with ELU, in the
-    last averaged. hidden: width of a head. alpha_tau, beta_tau, negative_slope and the rates of dropout: see UAGConv.
+    Votes, not probabilities: those of a network that dropout and decay hold back are flat, and two ends of one class
+    agree in them little more than two of different classes; how often a draw gives another class is not flattened.
 
-    in_feats: F. num_outputs: C. multilabel: P are probabilities of each class alone, and an edge's uncertainty is the
-    mean over the classes. Raises RecipeError for no heads and another estimator, ShapeError for sizes, rates and
-    weights out of range.
+    answers: "votes" or "probabilities". estimator: "dropout", Monte-Carlo dropout, all rates of the network active
+    while it is asked; or "head", a head that predicts a variance for every logit, of which training and asking draw.
+    samples: T. stages: 1, without uncertainty, is GAT; 2; or more, each of which asks the one before it. heads: one
+    number per layer, side by side with ELU, in the last averaged. hidden: width of a head. alpha_tau, beta_tau,
+    negative_slope and the rates of dropout: see UAGConv.
+
+    in_feats: F. num_outputs: C. multilabel: each class has its own vote or probability, and an edge's uncertainty is
+    the mean over the classes. Raises RecipeError for no heads and another estimator or answer, ShapeError for sizes,
+    rates and weights out of range.
     Paper: Feng et al. 2021, arXiv:2009.10235, abstract; Gal and Ghahramani 2016, arXiv:1506.02142 (dropout); Kendall
     and Gal 2017, arXiv:1703.04977 (head).
     """
@@ -67,6 +72,7 @@ class UAG(System):
         hidden: int = 8,
         heads: Sequence[int] = (8, 1),
         estimator: Literal["dropout", "head"] = "dropout",
+        answers: Literal["votes", "probabilities"] = "votes",
         samples: int = 20,
         stages: int = 2,
         alpha_tau: float = 15.0,
@@ -82,10 +88,15 @@ class UAG(System):
         check_settings(heads, hidden)
         check_whole(1, in_feats=in_feats, num_outputs=num_outputs, stages=stages)
         check_whole(2, samples=samples)
-        if estimator not in ("dropout", "head"):
-            raise RecipeError(f"model.estimator: expected 'dropout' or 'head', got {estimator!r}")
+        for name, value, known in (
+            ("estimator", estimator, ("dropout", "head")),
+            ("answers", answers, ("votes", "probabilities")),
+        ):
+            if value not in known:
+                raise RecipeError(f"model.{name}: expected {' or '.join(map(repr, known))}, got {value!r}")
         self.fresh = partial(type(self), **settings)
-        self.estimator, self.samples, self.stages, self.multilabel = estimator, samples, stages, multilabel
+        self.estimator, self.answers, self.multilabel = estimator, answers, multilabel
+        self.samples, self.stages = samples, stages
         out = 2 * num_outputs if estimator == "head" else num_outputs
         widths = [in_feats, *(hidden * count for count in heads[:-1])]
         self.layers = nn.ModuleList(
@@ -158,8 +169,7 @@ class UAG(System):
             for module in modes:
                 module.training = self.estimator == "dropout" or not isinstance(module, nn.Dropout)
             for _ in range(self.samples):
-                answer = self(graph, feat, of_node, of_edge)
-                p = answer.sigmoid() if self.multilabel else answer.softmax(1)
+                p = self._answers(self(graph, feat, of_node, of_edge))
                 total, square = total + p, square + p.square()
                 both = (p[src] * p[dst]).sum(1)
                 if self.multilabel:  # of a class that stands alone two ends agree where neither has it, too
@@ -171,6 +181,13 @@ class UAG(System):
         variance = (square / self.samples - (total / self.samples).square()).clamp_(min=0)
         doubt = (1 - agree / self.samples).clamp_(min=0)
         return variance.mean(1), doubt.masked_fill(src == dst, 0.0)
+
+    def _answers(self, logits):
+        """P of one draw, [N, C]: votes of 0 and 1, or probabilities."""
+        if self.answers == "probabilities":
+            return logits.sigmoid() if self.multilabel else logits.softmax(1)
+        voted = logits > 0 if self.multilabel else F.one_hot(logits.argmax(1), logits.shape[1])
+        return voted.to(logits.dtype)
 
     def again(self, shown: Facts, inputs: tuple, stage: int) -> "tuple[UAG, tuple] | None":
         """A model with fresh weights, and inputs that say what this one is uncertain of."""
