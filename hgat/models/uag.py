@@ -28,21 +28,21 @@ class UAG(System):
     the class that it gives, one of C, or the probabilities. Then
 
         of a node: U_u = mean over classes of the variance over t of P^t_u
-        of an edge: U_uv = 1 - cosine of m_u and m_v, m = mean over t of P^t
+        of an edge: U_uv = 1 - mean over t of sum_y P^t_uy P^t_vy
 
     and the next stage trains afresh with attention that these weigh down, see hgat.nn.UAGConv: alpha_uv is that of GAT
     times exp(-alpha_tau U_u - beta_tau U_uv), normalised.
 
     The choices. Node: the variance of the answers is what the network does not know, the model's uncertainty; it is
-    near zero where the answers agree, and at most 1 / 4, hence the large alpha_tau. Edge: how far its ends differ in
-    what they mostly answer, as those of an edge that an attack has added do; a cosine, since how sure an end is of its
-    answer is the node's matter. It is 0 for a self-loop, and at most 1. Stages and no refreshing in between: what is
-    heeded stays as it is while a model learns, which therefore cannot learn to look certain. A stage begins with fresh
-    weights, since the ones before have already learned from the edges in doubt. All is estimated on the graph that the
-    model is scored on, attacked as it is, and from training labels alone.
+    near zero where the answers agree, and at most 1 / 4, hence the large alpha_tau. Edge: the chance that its ends are
+    of different classes, the data's uncertainty and the model's in one; where two ends are certain and differ, the
+    edge itself is in doubt, as one that an attack has added is. It is 0 for a self-loop. Stages and no refreshing in
+    between: what is heeded stays as it is while a model learns, which therefore cannot learn to look certain. A stage
+    begins with fresh weights, since the ones before have already learned from the edges in doubt. All is estimated on
+    the graph that the model is scored on, attacked as it is, and from training labels alone.
 
-    Votes, not probabilities: those of a network that dropout and decay hold back are flat, and point the same way for
-    all nodes; how often a draw gives another class does not.
+    Votes, not probabilities: those of a network that dropout and decay hold back are flat, and two ends of one class
+    agree in them little more than two of different classes; how often a draw gives another class is not flattened.
 
     answers: "votes" or "probabilities". estimator: "dropout", Monte-Carlo dropout, all rates of the network active
     while it is asked; or "head", a head that predicts a variance for every logit, of which training and asking draw.
@@ -50,8 +50,8 @@ class UAG(System):
     number per layer, side by side with ELU, in the last averaged. hidden: width of a head. alpha_tau, beta_tau,
     negative_slope and the rates of dropout: see UAGConv.
 
-    in_feats: F. num_outputs: C. multilabel: each class has its own vote or probability, and m is that of having it
-    and that of not. Raises RecipeError for no heads and another estimator or answer, ShapeError for sizes,
+    in_feats: F. num_outputs: C. multilabel: each class has its own vote or probability, and an edge's uncertainty is
+    the mean over the classes. Raises RecipeError for no heads and another estimator or answer, ShapeError for sizes,
     rates and weights out of range.
     Paper: Feng et al. 2021, arXiv:2009.10235, abstract; Gal and Ghahramani 2016, arXiv:1506.02142 (dropout); Kendall
     and Gal 2017, arXiv:1703.04977 (head).
@@ -161,23 +161,26 @@ class UAG(System):
         No more than one draw is held at a time.
         """
         modes = {module: module.training for module in self.modules()}
+        src, dst = csr.edges(graph, next(self.parameters()).device)
         total: Any = 0.0
         square: Any = 0.0
+        agree: Any = 0.0
         try:
             for module in modes:
                 module.training = self.estimator == "dropout" or not isinstance(module, nn.Dropout)
             for _ in range(self.samples):
                 p = self._answers(self(graph, feat, of_node, of_edge))
                 total, square = total + p, square + p.square()
+                both = (p[src] * p[dst]).sum(1)
+                if self.multilabel:  # of a class that stands alone two ends agree where neither has it, too
+                    both = (both + ((1 - p[src]) * (1 - p[dst])).sum(1)) / p.shape[1]
+                agree = agree + both
         finally:
             for module, mode in modes.items():
                 module.training = mode
-        mean = total / self.samples
-        variance = (square / self.samples - mean.square()).clamp_(min=0)
-        said = F.normalize(torch.cat([mean, 1 - mean], 1) if self.multilabel else mean, dim=1)
-        src, dst = csr.edges(graph, said.device)
-        doubt = (1 - (said[src] * said[dst]).sum(1)).clamp_(min=0)
-        return variance.mean(1), doubt.masked_fill(src == dst, 0.0)  # without rounding
+        variance = (square / self.samples - (total / self.samples).square()).clamp_(min=0)
+        doubt = (1 - agree / self.samples).clamp_(min=0)
+        return variance.mean(1), doubt.masked_fill(src == dst, 0.0)
 
     def _answers(self, logits):
         """P of one draw, [N, C]: votes of 0 and 1, or probabilities."""
