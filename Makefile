@@ -1,5 +1,6 @@
 # make run    train a relational attention network on real data and show what it learned
-# make test   run every test; make test-quick those that end in two minutes
+# make test   run every test; make test-quick those that end in two minutes; make test DEVICE=cuda on a GPU, too
+# make test-triton   run the GPU kernels in Triton's interpreter, and compile them; fetches Triton (300 MB)
 # make lint   check style, format and types
 # make bench  compare with DGL and PyTorch Geometric in two minutes
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
@@ -9,19 +10,25 @@ PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
 BENCH  := $(VENV)/.bench
+TRITON := $(VENV)/.triton
 SOURCES := pyproject.toml constraints.txt hgat/__init__.py CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
 
-.PHONY: run test test-quick bench lint clean
+.PHONY: run test test-quick test-triton bench lint clean
 
 run: $(READY)
-	$(VENV)/bin/hgat train rgat-movielens
+	$(VENV)/bin/hgat train rgat-wind --seeds 1
 
 # Two workers with a thread each: most tests are too small for two threads.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
+	HGAT_TEST_DEVICE=$(DEVICE) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
 test-quick: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+# The interpreter is chosen when Triton is imported, so what it runs has a process of its own.
+test-triton: $(TRITON)
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal tests/kernels
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal tests/kernels
 
 bench: $(BENCH)
 	$(VENV)/bin/python -m benchmarks quick
@@ -40,6 +47,11 @@ $(READY): $(SOURCES)
 $(BENCH): $(READY)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $(BENCH)
+
+# Builds of PyTorch for CUDA bring Triton; those for the CPU do not, and need it for these tests alone.
+$(TRITON): $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt triton
+	touch $(TRITON)
 
 clean:
 	rm -rf $(VENV) build

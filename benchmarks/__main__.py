@@ -13,6 +13,7 @@ COMMANDS = {
     "layers": "whole layers with shared parameters",
     "epochs": "whole training epochs",
     "blocks": "new sampled blocks and small graphs, with the building of structure",
+    "gpu": "operators, layers, epochs and sampled training on a GPU, right first, then fast",
     "large": "one layer on 20 million edges inside a limit of memory",
     "ogb": "epochs on data of OGB's real shapes in OGB's format: whole graphs, and sampled training taken apart",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
@@ -60,6 +61,13 @@ def parse(argv):
             shapes = "4x32,8x8,1x64,4x64,3x250"
             command.add_argument("--operators", type=_operators, default="gat,gatv2,dot", help="which (%(default)s)")
             command.add_argument("--shapes", type=_shapes, default=shapes, help="heads x width (%(default)s)")
+        if name == "gpu":
+            command.add_argument("--device", default="cuda", help="the device that is timed (%(default)s)")
+            sections = "right,operators,hub,layers,epochs,sampled"
+            command.add_argument(
+                "--sections", type=lambda text: text.split(","), default=sections, help="which (%(default)s)"
+            )
+            command.add_argument("--root", help="folder of the real data sets (HGAT_DATA, or ~/.cache/hgat)")
         if name == "large":
             command.add_argument("--layer", choices=("GATv2Conv", "GATConv"), default="GATv2Conv")
             command.add_argument("--nodes", type=int, default=1_000_000)
@@ -96,6 +104,10 @@ def main(argv=None):
         from benchmarks import large
 
         large.run(report, options)
+    elif options.command == "gpu":
+        from benchmarks import gpu
+
+        gpu.run(report, options)
     elif options.command == "scaling":
         from benchmarks import scaling
 

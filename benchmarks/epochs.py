@@ -45,7 +45,8 @@ def _labels(count, classes=CLASSES):
     """Random labels, and a little more than half of the nodes to train on, as in ogbn-arxiv."""
     generator = torch.Generator().manual_seed(2)
     label = torch.randint(0, classes, (count,), generator=generator)
-    return label, torch.randperm(count, generator=generator)[: max(int(0.54 * count), 1)]
+    train = torch.randperm(count, generator=generator)[: max(int(0.54 * count), 1)]
+    return graphs.place(label), graphs.place(train)
 
 
 def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32", root=None):
@@ -56,7 +57,8 @@ def stack(layer, heads, width, scale=1.0, depth=3, in_feats=128, dtype="float32"
     dtype = getattr(torch, dtype)
     if root is None:
         structure = graphs.arxiv(scale)
-        feat = torch.randn((structure.num_src, in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
+        feat = torch.randn((structure.num_src, in_feats), generator=torch.Generator().manual_seed(1))
+        feat = graphs.place(feat.to(dtype))
         label, train = _labels(structure.num_dst)
     else:
         structure, data = graphs.ogb_arxiv(root, scale)
@@ -95,7 +97,8 @@ def _mag(share, in_feats, scale, dtype, root):
     else:
         graph, data = graphs.ogb_mag(root, share * scale)
         label, train, classes = data.label, data.split["train"], data.num_classes
-    feat = torch.randn((graph.num_nodes(), in_feats), generator=torch.Generator().manual_seed(1)).to(dtype)
+    feat = torch.randn((graph.num_nodes(), in_feats), generator=torch.Generator().manual_seed(1))
+    feat = graphs.place(feat.to(dtype))
     before = sum(graph.num_nodes(ntype) for ntype in graph.ntypes[: graph.ntypes.index("paper")])
     return graph, feat, slice(before, before + graph.num_nodes("paper")), label, train, classes
 
@@ -119,7 +122,7 @@ def _two_layers(kind, layers, settings, data):
     for name in first:
         layer_first, run_first, leaves_first, common = first[name]
         layer_second, run_second, leaves_second, common_second = second[name]
-        classify = nn.Linear(heads * width, classes)
+        classify = graphs.place(nn.Linear(heads * width, classes))
         classify.load_state_dict(start)
         for module in (layer_first, layer_second, classify):
             module.to(dtype)
@@ -194,14 +197,14 @@ def han(heads=8, width=8, where="acm", scale=1.0, root=None):
     if task is None:
         classes, (label, train) = CLASSES, _labels(views.num_dst)
     else:
-        classes, label, train = task.num_classes, task.label, task.train
+        classes, label, train = task.num_classes, graphs.place(task.label), graphs.place(task.train)
     torch.manual_seed(0)
-    ours = hgat.nn.HANConv(feat.shape[1], width, heads, views.num_views, share_projection=False)
-    theirs = DGLHan(ours, feat.shape[1], width, heads, views.num_views)
+    ours = graphs.place(hgat.nn.HANConv(feat.shape[1], width, heads, views.num_views, share_projection=False))
+    theirs = graphs.place(DGLHan(ours, feat.shape[1], width, heads, views.num_views))
     start = nn.Linear(heads * width, classes).state_dict()
     candidates = []
     for name, layer, structure in (("hgat", ours, views), ("DGL", theirs, structures)):
-        classify = nn.Linear(heads * width, classes)
+        classify = graphs.place(nn.Linear(heads * width, classes))
         classify.load_state_dict(start)
         leaves = {**dict(layer.named_parameters()), **{f"classify {k}": p for k, p in classify.named_parameters()}}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -20,6 +21,8 @@ __all__ = [
     "cora",
     "ogb_arxiv",
     "ogb_mag",
+    "on_device",
+    "place",
     "power_law",
     "two_views",
     "typed",
@@ -42,6 +45,26 @@ class Missing(Exception):
     """Something that a case needs is not here: a data set, a package, memory. The message says what."""
 
 
+_device = ContextVar("benchmarks_device", default="cpu")
+
+
+@contextlib.contextmanager
+def on_device(device):
+    """Inside the block `place` moves to this device; graphs of DGL stay where they are."""
+    token = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(token)
+
+
+def place(what):
+    """A tensor, still a leaf, or a module, on the device that is timed."""
+    if isinstance(what, torch.Tensor):
+        return what.detach().to(_device.get()).requires_grad_(what.requires_grad)
+    return what.to(_device.get())
+
+
 @dataclass(frozen=True)
 class Structure:
     """One graph in the form of each library; neither form is built or changed while a clock runs.
@@ -55,7 +78,7 @@ class Structure:
 
     @cached_property
     def edge_index(self):
-        return by_destination(*self.graph.edges(order="eid")) if self.edges is None else self.edges
+        return place(by_destination(*self.graph.edges(order="eid")) if self.edges is None else self.edges)
 
     @property
     def num_dst(self):

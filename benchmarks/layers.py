@@ -35,7 +35,7 @@ __all__ = ["DGLHan", "DGLRelational", "han", "hgt", "homogeneous", "rgat", "spec
 
 
 def _input(rows, width):
-    return torch.randn((rows, width), generator=torch.Generator().manual_seed(1)).requires_grad_()
+    return graphs.place(torch.randn((rows, width), generator=torch.Generator().manual_seed(1)).requires_grad_())
 
 
 # ---------------------------------------------------------------------------------------- GAT, GATv2, dot product
@@ -45,7 +45,7 @@ def homogeneous(layer, where, heads=4, width=32, in_feats=128, scale=1.0, root=N
     """The case of a layer with one relation; where: "arxiv", "block" or "cora"."""
     if where == "cora":
         structure, task = graphs.cora(root)
-        (feat,) = (x.clone().requires_grad_() for x in task.feat.values())
+        (feat,) = (graphs.place(x.clone().requires_grad_()) for x in task.feat.values())
         in_feats = feat.shape[1]
     else:
         structure = graphs.arxiv(scale) if where == "arxiv" else graphs.block(scale=scale)
@@ -119,6 +119,7 @@ def rgat_trio(graph, in_feats, width, heads):
     ours = hgat.nn.RGATConv(in_feats, width, heads, graph.canonical_etypes)
     with torch.no_grad():
         ours.attn.copy_(ours.attn[:1].expand_as(ours.attn).clone())
+    ours = graphs.place(ours)
     theirs = DGLRelational(ours, graph.canonical_etypes)
 
     def on_graph(layer):
@@ -136,7 +137,7 @@ def rgat_trio(graph, in_feats, width, heads):
         for name, layer in (("hgat", ours), ("DGL", theirs))
     }
     if pyg() is not None:
-        edges, kinds = joined_edges(graph)
+        edges, kinds = (graphs.place(x) for x in joined_edges(graph))
         layer = pyg().nn.RGATConv(
             in_feats,
             width,
@@ -152,7 +153,8 @@ def rgat_trio(graph, in_feats, width, heads):
             layer.weight.copy_(ours.weight)
             for number, matrix in enumerate((layer.q, layer.k)):
                 matrix.zero_()
-                matrix.view(heads, width, heads)[diagonal, :, diagonal] = ours.attn[0, :, :, number]
+                matrix.view(heads, width, heads)[diagonal, :, diagonal] = ours.attn[0, :, :, number].to(matrix.device)
+        layer = graphs.place(layer)
 
         def own_heads(grads):
             q, k = (grads.pop(name).view(heads, width, heads)[diagonal, :, diagonal] for name in ("q", "k"))
@@ -292,7 +294,7 @@ def han_views(where, scale=1.0, root=None):
     """(views, structures, feat, task or None) of "acm" or of "arxiv", two power-law graphs."""
     if where == "acm":
         views, structures, task = graphs.views_of_acm(root)
-        return views, structures, task.feat[task.target].clone().requires_grad_(), task
+        return views, structures, graphs.place(task.feat[task.target].clone().requires_grad_()), task
     views, structures = graphs.two_views(scale)
     return views, structures, _input(views.num_dst, 128), None
 
@@ -304,12 +306,13 @@ def han(against, where, heads=8, width=8, scale=1.0, root=None):
     sizes = (feat.shape[1], width, heads, views.num_views)
     title = f"HANConv {heads} x {width}, {where}, as {against}"
     if against == "DGL":
-        ours = hgat.nn.HANConv(*sizes, share_projection=False)
-        theirs = DGLHan(ours, feat.shape[1], width, heads, views.num_views)
+        ours = graphs.place(hgat.nn.HANConv(*sizes, share_projection=False))
+        theirs = graphs.place(DGLHan(ours, feat.shape[1], width, heads, views.num_views))
         leaves = {"feat": feat, **dict(theirs.named_parameters())}
         other = [Candidate("DGL", lambda: theirs(structures, feat), leaves, theirs.common)]
     else:
         ours = hgat.nn.HANConv(*sizes, activation=F.relu, bias=False, semantic_feats=heads * width)
+        ours = graphs.place(ours)
         other = [] if pyg() is None else [_pyg_han(ours, structures, feat, heads, width)]
     leaves = {"feat": feat, **dict(ours.named_parameters())}
     return Case(title, [Candidate("hgat", lambda: ours(views, feat), leaves), *other])
@@ -318,7 +321,7 @@ def han(against, where, heads=8, width=8, scale=1.0, root=None):
 def _pyg_han(ours, structures, feat, heads, width):
     """PyG's HANConv with the parameters of hgat's layer; its projection's bias is zero and stays so."""
     relations = [("node", f"view{number}", "node") for number in range(len(structures))]
-    layer = pyg().nn.HANConv(feat.shape[1], heads * width, (["node"], relations), heads)
+    layer = graphs.place(pyg().nn.HANConv(feat.shape[1], heads * width, (["node"], relations), heads))
     edges = {etype: structure.edge_index for etype, structure in zip(relations, structures, strict=True)}
     names = ["__".join(etype) for etype in relations]
     leaves = {"feat": feat, "fc": layer.proj["node"].weight, "q": layer.q}

@@ -73,7 +73,7 @@ def _pyg_call(operator, structure, leaves, heads, width):
 
     edges = structure.edge_index
     if operator == "gat":
-        layer = nn.GATConv(1, width, heads, negative_slope=SLOPE, add_self_loops=False, bias=False)
+        layer = graphs.place(nn.GATConv(1, width, heads, negative_slope=SLOPE, add_self_loops=False, bias=False))
         value, *scores = leaves.values()
 
         def call():
@@ -81,7 +81,7 @@ def _pyg_call(operator, structure, leaves, heads, width):
             return layer.propagate(edges, x=(value, value), alpha=alpha, size=None)
 
     elif operator == "gatv2":
-        layer = nn.GATv2Conv(1, width, heads, negative_slope=SLOPE, add_self_loops=False, bias=False)
+        layer = graphs.place(nn.GATv2Conv(1, width, heads, negative_slope=SLOPE, add_self_loops=False, bias=False))
         feat_src, feat_dst, attn = leaves.values()
         del layer.att
         layer.att = attn  # [H, D] broadcasts as the layer's own [1, H, D] does
@@ -108,13 +108,13 @@ def build(operator, heads, width, scale=1.0):
     return on(structure, operator, heads, width)
 
 
-def on(structure, operator, heads, width):
-    """The case of one operator and shape on any graph."""
+def on(structure, operator, heads, width, dtype=torch.float32):
+    """The case of one operator, shape and type on any graph."""
     graph = structure.graph
     generator = torch.Generator().manual_seed(heads * 1000 + width)
 
     def random(*shape):
-        return torch.randn(shape, generator=generator).requires_grad_()
+        return graphs.place(torch.randn(shape, generator=generator).to(dtype).requires_grad_())
 
     rows = (structure.num_src, heads, width)
     if operator == "gat":

@@ -9,6 +9,7 @@ from torch import nn
 
 import hgat
 import dgl
+from benchmarks.graphs import place
 
 __all__ = ["HOMOGENEOUS", "Peer", "TypedEdges", "dot", "gat", "gatv2", "pyg", "relational"]
 
@@ -58,12 +59,14 @@ def _copy(targets, sources):
 def _peers(ours, theirs, heads, width, pyg_layer, pyg_leaves):
     """{"hgat", "DGL", "PyG"} -> Peer. DGL's parameters have hgat's names: the state dict goes over as it is."""
     theirs.load_state_dict(ours.state_dict())
+    ours, theirs = place(ours), place(theirs)
     found = {
         "hgat": Peer(ours, _on_graph(ours), dict(ours.named_parameters())),
         "DGL": Peer(theirs, _on_graph(theirs), dict(theirs.named_parameters())),
     }
     if pyg_layer is not None:
         _copy(pyg_leaves, found["hgat"].leaves)
+        pyg_layer = place(pyg_layer)
         found["PyG"] = Peer(pyg_layer, _on_edges(pyg_layer, heads, width), pyg_leaves)
     return found
 
@@ -119,7 +122,7 @@ class TypedEdges:
 
     def __init__(self, graph):
         ends = {etype: graph.edges(etype=etype, order="eid") for etype in graph.canonical_etypes}
-        self.edges = {etype: torch.stack(both).long() for etype, both in ends.items()}
+        self.edges = {etype: place(torch.stack(both).long()) for etype, both in ends.items()}
         self.num_dst = {ntype: graph.num_dst_nodes(ntype) for ntype in graph.dsttypes}
 
 
@@ -165,5 +168,6 @@ def relational(in_feats, width, heads, etypes):
 
         return common
 
+    ours, layers = place(ours), {name: place(layer) for name, layer in layers.items()}
     first = {"hgat": (ours, lambda grads: {name: grads[p] for name, p in ours.named_parameters()})}
     return first | {name: (layer, named(name)) for name, layer in layers.items()}

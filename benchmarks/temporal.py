@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 import hgat
+from benchmarks.graphs import place
 from benchmarks.memory import Spec
 from benchmarks.timing import Candidate, Case
 
@@ -52,12 +53,12 @@ def dysat(scale=1.0, whole=True, dtype="float32"):
     nodes, dtype = max(int(NODES * scale), 20), getattr(torch, dtype)
     graph = hgat.graph.from_events(_events(nodes, int(LINKS * scale)), nodes)
     snapshots = hgat.graph.snapshots(graph, windows=STEPS, weight="none")
-    feat = torch.randn(nodes, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
+    feat = place(torch.randn(nodes, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype))
     torch.manual_seed(0)
-    ours = hgat.nn.SnapshotGATConv(WIDTH, 8, 16).to(dtype)
-    past = hgat.nn.TemporalAttention(WIDTH, 16, STEPS).to(dtype)
-    theirs = _Loop(ours, snapshots)
-    present = snapshots.present
+    ours = place(hgat.nn.SnapshotGATConv(WIDTH, 8, 16).to(dtype))
+    past = place(hgat.nn.TemporalAttention(WIDTH, 16, STEPS).to(dtype))
+    theirs = place(_Loop(ours, snapshots))
+    present = place(snapshots.present)
     structural = {"hgat": lambda: ours(snapshots, feat), "DGL": lambda: theirs(feat)}
     leaves = dict(ours.named_parameters())
 
@@ -73,8 +74,8 @@ def dysat(scale=1.0, whole=True, dtype="float32"):
     generator = torch.Generator().manual_seed(2)
     later = (links.step > 0).nonzero().flatten()
     drawn = later[torch.randint(0, len(later), (50_000,), generator=generator)]
-    step, src, dst = links.step[drawn] - 1, links.src[drawn], links.dst[drawn]
-    other = torch.randint(0, nodes, dst.shape, generator=generator)
+    other = torch.randint(0, nodes, (len(drawn),), generator=generator)
+    step, src, dst, other = (place(x) for x in (links.step[drawn] - 1, links.src[drawn], links.dst[drawn], other))
     candidates = []
     for name, call in structural.items():
 

@@ -133,7 +133,12 @@ def _picture(result):
     from hgat import explain
     from hgat.train.run import PICTURE
 
+    places = getattr(result.task.data, "places", None)
     try:
+        if places is not None and places.stars and hasattr(result.model, "attention"):
+            path, among = result.out / PICTURE, result.task.data.test
+            explain.draw_map(result.model, result.inputs, places, path, result.recipe.title, among=among)
+            return [PICTURE]
         drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
@@ -155,9 +160,12 @@ def _table(recipe, metrics):
     if "knn" in metrics:
         share = f"{100 * recipe.train.knn_share:.0f} %"
         rows.append((f"hgat {metrics['system']}, 5-NN on {share} of the test nodes", _spread(metrics["knn"])))
-    rows += [(f"control: {recipe.title_of(name)}", _spread(c["test"])) for name, c in metrics["controls"].items()]
+    controls = metrics["controls"].items()
+    rows += [(f"control: {recipe.title_of(name)}", _spread(c["test"]) + _paired(c["paired"])) for name, c in controls]
     width = max(len(name) for name, _ in rows)
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
+    if controls and seeds > 1:
+        lines.append("  in brackets: hgat less the control, seed by seed")
     if "more" in metrics:
         lines += ["", *_more(recipe, metrics)]
     if metrics["notes"]:
@@ -189,6 +197,10 @@ def _more(recipe, metrics):
 
 def _spread(spread):
     return f"{spread['mean']:5.1f}" + ("" if spread["std"] is None else f" ± {spread['std']:.1f}")
+
+
+def _paired(spread):
+    return "" if spread["std"] is None else f"  ({spread['mean']:+.1f} ± {spread['std']:.1f})"
 
 
 def _numbers(values, note=""):

@@ -106,6 +106,7 @@ def facts() -> list[Fact]:
     found.append(_hook())
     found += _backends()
     found.append(_compiled_core())
+    found.append(_triton())
     if not needed["torch"].broken:
         found.append(_gpu())
     return found
@@ -135,8 +136,6 @@ def _import(name, module):
 
 def _dgl_parts(metis):
     """What DGL was built with, and which of its parts serve the installed torch."""
-    import dgl
-
     found = []
     for part in ("graphbolt", "sparse"):
         reason = compat.unavailable(part)
@@ -144,12 +143,20 @@ def _dgl_parts(metis):
         found.append(Fact(f"dgl.{part}", "native" if reason is None else missing + reason))
     text = "DGL's own; `hgat.accelerate()` in a program that calls it gives it hgat's"
     found.append(Fact("dgl edge_softmax", text))
-    functions = dgl.list_global_func_names()
-    cuda = any(name in functions for name in ("device_api.cuda", "device_api.gpu"))
-    found.append(Fact("dgl CUDA", "yes" if cuda else "no: this build of DGL keeps its graphs on the CPU"))
+    found.append(_dgl_cuda())
     error = _failure(metis)
     found.append(Fact("dgl METIS", "yes" if error is None else f"no: {error}"))
     return found
+
+
+def _dgl_cuda():
+    """Whether DGL holds graphs on a GPU."""
+    try:
+        cuda = "cuda" in import_module("hgat.graph.csr").devices_of_dgl()
+    except Exception as error:  # whatever keeps the graphs' part from loading belongs in the report
+        return Fact("dgl CUDA", f"broken: {_sentence(error)}")
+    stays = "no: this build of DGL keeps its graphs on the CPU, and hgat their structure on the GPU"
+    return Fact("dgl CUDA", "yes" if cuda else stays)
 
 
 def _bare_import(process, fixable):
@@ -190,6 +197,18 @@ def _compiled_core():
     return Fact("compiled core", f"yes: {core['in_use']} in use of {sets}; {core['threads']} threads; {core['path']}")
 
 
+def _triton():
+    """Triton, which comes with PyTorch's CUDA builds."""
+    try:
+        found = import_module("hgat.kernels.triton").info()
+    except Exception as error:  # whatever keeps the kernels from loading belongs in the report
+        return Fact("Triton", f"broken: {_sentence(error)}")
+    if not found["available"]:
+        return Fact("Triton", f"no: {found['reason']}")
+    interpreted = ", its interpreter on the CPU" if found["interpreted"] else ""
+    return Fact("Triton", f"yes: {found['version']}{interpreted}")
+
+
 def _gpu():
     import torch
 
@@ -201,12 +220,21 @@ def _gpu():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
             names.append(f"{device.name} ({device.total_memory / 2**30:.0f} GiB, sm_{device.major}{device.minor})")
-        return Fact("GPU", f"yes: {', '.join(names)}")
+        return Fact("GPU", f"yes: {', '.join(names)}{_driver()}")
     built_for = torch.version.cuda or torch.version.hip
     if built_for is None:
         return Fact("GPU", "no: this build of torch has no GPU support")
     reason = _sentence(caught[0].message) if caught else "it finds no GPU or no driver"
     return Fact("GPU", f"no: torch is built for {'CUDA' if torch.version.cuda else 'ROCm'} {built_for}, but {reason}")
+
+
+def _driver():
+    """What NVIDIA's driver serves, "" where it does not say."""
+    import torch
+
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)  # 12040 for CUDA 12.4
+    version = ask() if ask is not None and torch.version.cuda else 0
+    return f"; driver for CUDA up to {version // 1000}.{version % 1000 // 10}" if version else ""
 
 
 # ---- child processes ----

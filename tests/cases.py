@@ -99,3 +99,21 @@ OPERATORS = {
     "gatv2": (gatv2, gatv2_logits),
     "dot_product": (dot_product, dot_product_logits),
 }
+
+
+def padding_is_not_read(layer, tensors, padding):
+    """Whatever stands in the slots without an event: the same output, attention and gradients, bit for bit."""
+    *tensors, mask, edge_feat = tensors
+    results = []
+    for content in (0.0, padding):
+        feat, neighbour_feat, elapsed = (x.clone() for x in tensors)
+        neighbour_feat[~mask], elapsed[~mask] = content, content
+        if edge_feat is not None:
+            edge_feat[~mask] = content
+        neighbour_feat.requires_grad_()
+        layer.zero_grad()
+        out, alpha = layer(feat, neighbour_feat, elapsed, mask, edge_feat, get_attention=True)
+        out.backward(torch.arange(out.numel()).view_as(out) / out.numel())
+        results.append([out, alpha, neighbour_feat.grad, *(p.grad.clone() for p in layer.parameters())])
+    for got, expected in zip(*results, strict=True):
+        assert torch.equal(got, expected) and torch.isfinite(got).all()

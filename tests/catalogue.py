@@ -79,6 +79,11 @@ def _tgat(layer, **options):
     return layer(torch.randn(4, IN), torch.randn(4, 3, IN), torch.rand(4, 3), mask, **options)
 
 
+def _rtgat(layer, **options):
+    mask = torch.tensor([[[True, True], [True, False]], [[False, False], [True, True]], [[False, False]] * 2])
+    return layer(torch.randn(3, IN), torch.randn(3, 2, 2, IN), torch.rand(3, 2, 2), mask, **options)
+
+
 SIZES = ("in_feats", "out_feats", "num_heads")
 DROPS = ("feat_drop", "attn_drop")
 PLAIN = {"in_feats": IN, "out_feats": OUT, "num_heads": HEADS}
@@ -176,6 +181,13 @@ LAYERS = {
         (*SIZES, "time_feats"),
         ("attn_drop", "out_drop"),
         ("time_encoding",),
+    ),
+    "RTGATConv": Layer(
+        lambda **o: hnn.RTGATConv(**PLAIN | {"time_feats": 4, "etypes": [("e", "of", "x"), ("e", "by", "y")]} | o),
+        _rtgat,
+        (*SIZES, "time_feats"),
+        ("attn_drop", "out_drop"),
+        ("time_encoding", "softmax"),
     ),
     "SemanticAttention": Layer(
         lambda **o: hnn.SemanticAttention(**{"in_feats": IN} | o),

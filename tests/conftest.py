@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import hgat  # noqa: F401  (before any dgl)
+if os.environ.get("HGAT_TEST_TRITON", "") not in ("", "0"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+
+import hgat  # noqa: E402, F401  (before any dgl)
 
 DATA = Path(os.environ.get("HGAT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

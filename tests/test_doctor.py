@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,6 +147,41 @@ def test_gpu(report, monkeypatch):
     assert report()[1]["GPU"] == "no: this build of torch has no GPU support"
     monkeypatch.setattr(torch.version, "cuda", "12.1")
     assert report()[1]["GPU"] == "no: torch is built for CUDA 12.1, but it finds no GPU or no driver"
+    card = SimpleNamespace(name="Card", total_memory=80 * 2**30, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
+    monkeypatch.setattr("hgat.ops.backends", lambda: {"slow": None})
+    each = "Card (80 GiB, sm_90)"
+    assert report()[1]["GPU"] == f"yes: {each}, {each}; driver for CUDA up to 12.8"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert report()[1]["GPU"] == f"yes: {each}, {each}"
+
+
+def test_dgl_on_a_gpu_is_what_the_operators_take_it_for(report, monkeypatch):
+    monkeypatch.setattr("hgat.graph.csr.devices_of_dgl", lambda: frozenset({"cpu", "cuda"}))
+    assert report()[1]["dgl CUDA"] == "yes"
+    monkeypatch.setattr("hgat.graph.csr.devices_of_dgl", lambda: frozenset({"cpu"}))
+    assert report()[1]["dgl CUDA"].startswith("no: this build of DGL keeps its graphs on the CPU")
+    monkeypatch.setattr("hgat.graph.csr.devices_of_dgl", lambda: 1 / 0)
+    status, lines = report()
+    assert status == 0 and lines["dgl CUDA"] == "broken: ZeroDivisionError: division by zero"
+
+
+def test_triton(report, monkeypatch):
+    found = {"available": False, "reason": "Triton could not be imported", "version": None, "interpreted": False}
+    monkeypatch.setattr("hgat.kernels.triton.info", lambda: found)
+    status, lines = report()
+    assert status == 0 and lines["Triton"] == "no: Triton could not be imported"
+    found.update(available=True, version="3.9.0")
+    assert report()[1]["Triton"] == "yes: 3.9.0"
+    found.update(interpreted=True)
+    assert report()[1]["Triton"] == "yes: 3.9.0, its interpreter on the CPU"
+    monkeypatch.setattr("hgat.kernels.triton.info", lambda: 1 / 0)
+    status, lines = report()
+    assert status == 0 and lines["Triton"] == "broken: ZeroDivisionError: division by zero"
 
 
 # ---- the start-up hook ----

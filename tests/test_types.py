@@ -96,13 +96,17 @@ def without_text(name, thing):
 
 @pytest.mark.parametrize("name", modules())
 def test_the_public_interface_has_types_and_docstrings(name):
+    if name.startswith("hgat.kernels.triton._"):
+        pytest.importorskip("triton", reason="Triton is not installed")
     found = list(public(importlib.import_module(name)))
     assert [sentence for one in found for sentence in without_hints(*one)] == []
     assert [sentence for one in found for sentence in without_text(*one)] == []
 
 
 def test_the_whole_house_is_checked():
-    checked = {thing for name in modules() for _, thing in public(importlib.import_module(name))}
+    # The kernels' own modules cannot be read where Triton is not installed.
+    names = [name for name in modules() if not name.startswith("hgat.kernels.triton._")]
+    checked = {thing for name in names for _, thing in public(importlib.import_module(name))}
     assert {hgat.nn.GATConv, hgat.graph.snapshots, hgat.data.load, hgat.accelerate} <= checked
     assert {hgat.models.GAT, hgat.tasks.find("nodes"), hgat.train.train, hgat.explain.draw, hgat.cli.main} <= checked
     assert len(checked) > 300

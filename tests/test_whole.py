@@ -43,7 +43,9 @@ def test_every_system_has_a_test_and_a_recipe(system):
 def test_recipes_name_what_exists(name):
     found = recipe.read(name)
     assert found.name == name
-    assert name.split("-")[0] == found.system and name.split("-", 1)[1] == found.data["name"]
+    # A system's name, or what it is made of, then the data's, then a variant's.
+    system, of = name.split("-", 1)
+    assert found.system.endswith(system) and of.startswith(found.data["name"])
     assert found.system in models.available()
     assert found.data["name"] in data.available()
     about = card.read(found.data["name"])

@@ -13,7 +13,7 @@ import dgl
 import torch
 
 from hgat import models, tasks
-from hgat.data import EventData, NodeData
+from hgat.data import EventData, NodeData, StreamData
 from hgat.errors import HgatError
 from hgat.graph import from_events
 from hgat.train.fit import Training
@@ -80,6 +80,24 @@ def films(seed=0):
     return NodeData("films", graph, feat, "film", label, **split, num_classes=CLASSES, class_names=tuple("abc"))
 
 
+def heights(seed=0):
+    """A node's number is the mean of what the senders of one relation have, and those of the other say nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, senders, each = 160, 90, 4
+    edges = {}
+    for name in ("told", "noise"):
+        src = torch.randint(0, senders, (nodes * each,), generator=generator)
+        edges["sender", name, "node"] = src, torch.arange(nodes).repeat_interleave(each)
+    feat = {"sender": torch.randn(senders, 3, generator=generator), "node": torch.randn(nodes, 2, generator=generator)}
+    told = edges["sender", "told", "node"][0].view(nodes, each)
+    label = 7.0 + 5.0 * feat["sender"][told, 0].mean(1)
+    graph = dgl.heterograph(edges, num_nodes_dict={"sender": senders, "node": nodes})
+    split = _split(nodes, generator)
+    return NodeData(
+        "heights", graph, feat, "node", label, **split, num_classes=1, class_names=("metres",), numeric=True
+    )
+
+
 def circles(seed=0):
     """Who meets is of one circle; everybody meets somebody in every step, and seldom the same one."""
     generator = torch.Generator().manual_seed(seed)
@@ -105,10 +123,33 @@ def turns(seed=0):
     return EventData("turns", graph, {"_N": None}, {"_N": tuple(range(sources + targets))})
 
 
+def runs(seed=0):
+    """A run fails as the last runs on its machine did, until that is mended or breaks; who runs it says nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    events, machines, people = 1000, 9, 4
+    machine = torch.randint(0, machines, (events,), generator=generator)
+    person = torch.randint(0, people, (events,), generator=generator)
+    broken = torch.arange(machines) % 2
+    label = torch.empty(events, dtype=torch.int64)
+    chance = torch.rand(events, 2, generator=generator)
+    for k, m in enumerate(machine.tolist()):
+        broken[m] = 1 - broken[m] if chance[k, 0] < 0.04 else broken[m]
+        label[k] = 1 - broken[m] if chance[k, 1] < 0.05 else broken[m]
+    asked = 10 * torch.arange(events)
+    known = asked + torch.randint(0, 30, (events,), generator=generator)
+    every = torch.arange(events)
+    links = {("run", "on", "machine"): (every, machine, known), ("run", "by", "person"): (every, person, known)}
+    feat = {"run": torch.randn(events, 3, generator=generator), "machine": None, "person": torch.eye(people)}
+    graph = from_events(links, {"run": events, "machine": machines, "person": people})
+    after = torch.stack([label.float(), torch.randn(events, generator=generator)], 1)
+    return StreamData("runs", graph, feat, "run", asked, label, 6000, 8000, after)
+
+
 PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
     "nodes": [Toy(neighbours, {}, QUICK), Toy(films, {}, QUICK, graph={"paths": PATHS})],
+    "numbers": [Toy(heights, {}, {**QUICK, "metric": "r2"}, beats=40.0)],
     "snapshot_links": [
         Toy(
             circles,
@@ -125,6 +166,16 @@ TOYS = {
             {"metric": "auc", "epochs": 12, "lr": 0.02, "patience": 12},
             model={"node_input": "learned", "hidden": 11, "heads": 1, "layers": 1, "neighbours": 5, "time_feats": 7},
             control="chance",
+            beats=20.0,
+        )
+    ],
+    "stream_labels": [
+        Toy(
+            runs,
+            {"batch": 53},
+            {"metric": "auc", "epochs": 12, "lr": 0.01, "patience": 12},
+            graph={"neighbours": 5},
+            model={"hidden": 13, "heads": 1, "time_feats": 7, "time_unit": 100.0},
             beats=20.0,
         )
     ],

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from common import Options  # beside this file
 from hgat.data import ogb
+from hgat.graph import to_device
 from hgat.nn import HGTConv, RGATConv
 from hgat.train import Processes, Seeds
 from torch import nn
@@ -112,9 +113,8 @@ def train(args, processes):
             if not typed:
                 ntype, seeds = blocks[0].srcdata[dgl.NTYPE], {"paper": seeds - start["paper"]}
                 nodes = {t: nodes[ntype == number] - start[t] for number, t in enumerate(graph.ntypes)}
-            on_nodes = {t: None if feat[t] is None else feat[t][ids].to(device) for t, ids in nodes.items()}
-            nodes = {t: ids.to(device) for t, ids in nodes.items()}
-            yield [block.to(device) for block in blocks], nodes, on_nodes, seeds["paper"]
+            on_nodes = {t: None if feat[t] is None else feat[t][ids] for t, ids in nodes.items()}
+            yield *to_device((blocks, nodes, on_nodes), device), seeds["paper"]
 
     more = max(2 * args.fanout, -1)  # neighbours to predict from; -1 are all
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from common import Options  # beside this file
 from hgat.data import ogb
+from hgat.graph import to_device
 from hgat.nn import HANConv
 from hgat.train import Processes, Seeds
 from torch import nn
@@ -93,7 +94,7 @@ def train(args, processes):
     def batches(ids, fanout, size, **loading):
         sampler = Walks(PATHS, fanout, args.layers)
         for papers, seeds, blocks in dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=size, **loading):
-            yield [block.to(device) for block in blocks], x[papers].to(device), seeds
+            yield *to_device((blocks, x[papers]), device), seeds
 
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
     runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})

@@ -12,8 +12,8 @@ import dgl
 import torch
 import torch.nn.functional as F
 from common import Options  # beside this file
-from dgl.nn import AvgPooling, GlobalAttentionPooling
 from hgat.data import ogb
+from hgat.graph import to_device
 from hgat.train import Seeds
 from ogb.graphproppred.mol_encoder import AtomEncoder, BondEncoder
 from torch import nn
@@ -22,6 +22,22 @@ MODEL = {"hidden": 256, "heads": 4, "layers": 4, "dropout": 0.3}
 TRAINING = {"lr": 0.001, "epochs": 100, "batch": 256, "runs": 10}
 # What --sample changes.
 SAMPLE = {"hidden": 64, "layers": 2, "dropout": 0.0, "lr": 0.005, "epochs": 10, "batch": 64, "runs": 1}
+
+
+def molecules_of(graph):
+    """The bipartite graph from every atom of a batch to its molecule."""
+    atoms, molecules = torch.arange(graph.num_nodes()), torch.arange(graph.batch_size)
+    owner = molecules.repeat_interleave(graph.batch_num_nodes())
+    sizes = {"atom": len(atoms), "molecule": len(molecules)}
+    return dgl.heterograph({("atom", "of", "molecule"): (atoms, owner)}, sizes)
+
+
+def readout(star, x, score):
+    """A softmax of scores [N, 1] over the atoms of each molecule and the sum of their rows [N, F]: [molecules, F].
+
+    Molecules attend to their atoms, so that attention's own operators serve it, on any device.
+    """
+    return hgat.ops.weighted_sum(star, x.unsqueeze(1), hgat.ops.edge_softmax(star, score)).flatten(1)
 
 
 class Net(nn.Module):
@@ -34,15 +50,16 @@ class Net(nn.Module):
         # A molecule of one atom has no bond.
         self.convs = nn.ModuleList(hgat.nn.EdgeGATConv(*sizes, allow_zero_in_degree=True) for _ in range(layers))
         self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(layers))
-        self.pool = AvgPooling() if mean else GlobalAttentionPooling(nn.Linear(hidden, 1))
+        self.gate = None if mean else nn.Linear(hidden, 1)
         self.end = nn.Linear(hidden, outputs)
         self.dropout = dropout
 
-    def forward(self, graph, atoms, bonds):
+    def forward(self, graph, star, atoms, bonds):
+        """star: from every atom to its molecule."""
         x, edge = self.atom(atoms), self.bond(bonds)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = x + F.dropout(F.relu(norm(conv(graph, x, edge).flatten(1))), self.dropout, self.training)
-        return self.end(self.pool(graph, x))
+        return self.end(readout(star, x, x.new_zeros(len(x), 1) if self.gate is None else self.gate(x)))
 
 
 def main(arguments=None):
@@ -55,8 +72,9 @@ def main(arguments=None):
 
     def batches(ids, shuffle):
         for part in (ids[torch.randperm(len(ids))] if shuffle else ids).split(args.batch):
-            graph = dgl.batch([graphs[k] for k in part.tolist()]).to(device)
-            yield graph, graph.ndata["feat"], graph.edata["feat"], data.label[part].to(device)
+            graph = dgl.batch([graphs[k] for k in part.tolist()])
+            inputs = graph, molecules_of(graph), graph.ndata["feat"], graph.edata["feat"]
+            yield to_device(inputs, device), data.label[part].to(device)
 
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
     runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})
@@ -67,9 +85,9 @@ def main(arguments=None):
         for epoch in run.epochs(args.epochs, model, optimizer):
             with attention():
                 model.train()
-                for graph, atoms, bonds, label in batches(data.split["train"], True):
+                for inputs, label in batches(data.split["train"], True):
                     known = label == label
-                    loss = F.binary_cross_entropy_with_logits(model(graph, atoms, bonds)[known], label[known].float())
+                    loss = F.binary_cross_entropy_with_logits(model(*inputs)[known], label[known].float())
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -77,7 +95,7 @@ def main(arguments=None):
                 scores = {}
                 with torch.no_grad():
                     for part, ids in data.split.items():
-                        found = [model(graph, atoms, bonds).cpu() for graph, atoms, bonds, _ in batches(ids, False)]
+                        found = [model(*inputs).cpu() for inputs, _ in batches(ids, False)]
                         scores[part] = data.evaluate(part, torch.cat(found))
             run.record(loss.item(), **scores)
             print(f"run {run.seed}, epoch {epoch}: loss {loss.item():.3f}, valid {scores['val']:.2f}")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from common import Options  # beside this file
 from hgat.data import ogb
+from hgat.graph import to_device
 from hgat.train import Processes, Seeds
 from torch import nn
 
@@ -59,7 +60,7 @@ class Net(nn.Module):
         for depth, skip in enumerate(self.skips):
             out = torch.zeros(graph.num_nodes(), skip.out_features)
             for inputs, seeds, (block,) in dgl.dataloading.DataLoader(graph, nodes, sampler, batch_size=batch):
-                out[seeds] = self.layer(depth, block.to(device), x[inputs].to(device)).cpu()
+                out[seeds] = self.layer(depth, *to_device((block, x[inputs]), device)).cpu()
             x = processes.sum(out)
         return x
 
@@ -94,7 +95,7 @@ def train(args, processes):
                 order = processes.shares(data.split["train"], args.batch)
                 batches = dgl.dataloading.DataLoader(graph, order, sampler, **loading)
                 for inputs, seeds, blocks in batches:
-                    out = parallel([block.to(device) for block in blocks], x[inputs].to(device))
+                    out = parallel(*to_device((blocks, x[inputs]), device))
                     loss = F.cross_entropy(out, label[seeds].to(device))
                     optimizer.zero_grad()
                     loss.backward()

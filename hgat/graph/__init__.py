@@ -2,11 +2,12 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.attack import attacked_edges, flipped_features
+from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
-from hgat.graph.recent import RecentNeighbours, recent_neighbours
+from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.snapshots import Snapshots, snapshots
 from hgat.graph.walks import Walks, walks
@@ -15,6 +16,7 @@ from hgat.renamed import old_names
 __all__ = [
     "JoinedRelations",
     "JoinedTypes",
+    "RecentEvents",
     "RecentNeighbours",
     "Snapshots",
     "Views",
@@ -35,9 +37,11 @@ __all__ = [
     "metapath_graph",
     "metapaths",
     "normalized",
+    "recent_events",
     "recent_neighbours",
     "relations",
     "snapshots",
+    "to_device",
     "views",
     "walks",
 ]

@@ -4,10 +4,12 @@ Built once per graph and device and kept with the graph's own index, so that a g
 edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
 from math import prod
 from numbers import Integral
+from types import ModuleType
 from typing import Any, TypeVar
 
 import dgl
@@ -15,20 +17,23 @@ import torch
 
 from hgat import transforms
 from hgat.errors import GraphError, ShapeError
-from hgat.graph.memory import within_memory
-from hgat.kernels import cpu
+from hgat.graph.memory import enough, within_memory
+from hgat.kernels import cpu, triton
 
 __all__ = [
     "Rows",
     "all_formats",
+    "beside",
     "cached",
     "check_edges",
     "check_graph",
     "check_product",
     "check_whole",
     "device_of",
+    "devices_of_dgl",
     "edges",
     "edges_as_sources",
+    "finished",
     "in_order",
     "in_rows",
     "in_rows_by_relation",
@@ -39,10 +44,14 @@ __all__ = [
     "shown",
     "single_relation",
     "structure",
+    "to_device",
 ]
 
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
+BARE = ("cpu", "meta")  # devices whose tensors carry no number
+PINNED = 2**28  # bytes at most that pass through pinned memory, which PyTorch keeps for the next time
 
 
 @dataclass(frozen=True)
@@ -120,11 +129,12 @@ def single_relation(graph: Any) -> None:
         )
 
 
-def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T]) -> T:
+def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T], wait: bool = True) -> T:
     """The value of `build()` for this graph, computed once and dropped when the graph is changed.
 
     DGL replaces a graph's index, or clears the index's own cache, whenever nodes or edges come or go; the value
     lives in that cache, and graphs that share an index (local scopes, slices by feature) share it.
+    wait: for the devices of what was built, so that other streams and threads find it finished.
     """
     store = getattr(graph._graph, "_cache", None)
     if store is None:  # an index without a cache: correct, and paid at every call
@@ -134,8 +144,39 @@ def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T]) -> T:
         # Arrays made under inference mode could not be saved for a later backward, and those made inside a transform
         # of torch.func would end with it.
         with torch.inference_mode(False), transforms.outside():
-            store[key] = build()
+            store[key] = finished(build()) if wait else build()
     return store[key]
+
+
+def finished(value: T) -> T:
+    """`value`, once the GPUs that its tensors lie on have done what the current stream gave them."""
+    for device in _devices(value):
+        module = getattr(torch, device.type, None)
+        if device.type != "cpu" and module is not None:  # the meta device has none
+            module.current_stream(device).synchronize()
+    return value
+
+
+def _devices(value):
+    """The devices of the tensors in a tensor, Rows or another record, or a list, tuple or dict of them."""
+    if isinstance(value, torch.Tensor):
+        return {value.device}
+    if is_dataclass(value):
+        value = vars(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return set().union(*map(_devices, parts))
+
+
+def beside(graph: dgl.DGLGraph, key: str, tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the graph's data on `device`, moved once and kept with the graph until the tensor is another."""
+    if tensor.device == torch.device(device):
+        return tensor
+    version = None if tensor.is_inference() else tensor._version
+    kept: dict = cached(graph, ("beside", key, str(device)), dict)
+    if kept.get("of") is not tensor or kept["version"] != version or version is None:
+        with torch.inference_mode(False), transforms.outside():
+            kept.update(of=tensor, version=version, moved=finished(tensor.to(device)))
+    return kept["moved"]
 
 
 def check_edges(graph: dgl.DGLGraph) -> None:
@@ -257,24 +298,91 @@ def numbered(graph: dgl.DGLGraph) -> dgl.DGLGraph:
     return graph if found is None else found
 
 
-def device_of(graph: dgl.DGLGraph, device: torch.device | str | None) -> torch.device:
-    """`device` as PyTorch's, the graph's if it is None; GraphError for what is none."""
+def device_of(graph: dgl.DGLGraph | torch.Tensor, device: torch.device | str | None) -> torch.device:
+    """`device` as PyTorch's, that of the graph or tensor if it is None; GraphError for what is none."""
+    if device is None:
+        return graph.device
+    if isinstance(device, torch.device) and (device.type in BARE or device.index is not None):
+        return device
     try:
-        return torch.device(device) if device is not None else graph.device
+        found = torch.device(device)
     except (RuntimeError, TypeError):
         raise GraphError(f"device: expected a device such as 'cpu' or 'cuda:0', got {shown(device)}") from None
+    if found.type in BARE or found.index is not None:
+        return found
+    try:  # "cuda" is the current one of several, and its tensors say which
+        return torch.empty(0, device=found).device
+    except (AssertionError, RuntimeError) as error:  # the first by a PyTorch that was built without it
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise GraphError(f"device: expected one that PyTorch can use, got {shown(device)}: {reason}") from None
 
 
-def edges(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`."""
+@cache
+def devices_of_dgl() -> frozenset[str]:
+    """Types of device that this build of DGL has code for: "cpu", and "cuda" perhaps."""
+    prefix = "device_api."
+    return frozenset(name.removeprefix(prefix) for name in dgl.list_global_func_names() if name.startswith(prefix))
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """What a layer on `device` takes: a graph or block, a tensor, or a list, tuple or dict of them.
+
+    A graph goes there where this build of DGL has code for the device; else it stays, and the operators keep its
+    structure on the device, as PyPI's DGL has code for the CPU alone: that of a graph of one relation is built here.
+    Tensors go from the CPU to a GPU through pinned memory. Neither waits for what the GPU is doing, and the results
+    are for the current stream; tensors of more than 256 MiB are waited for. A tensor may be filled again once this has
+    returned, a pinned one too. What is neither is given back as it is. Raises GraphError for what is no device.
+    """
+    if isinstance(value, Mapping):
+        return {key: to_device(one, device) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        moved = [to_device(one, device) for one in value]
+        return value._make(moved) if hasattr(value, "_make") else type(value)(moved)  # a namedtuple
+    if not isinstance(value, (dgl.DGLGraph, torch.Tensor)):
+        return value
+    found = device_of(value, device)
+    if isinstance(value, torch.Tensor):
+        return _moved(value, found)
+    if found.type in devices_of_dgl():
+        return value.to(found)
+    if len(value.canonical_etypes) == 1:
+        if found.type in ("cuda", "xpu") and triton.available() and not triton.interpreted():
+            structure(value, found, triton, wait=False)
+        else:
+            edges(value, found, wait=False)
+    return value
+
+
+def _moved(tensor, device):
+    """A tensor on `device`; from the CPU to a GPU through memory that is pinned here, without waiting."""
+    if tensor.device.type != "cpu" or device.type != "cuda" or not 0 < tensor.nbytes <= PINNED:
+        return tensor.to(device)
+    if tensor.is_pinned():  # its owner may fill it again before the copy has run, and pin_memory() gives it back
+        tensor = tensor.clone()
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def edges(
+    graph: dgl.DGLGraph, device: torch.device | str | None = None, *, wait: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(source, destination) of every edge in the graph's order, int64 [E] each, on `device`.
+
+    wait: as of `cached`. Raises GraphError where they do not fit into memory.
+    """
     single_relation(graph)
     device = device_of(graph, device)
 
     def build():
-        src, dst = in_order(graph)
-        return src.long().to(device), dst.long().to(device)
+        with _room("edges: expected arrays", graph, device):
+            src, dst = (to_device(end, device).long() for end in in_order(graph))
+        return src, dst
 
-    return cached(graph, ("edges", str(device)), build)
+    return cached(graph, ("edges", device), build, wait)
+
+
+def _room(expected, graph, device):
+    """One sentence where the memory of `device` ends inside the block."""
+    return enough(f"{expected} that the free memory of {device} holds, got {graph.num_edges():,} edges")
 
 
 def _rows(key, other, num_rows):
@@ -288,33 +396,44 @@ def _rows(key, other, num_rows):
 def in_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """In-edges by destination: one row per destination node, `other` is the source."""
     src, dst = edges(graph, device)
-    return cached(graph, ("in", str(src.device)), lambda: _rows(dst, src, graph.num_dst_nodes()))
+    return cached(graph, ("in", src.device), lambda: _rows(dst, src, graph.num_dst_nodes()))
 
 
 @within_memory
 def out_rows(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> Rows:
     """Out-edges by source, the transpose of `in_rows`: one row per source node, `other` is the destination."""
     src, dst = edges(graph, device)
-    return cached(graph, ("out", str(src.device)), lambda: _rows(src, dst, graph.num_src_nodes()))
+    return cached(graph, ("out", src.device), lambda: _rows(src, dst, graph.num_src_nodes()))
 
 
-def structure(graph: dgl.DGLGraph) -> torch.Tensor:
-    """The edges by destination and by source as the compiled core reads them: one int32 tensor on the CPU.
+def structure(
+    graph: dgl.DGLGraph, device: torch.device | str | None = None, kernels: ModuleType = cpu, *, wait: bool = True
+) -> list[torch.Tensor]:
+    """The edges by destination and by source as compiled kernels read them, on `device`.
 
-    Raises GraphError for 2^31 edges or more.
+    kernels: those of hgat.kernels.cpu, or of hgat.kernels.triton, whose `build_structure` sorts the edges once; the
+    core's has one int32 tensor, Triton's several. wait: as of `cached`. Raises GraphError where they do not serve a
+    graph of this size, and where it does not fit into memory.
     """
     single_relation(graph)
+    if device != CPU:  # asked at every call of an operator
+        device = device_of(graph, device)
 
     def build():
-        src, dst = in_order(graph)
-        try:
-            return cpu.build_structure(src.cpu(), dst.cpu(), graph.num_src_nodes(), graph.num_dst_nodes())
-        except ValueError as error:
-            sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
-            got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
-            raise GraphError(f"{error}{got}") from None
+        sizes = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
+        with _room("structure: expected one", graph, device):
+            ends = in_order(graph)
+            src, dst = to_device(ends, device)
+            options = {}
+            if ends[0].device.type == "cpu" != device.type:  # counted here, so that the device is not waited for
+                options["degrees"] = [torch.bincount(end, minlength=n) for end, n in zip(ends, sizes[:2], strict=True)]
+            try:
+                return to_device(kernels.build_structure(src, dst, *sizes[:2], **options), device)
+            except ValueError as error:
+                got = f", got {max(sizes):,}" if max(sizes) >= 2**31 else ""
+                raise GraphError(f"{error}{got}") from None
 
-    return cached(graph, ("structure",), build)
+    return cached(graph, ("structure", kernels.__name__, device), build, wait)
 
 
 @within_memory

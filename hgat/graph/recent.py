@@ -8,13 +8,13 @@ import dgl
 import numpy as np
 import torch
 
-from hgat.errors import GraphError, ShapeError
+from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.csr import check_graph, check_whole, in_order, shown
 from hgat.graph.events import event_times
 from hgat.graph.memory import enough, within_memory
 from hgat.kernels import cpu
 
-__all__ = ["RecentNeighbours", "prepare", "recent_neighbours"]
+__all__ = ["RecentEvents", "RecentNeighbours", "entities", "prepare", "recent_events", "recent_neighbours"]
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,75 @@ def recent_neighbours(graph: dgl.DGLGraph, both_ways: bool = True) -> RecentNeig
     torch.cumsum(torch.bincount(node, minlength=sum(sizes)), 0, out=indptr[1:])
     edge = edge[order]
     return RecentNeighbours(indptr, neighbour[order], time[edge], edge, len(time), start)
+
+
+@dataclass(frozen=True)
+class RecentEvents:
+    """The last K events of each event's entities before it was asked for, under every one of R relations.
+
+    event: [N, R, K] int32, in order of time, the latest last, behind -1 where there are fewer. elapsed: [N, R, K]
+    float32, from when they became known to when the event is asked for, 0 where there is none. etypes: the relations.
+    """
+
+    event: torch.Tensor
+    elapsed: torch.Tensor
+    etypes: tuple[tuple[str, str, str], ...]
+
+    def to(self, device: torch.device | str) -> "RecentEvents":
+        """The same on a device."""
+        return replace(self, event=self.event.to(device), elapsed=self.elapsed.to(device))
+
+    def of(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(event, elapsed, mask) of the events `rows` [B], each [B, R, K]; where mask is False event is 0."""
+        event = self.event[rows].long()
+        return event.clamp(min=0), self.elapsed[rows], event >= 0
+
+
+def entities(graph: dgl.DGLGraph, etype: tuple[str, str, str]) -> torch.Tensor:
+    """[N] int64, the entity that each event, a node of the relation's source type, is linked to; -1 where none.
+
+    Raises GraphError where an event is linked to several.
+    """
+    src, dst = (end.long().cpu() for end in in_order(graph, etype))
+    found = torch.full((graph.num_nodes(etype[0]),), -1)
+    found[src] = dst
+    often = torch.bincount(src, minlength=len(found))
+    if len(src) and often.max() > 1:
+        raise GraphError(
+            f"graph: expected at most one {etype[2]!r} for every {etype[0]!r} under {etype[1]!r}, got "
+            f"{int(often.max())} of number {int(often.argmax())}; several are relations of their own"
+        )
+    return found
+
+
+@within_memory
+def recent_events(graph: dgl.DGLGraph, asked: torch.Tensor, count: int) -> RecentEvents:
+    """RecentEvents of a typed DGLGraph whose nodes of one type are events and whose others are what these are about.
+
+    Every relation goes from the events to entities of a type, and its edata["time"] says when the event became known
+    there; asked [N], of the type of the times: when each event is asked for. Of the events of the same entity the last
+    `count` are found that were known strictly before then; none for an event without an entity under a relation.
+    Raises GraphError for another graph, ShapeError for another count or other times.
+    """
+    check_graph(graph, "a DGLGraph of events and entities", blocks=False)
+    check_whole(1, ShapeError, count=count)
+    etypes = graph.canonical_etypes
+    sources = sorted({etype[0] for etype in etypes})
+    if len(sources) != 1:
+        raise GraphError(f"graph: expected relations from one node type, that of the events, got {sources or 'none'}")
+    shape = (graph.num_nodes(sources[0]), len(etypes), count)
+    check_shape("asked", asked, ("N", shape[0]))
+    event, elapsed = torch.full(shape, -1, dtype=torch.int32), torch.zeros(shape)
+    for place, etype in enumerate(etypes):
+        known = recent_neighbours(graph[etype], both_ways=False)
+        entity = entities(graph, etype)
+        there = (entity >= 0).nonzero().squeeze(1)
+        # On a graph of one relation the entities stand behind the events.
+        at = entity[there] + (known.start[etype[2]] if etype[2] != etype[0] else 0)
+        found, time, _, mask = known.before(at, asked[there], count)
+        event[there, place] = torch.where(mask, found, -1).int()
+        elapsed[there, place] = (asked[there].unsqueeze(1) - time).float()
+    return RecentEvents(event, elapsed, tuple(etypes))
 
 
 def prepare(graph: dgl.DGLGraph, *, both_ways: bool = True) -> RecentNeighbours:

@@ -51,7 +51,8 @@ class Pairs:
 
     def to(self, device: torch.device | str) -> "Pairs":
         """The same pairs with `node` and `relation` on a device."""
-        return Pairs(self.node.to(device), self.relation.to(device), self.count)
+        node, relation = csr.to_device((self.node, self.relation), device)
+        return Pairs(node, relation, self.count)
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def join_types(
             return joined
     # Also where evaluation comes first: indices that are inference tensors could not serve a backward pass later.
     with torch.inference_mode(False):
-        joined = _join_types(graph, ntype, etype, num_ntypes, num_etypes, device)
+        joined = csr.finished(_join_types(graph, ntype, etype, num_ntypes, num_etypes, device))
     kept.insert(0, (_Seen(ntype), _Seen(etype), joined))
     del kept[KEPT:]
     return joined

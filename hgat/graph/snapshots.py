@@ -100,6 +100,21 @@ class Snapshots:
         first = torch.cat(list(self.first_seen.values()))
         return first.unsqueeze(0) <= torch.arange(self.start, self.stop).unsqueeze(1)
 
+    def present_on(self, device: torch.device | str) -> torch.Tensor:
+        """`present` on a device, kept once moved."""
+        device = torch.device(device)
+        if device not in self._moved:
+            self._moved[device] = self.present.to(device)
+        return self._moved[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies take along: not what has been moved to a device, which may not be there."""
+        return {name: value for name, value in vars(self).items() if name != "_moved"}
+
+    @cached_property
+    def _moved(self) -> dict[torch.device, torch.Tensor]:
+        return {}
+
     @cached_property
     def graph(self) -> dgl.DGLGraph:
         """The disjoint union that attention runs on, a DGLGraph; node t * N + v of a type is its node v in snapshot t.

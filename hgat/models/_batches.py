@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hgat.errors import RecipeError, ShapeError, check_shape
+from hgat.graph.csr import to_device
 from hgat.graph.metapath import Views
 from hgat.graph.relations import JoinedRelations
 from hgat.models._system import System
@@ -58,8 +59,8 @@ class Layered(System):
         nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)
         device = next(self.parameters()).device
         nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}
-        found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)].to(device) for t, i in nodes.items()}
-        return ([block.to(device) for block in blocks], found), ()
+        found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)] for t, i in nodes.items()}
+        return to_device((blocks, found), device), ()
 
     def whole(self, inputs: tuple, batch_size: int | None = None) -> Any:
         """Logits of all nodes: in one forward, or, with batch_size, by `layerwise`."""
@@ -178,12 +179,12 @@ def layerwise(
                 if typed:
                     # Of a graph with one node type DGL gives the ids without its name.
                     inputs = inputs if isinstance(inputs, Mapping) else {ntype: inputs}
-                    here = {t: None if h.get(t) is None else h[t][i].to(device) for t, i in inputs.items()}
-                    rows = {t: i.to(device) for t, i in inputs.items()}
+                    here = to_device({t: None if h.get(t) is None else h[t][i] for t, i in inputs.items()}, device)
+                    rows = to_device(inputs, device)
                 else:
-                    here, rows = h[inputs].to(device), inputs.to(device)
+                    here, rows = to_device((h[inputs], inputs), device)
                 here = model.start(here, rows) if depth == 0 else here
-                found = model.step(depth, block.to(device), here)
+                found = model.step(depth, to_device(block, device), here)
                 parts[ntype].append((found[ntype] if typed and not last else found).cpu())
         h = {ntype: torch.cat(some) for ntype, some in parts.items()}
         h = h if typed and not last else next(iter(h.values()))

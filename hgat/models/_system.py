@@ -28,10 +28,14 @@ class Facts:
 
     graph: as the data set states it, without what is written on its nodes, with the training links or events alone
     where links or events are asked for; its edata["time"] are times, and edata["step"] numbers of snapshots, of which
-    there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}. edge_feat: [E, F] or None.
+    there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}; columns: {node type: their
+    names}, of those that have any. edge_feat: [E, F] or None.
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
-    [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. Elsewhere
-    they are empty.
+    [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. numeric: labels are
+    numbers, [N] with NaN everywhere else, in standard deviations from the mean of the training nodes, and C is 1.
+    Elsewhere they are empty.
+    Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each
+    once it is known, which its edges' edata["time"] say, and zeros before.
     """
 
     graph: dgl.DGLGraph
@@ -42,8 +46,12 @@ class Facts:
     train: Tensor = _NONE
     num_classes: int = 0
     multilabel: bool = False
+    numeric: bool = False
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     steps: int | None = None
     directed: bool = False
+    asked: Tensor = _NONE
+    after: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -219,7 +219,7 @@ class DySAT(System):
 
     def _seen(self, snapshots, device):
         """(present [T, N] or None, the number of every step [T] or None)."""
-        present = snapshots.present.to(device) if self.mask_absent else None
+        present = snapshots.present_on(device) if self.mask_absent else None
         time = None
         if self.past and self.past[0].position == "time":
             time = torch.arange(snapshots.start, snapshots.stop, device=device)
@@ -262,7 +262,7 @@ class _Plain(nn.Module):
         """The projected input of every step, zeros before a node has appeared, [T, N, H * D]."""
         feat, layer = self._feat(feat), self.layers[-1]
         row = layer.fc.weight.t() if feat is None else layer.fc(feat)
-        return row * snapshots.present.to(row).unsqueeze(-1)
+        return row * snapshots.present_on(row.device).to(row.dtype).unsqueeze(-1)
 
     def forward(self, snapshots, feat):
         h = self._feat(feat)
@@ -276,7 +276,7 @@ class _Plain(nn.Module):
             h = layer.fc.weight.t() * layer.feat_drop(layer.fc.weight.new_ones(snapshots.total_nodes, 1))
         else:
             h = layer.fc(layer.feat_drop(h))
-        return layer.activation(h) * snapshots.present.to(h).unsqueeze(-1)
+        return layer.activation(h) * snapshots.present_on(h.device).to(h.dtype).unsqueeze(-1)
 
 
 class _Typed(NamedState):
@@ -364,7 +364,7 @@ class _Typed(NamedState):
         for ntype, count in snapshots.num_nodes.items():
             rows = z if ntype == target else self.widen(h[ntype])
             found.append(rows.view(len(snapshots), count, rows.shape[1]))
-        return torch.cat(found, 1) * snapshots.present.to(z).unsqueeze(-1)
+        return torch.cat(found, 1) * snapshots.present_on(z.device).to(z.dtype).unsqueeze(-1)
 
 
 def _views(graph, paths):

@@ -30,9 +30,11 @@ class RGAT(Layered, NamedState):
     joined: the relations (hgat.graph.join_relations). in_feats: {node type: F, or None for a type without features}.
     target: the node type to predict. one_hot: no node type has features and layer one learns a row per
     (node, relation), as in the authors' example. Otherwise embed is the width of the input that every node type is
-    brought to, by a linear map of its features or, without features, by a learned row per node. heads: one number per
-    layer; hidden: width per head. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see
-    hgat.nn.RGATConv.
+    brought to, by a linear map of its features or, without features, by a learned row per node. input_hidden: the width
+    of a hidden layer before that map, a perceptron then; None, none. heads: one number per
+    layer; hidden: width per head. readout: the last layer is as wide as the others, and a linear map of its heads, side
+    by side and behind a ReLU, answers; else it is as wide as the answer, and so are the rows that its attention
+    compares. softmax, score, attn_feats, num_bases, num_attn_bases, num_blocks: see hgat.nn.RGATConv.
     Paper: Busbridge et al. 2019, arXiv:1904.05811; two layers, ReLU, heads side by side and then averaged as in the
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
@@ -40,6 +42,7 @@ class RGAT(Layered, NamedState):
     target: str
 
     by_type = True
+    solves = ("nodes", "numbers")
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class RGAT(Layered, NamedState):
         *,
         one_hot: bool = False,
         embed: int = 16,
+        input_hidden: int | None = None,
         hidden: int = 16,
         heads: Sequence[int] = (4, 1),
         softmax: str = "across",
@@ -62,6 +66,7 @@ class RGAT(Layered, NamedState):
         attn_drop: float = 0.0,
         negative_slope: float = 0.2,
         residual: bool = False,
+        readout: bool = False,
     ) -> None:
         super().__init__()
         joined = join_relations(joined)
@@ -73,7 +78,14 @@ class RGAT(Layered, NamedState):
         if one_hot and featured:
             raise RecipeError(f"model.one_hot: expected no node type with features, got features of {featured}")
         check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop)
-        check_whole(1, embed=embed, num_bases=num_bases, num_attn_bases=num_attn_bases, num_blocks=num_blocks)
+        check_whole(
+            1,
+            embed=embed,
+            input_hidden=input_hidden,
+            num_bases=num_bases,
+            num_attn_bases=num_attn_bases,
+            num_blocks=num_blocks,
+        )
         check_whole(1, attn_feats=attn_feats)
         self.target = target
         self.one_hot = one_hot
@@ -84,7 +96,7 @@ class RGAT(Layered, NamedState):
         for ntype, count in () if one_hot else sizes.items():
             given = in_feats.get(ntype)
             if given is not None:
-                self.inputs.append(nn.Linear(given, embed))
+                self.inputs.append(_input(given, input_hidden, embed))
             else:
                 rows = nn.Embedding(count, embed)
                 nn.init.xavier_uniform_(rows.weight)
@@ -102,7 +114,7 @@ class RGAT(Layered, NamedState):
         self.skips = nn.ModuleList()
         width = embed
         for depth, count in enumerate(heads):
-            last = depth == len(heads) - 1
+            last = depth == len(heads) - 1 and not readout
             out = num_outputs if last else hidden
             if one_hot and depth == 0:
                 self.layers.append(FeaturelessRGATConv(joined, out, count, **options))
@@ -113,6 +125,7 @@ class RGAT(Layered, NamedState):
                 no_input = one_hot and depth == 0
                 self.skips.append(nn.Identity() if no_input else nn.Linear(width, out if last else out * count))
             width = out * count
+        self.readout = nn.Linear(width, num_outputs) if readout else None
 
     @staticmethod
     def prepare(shown: Facts, *, inverse: bool = True, self_relation: bool = True) -> tuple:
@@ -152,24 +165,29 @@ class RGAT(Layered, NamedState):
             if not featured and nodes is not None and nodes[ntype] is None:
                 raise ShapeError(f"blocks: expected the ids of {ntype!r} nodes in srcdata[dgl.NID], got none")
             if featured:
-                check_floats(f"feat[{ntype!r}]", feat[ntype], layer.weight)
-                check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", layer.in_features))
+                first: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
+                check_floats(f"feat[{ntype!r}]", feat[ntype], first.weight)
+                check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", first.in_features))
                 h[ntype] = layer(feat[ntype])
             else:
-                h[ntype] = layer.weight if nodes is None else layer(nodes[ntype])
+                h[ntype] = layer.weight if nodes is None else layer(cast(Tensor, nodes[ntype]).to(layer.weight.device))
         return h
 
     def _layer(self, depth, joined, h):
         """{node type: [N_dst, width]} behind layer `depth`."""
         last = depth == len(self.layers) - 1
-        out = {t: z.mean(1) if last else z.flatten(1) for t, z in self.layers[depth](joined, h).items()}
+        answers = last and self.readout is None
+        out = {t: z.mean(1) if answers else z.flatten(1) for t, z in self.layers[depth](joined, h).items()}
         width = next(iter(out.values())).shape[1]
         for t, count in (joined.num_dst if joined.is_block else joined.num_src).items():
             if t not in out:  # a type that receives nothing: zeros, as for any node without in-edges
                 out[t] = self.layers[depth].attention_kernel()[0].new_zeros((count, width))
         if len(self.skips) and h is not None:
             out = {t: z + self.skips[depth](h[t][: len(z)]) for t, z in out.items()}
-        return out if last else {t: F.relu(z) for t, z in out.items()}
+        if answers:
+            return out
+        out = {t: F.relu(z) for t, z in out.items()}
+        return {self.target: self.readout(out[self.target])} if last and self.readout is not None else out
 
     def step(self, depth: int, graph: JoinedRelations | DGLGraph, h: Any) -> Any:
         """Layer `depth`, counted from 0, on a graph or block: {type: [N_src, width]} -> {type: [N_dst, width]}."""
@@ -214,3 +232,10 @@ class RGAT(Layered, NamedState):
             read = {self.target} if depth == len(layers) else set(joined.dsttypes)
             found += by_relation(joined, alpha, f"layer {depth}", read)
         return found
+
+
+def _input(given, hidden, width):
+    """The map of features to what the first layer receives."""
+    if hidden is None:
+        return nn.Linear(given, width)
+    return nn.Sequential(nn.Linear(given, hidden), nn.ReLU(), nn.Linear(hidden, width))

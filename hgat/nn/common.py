@@ -159,8 +159,8 @@ def degree_power(graph: dgl.DGLGraph, end: Literal["src", "dst"], power: float, 
     """Degrees at "src" or "dst", at least 1, to a power: [N] of the type and on the device of `like`, kept."""
 
     def build():
-        rows = csr.out_rows(graph, like.device) if end == "src" else csr.in_rows(graph, like.device)
-        return torch.diff(rows.indptr).clamp(min=1).float().pow(power).to(like.dtype)
+        rows = csr.out_rows(graph) if end == "src" else csr.in_rows(graph)
+        return torch.diff(rows.indptr).clamp(min=1).float().pow(power).to(like)
 
     return csr.cached(graph, ("degrees", end, power, str(like.device), like.dtype), build)
 
@@ -284,7 +284,7 @@ def drop_edges(graph: dgl.DGLGraph, rate: float, edge_mask: torch.Tensor | None,
     """
     count = graph.num_edges()
     kept = torch.ones(count, dtype=torch.bool, device=device)
-    kept[torch.randperm(count, device=device)[: int(count * rate)]] = False
+    kept.index_fill_(0, torch.randperm(count, device=device)[: int(count * rate)], False)
     if edge_mask is None:
         return kept
     if not isinstance(edge_mask, torch.Tensor) or edge_mask.dtype != torch.bool:

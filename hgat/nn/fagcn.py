@@ -80,7 +80,8 @@ class FAConv(nn.Module):
         check_feature("initial", initial, self._in_feats, graph.num_dst_nodes(), self.gate.weight)
         check_plain("initial", initial)
         if edge_weight is None:
-            edge_weight = csr.cached(graph, ("normalized", str(graph.device)), lambda: normalized(graph))
+            device = h_src.device
+            edge_weight = csr.cached(graph, ("normalized", str(device)), lambda: normalized(graph).to(device))
         check_floats("edge_weight", edge_weight)
         check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
         # The gate is linear, so each end has a score of its own, and nothing of size E * 2F is made.

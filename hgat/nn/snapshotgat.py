@@ -9,7 +9,7 @@ from torch import nn
 
 from hgat import ops
 from hgat.errors import GraphError, ShapeError, check_shape
-from hgat.graph.csr import edges
+from hgat.graph.csr import beside, edges
 from hgat.graph.snapshots import Snapshots
 from hgat.nn.common import (
     check_activation,
@@ -159,7 +159,7 @@ class SnapshotGATConv(nn.Module):
             return (at_src, at_dst.repeat(steps, 1)), negative_slope(self)
         # leaky_relu(w s) of the paper, written on the edge: the operator's own scores do not know w.
         src, dst = edges(graph, value.device)
-        weight = graph.edata["weight"].to(value).unsqueeze(1)
+        weight = beside(graph, "weight", graph.edata["weight"], value.device).to(value.dtype).unsqueeze(1)
         logits = F.leaky_relu(weight * (at_src[src] + at_dst[dst % len(at_dst)]), negative_slope(self))
         none = at_src.new_zeros(1, self._num_heads)
         return (none.expand_as(at_src), none.expand(graph.num_dst_nodes(), -1), logits), 1.0

@@ -105,7 +105,8 @@ class TemporalAttention(WideParameters):
         query, key, value = self._project(x)
         causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
         mask = causal
-        if present is not None and not bool(present.all()):
+        # On the CPU it is asked whether anyone is absent; elsewhere the answer would be waited for.
+        if present is not None and (present.device.type != "cpu" or not bool(present.all())):
             # A step always sees itself: a row that sees nothing would be NaN, and is zeroed below.
             mask = causal & (present.unsqueeze(1) | torch.eye(steps, dtype=torch.bool, device=x.device))
             mask = mask.unsqueeze(1)  # [N, 1, T, T]
@@ -131,7 +132,7 @@ class TemporalAttention(WideParameters):
         if present is not None:
             _check_present(present, ("N", len(x)))
         first = 0 if cache is None else cache[0].shape[2]
-        time = None if time is None else torch.as_tensor([time])
+        time = None if time is None else torch.as_tensor(time).reshape(1)
         x = self._placed(x.unsqueeze(1), first, time)
         query, key, value = self._project(x)
         seen = x.new_ones(len(x), 1, dtype=torch.bool) if present is None else present.unsqueeze(1)

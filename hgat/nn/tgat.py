@@ -122,7 +122,7 @@ class TGATConv(nn.Module):
     def reset_parameters(self) -> None:
         """As the authors: normal with the variance of Glorot for one head, or for the whole matrix after the heads."""
         self.time.reset_parameters()
-        for layer in (self.fc_q, self.fc_k, self.fc_v):
+        for layer in self._projections():
             nn.init.normal_(layer.weight, std=(2 / (layer.in_features + self._head_feats)) ** 0.5)
         for linear in (self.fc_out, *self.merge):
             if isinstance(linear, nn.Linear):
@@ -131,26 +131,47 @@ class TGATConv(nn.Module):
         if self.norm is not None:
             self.norm.reset_parameters()
 
-    def _check(self, feat: Any, neighbour_feat: Any, elapsed: Any, mask: Any, edge_feat: Any) -> None:
+    def _projections(self) -> tuple[nn.Linear, ...]:
+        return self.fc_q, self.fc_k, self.fc_v
+
+    def _check(self, feat: Any, neighbour_feat: Any, elapsed: Any, mask: Any, edge_feat: Any, *within: Any) -> None:
+        """within: axes between those of the nodes and of their events."""
         for name, tensor in (("feat", feat), ("neighbour_feat", neighbour_feat), ("edge_feat", edge_feat)):
             if tensor is not None or name != "edge_feat":
                 check_floats(name, tensor, self.fc_out.weight)
+        letters = ", ".join(["B", *(letter for letter, _ in within), "K"])
         for name, tensor in (("elapsed", elapsed), ("mask", mask)):
             if not isinstance(tensor, torch.Tensor):
-                raise ShapeError(f"{name}: expected a tensor [B, K], got {type(tensor).__name__}")
+                raise ShapeError(f"{name}: expected a tensor [{letters}], got {type(tensor).__name__}")
         check_shape("feat", feat, ("B", None), ("F", self._in_feats))
-        rows = ("B", len(feat))
-        check_shape("neighbour_feat", neighbour_feat, rows, ("K", None), ("F", self._in_feats))
-        events = ("K", neighbour_feat.shape[1])
-        check_shape("elapsed", elapsed, rows, events)
-        check_shape("mask", mask, rows, events)
+        rows = ("B", len(feat)), *within
+        check_shape("neighbour_feat", neighbour_feat, *rows, ("K", None), ("F", self._in_feats))
+        events = ("K", neighbour_feat.shape[-2])
+        check_shape("elapsed", elapsed, *rows, events)
+        check_shape("mask", mask, *rows, events)
         if mask.dtype != torch.bool:
             raise ShapeError(f"mask: expected torch.bool, got {mask.dtype}")
         if (edge_feat is None) != (self._edge_feats == 0):
             got = "none" if edge_feat is None else list(edge_feat.shape)
             raise ShapeError(f"edge_feat: expected {self._edge_feats or 'no'} numbers per event, got {got}")
         if edge_feat is not None:
-            check_shape("edge_feat", edge_feat, rows, events, ("Fe", self._edge_feats))
+            check_shape("edge_feat", edge_feat, *rows, events, ("Fe", self._edge_feats))
+
+    def _rows(self, feat, neighbour_feat, elapsed, mask, edge_feat):
+        """(q [B, X] of the nodes, x [*, X] of their events, zeros where there is none)."""
+        # NaN times zero is NaN, forward and backward: padding is cleared before anything is computed from it.
+        code = self.time(elapsed.masked_fill(~mask, 0))
+        event = torch.cat([neighbour_feat, code] if edge_feat is None else [neighbour_feat, edge_feat, code], -1)
+        event = event.masked_fill(~mask.unsqueeze(-1), 0)
+        now = self.time(elapsed.new_zeros(len(feat)))
+        return torch.cat([feat, feat.new_zeros(len(feat), self._edge_feats), now], -1), event
+
+    def _merged(self, heads, own, feat):
+        """The output, from the weighted sums of all heads side by side."""
+        out = self.out_drop(self.fc_out(heads))
+        if self.norm is not None:
+            out = self.norm(out + own)
+        return self.merge(torch.cat([out, feat], -1))
 
     def forward(
         self,
@@ -171,12 +192,7 @@ class TGATConv(nn.Module):
         """
         self._check(feat, neighbour_feat, elapsed, mask, edge_feat)
         heads, width = self._num_heads, self._head_feats
-        # NaN times zero is NaN, forward and backward: padding is cleared before anything is computed from it.
-        code = self.time(elapsed.masked_fill(~mask, 0))
-        event = torch.cat([neighbour_feat, code] if edge_feat is None else [neighbour_feat, edge_feat, code], -1)
-        event = event.masked_fill(~mask.unsqueeze(-1), 0)
-        now = self.time(elapsed.new_zeros(len(feat)))
-        own = torch.cat([feat, feat.new_zeros(len(feat), self._edge_feats), now], -1)
+        own, event = self._rows(feat, neighbour_feat, elapsed, mask, edge_feat)
 
         # (W_q q) . (W_k x) = (W_k^T W_q q) . x, and W_v comes after the sum: no event is ever projected, and the heads
         # are H queries to the same keys. K * width^2 per node becomes width^2.
@@ -190,10 +206,7 @@ class TGATConv(nn.Module):
         at, keys, values, mask_ = (x.unsqueeze(1) for x in (query, event, event, seen))
         summed = ops.scaled_dot_product_attention(at, keys, values, mask_, rate, scale=scale).squeeze(1)
         out = torch.einsum("bhx,hdx->bhd", summed, self.fc_v.weight.unflatten(0, (heads, width))).flatten(1)
-        out = self.out_drop(self.fc_out(out))
-        if self.norm is not None:
-            out = self.norm(out + own)
-        out = self.merge(torch.cat([out, feat], -1))
+        out = self._merged(out, own, feat)
         if not get_attention:
             return out
         logits = torch.einsum("bhx,bkx->bhk", query, event) * scale

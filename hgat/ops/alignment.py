@@ -18,8 +18,9 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph import csr
 from hgat.graph.relations import JoinedRelations, join_relations
 from hgat.ops.checks import FLOATS, check_call
-from hgat.ops.contexts import Setting
+from hgat.ops.contexts import Setting, chosen_backend
 from hgat.ops.dispatch import pick
+from hgat.ops.plain import segment_softmax
 
 __all__ = [
     "FORMS",
@@ -178,8 +179,9 @@ def even_scores(
         return None
     left_in = [] if edge is None else [edge != -torch.inf]
     for end, score in enumerate((src, dst)):
-        if score is not None and (score == -torch.inf).any():
-            left_in.append((score != -torch.inf)[csr.edges(graph, score.device)[end]])
+        # On the CPU it is asked whether there is anything to leave out; elsewhere the answer would be waited for.
+        if score is not None and (score.device.type != "cpu" or (score == -torch.inf).any()):
+            left_in.append((score != -torch.inf).index_select(0, csr.edges(graph, score.device)[end]))
     for mask in left_in:
         edge_mask = mask if edge_mask is None else edge_mask & mask
     return like.new_zeros((graph.num_src_nodes(), heads)), like.new_zeros((graph.num_dst_nodes(), heads)), edge_mask
@@ -233,6 +235,10 @@ def edge_softmax(graph: DGLGraph, logits: Any, eids: Any = None, norm_by: str = 
     if eids is None:
         return _softmax(graph, flat, norm_by).reshape(shape)
     eids = _edge_numbers(graph, eids, logits)
+    if eids.device.type != "cpu":
+        pick("edge_softmax", flat)  # it refuses what the named backend does not run
+        if chosen_backend.get() != "triton":  # whose kernels, where they are named, want the answer below
+            return _listed_softmax(graph, flat, eids, norm_by).reshape(shape)
     if int(torch.bincount(eids, minlength=1).max()) > 1:  # an edge that is listed twice counts twice
         graph = dgl.edge_subgraph(graph, eids.to(graph.device, graph.idtype), relabel_nodes=False, store_ids=False)
         return _softmax(graph, flat, norm_by).reshape(shape)
@@ -248,6 +254,20 @@ def _softmax(graph: DGLGraph, logits: Tensor, norm_by: str) -> Tensor:
     if is_uniform():
         logits = torch.where(logits == -torch.inf, logits, 0.0)
     return pick("edge_softmax", logits)(graph, logits).to(logits.dtype)
+
+
+def _listed_softmax(graph: DGLGraph, logits: Tensor, eids: Tensor, norm_by: str) -> Tensor:
+    """Softmax of logits [E', H] over the listed edges of each node, on a device that is not to be waited for.
+
+    Whether an edge is listed twice need not be asked: PyTorch's sums run over the list.
+    """
+    check_call(graph, ("logits", logits, None, ("E'", len(eids)), ("H", logits.shape[1])))
+    number, count = (1, graph.num_dst_nodes()) if norm_by == "dst" else (0, graph.num_src_nodes())
+    end = csr.edges(graph, logits.device)[number].index_select(0, eids)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if is_uniform():
+        wide = torch.where(wide == -torch.inf, wide, 0.0)
+    return segment_softmax(end, count, wide).to(logits.dtype)
 
 
 def _check_rows(name: str, logits: Any, rows: int | None = None) -> None:
@@ -287,17 +307,22 @@ def _leave_out(logits: Tensor, edge_mask: Tensor) -> Tensor:
 
 
 def _edge_numbers(graph: DGLGraph, eids: Any, logits: Tensor) -> Tensor:
-    """eids as int64 [E'] beside the logits, one for each of their rows, every one an edge of the graph."""
+    """eids as int64 [E'] beside the logits, one for each of their rows, every one an edge of the graph.
+
+    They are not looked at where they and the logits are on a GPU: PyTorch stops at a number out of range there.
+    """
     try:
-        eids = torch.as_tensor(eids, device=logits.device)
+        eids = torch.as_tensor(eids)
     except (TypeError, ValueError, RuntimeError):
         raise ShapeError(f"eids: expected [E'] numbers of edges, got {type(eids).__name__}") from None
     check_shape("eids", eids, ("E'", len(logits)))
     eids = eids.long()  # DGL takes whole numbers of any type, float too
-    if len(eids) and not 0 <= int(eids.min()) <= int(eids.max()) < graph.num_edges():
+    if eids.device.type != "cpu":
+        eids = eids.to(logits.device)
+    if eids.device.type == "cpu" and len(eids) and not 0 <= int(eids.min()) <= int(eids.max()) < graph.num_edges():
         got = f"{int(eids.min())} to {int(eids.max())}"
         raise GraphError(f"eids: expected edges from 0 to {graph.num_edges() - 1}, got {got}")
-    return eids
+    return eids.to(logits.device)
 
 
 def _joint_softmax(graph: Any, logits: dict, eids: Any, norm_by: str, edge_mask: Any) -> dict[Any, Tensor]:

@@ -1,8 +1,8 @@
 """Operators in parts by destination, for graphs whose edges x heads x width do not fit into memory.
 
-The compiled core never makes a tensor of that size. The `dgl` backend does, several times, and keeps some for backward;
-inside `in_chunks` it runs on one range of destinations after the other, keeps only the inputs, and computes each range
-again in backward. Every softmax lies inside one range, so the result is the same.
+Compiled kernels (`native`, `triton`) never make a tensor of that size. The backends `dgl` and `torch` do, several
+times, and keep some for backward; inside `in_chunks` they run on one range of destinations after the other, keep only
+the inputs, and compute each range again in backward. Every softmax lies inside one range, so the result is the same.
 """
 
 import inspect
@@ -33,11 +33,11 @@ WHOLE = ("attn",)
 
 @contextmanager
 def in_chunks(edges: int) -> Iterator[None]:
-    """Inside the block the backend `dgl` takes about `edges` edges at a time, all in-edges of a node together.
+    """Inside the block `dgl` and `torch` take about `edges` edges at a time, all in-edges of a node together.
 
-    For full-graph training where DGL's message passing would need more memory than there is: the results are those of
-    the whole call but for rounding, forward runs twice, and what is kept for backward are the inputs alone. The backend
-    `native` is left as it is: it needs no such memory. Raises ShapeError for less than one edge.
+    For full-graph training where these backends would need more memory than there is: the results are those of the
+    whole call but for rounding, forward runs twice, and what is kept for backward are the inputs alone. The backends
+    `native` and `triton` are left as they are: they need no such memory. Raises ShapeError for less than one edge.
     Differs: not differentiable a second time.
     """
     if not isinstance(edges, int) or edges < 1:
@@ -157,7 +157,7 @@ def _axis(name: str) -> str | None:
 
 
 def run(operator: Callable[..., Tensor], edges: int) -> Callable[..., Tensor]:
-    """`operator`, a function of the reference backend, in chunks of `edges` edges."""
+    """`operator`, a function of the backend `dgl` or `torch`, in chunks of `edges` edges."""
     names = [*inspect.signature(operator).parameters][1:]
     # The weights of attention and the halves that end at edges give a row per edge.
     out = "dst" if operator.__name__.endswith(("_attention", "_sum")) else "edge"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch.utils.checkpoint
 
-__all__ = ["Setting"]
+__all__ = ["Setting", "chosen_backend"]
 
 _lock = threading.Lock()
 _open_blocks = 0
@@ -43,6 +43,10 @@ class Setting:
         finally:
             _forget()
             self._variable.reset(token)
+
+
+# The backend that hgat.ops.use_backend names: the choice is made in hgat.ops.dispatch, and for dropout beside its bits.
+chosen_backend = Setting("hgat_backend", "auto")
 
 
 def _held(function: Callable) -> Callable:

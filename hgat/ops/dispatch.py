@@ -1,7 +1,14 @@
 """Which backend runs an operator, and why not the others.
 
-A backend is a module of functions with the operators' names and positional arguments, and a function
+A backend has `kernels`, an object whose methods have the operators' names and positional arguments, and a function
 `why_not(operator, tensors)` that gives None if it serves the call and one sentence if it does not.
+
+    triton    compiled kernels on GPUs
+    native    compiled kernels on the CPU
+    dgl       DGL's message passing and fused edge softmax; where DGL refuses a step, that of `torch`
+    torch     plain PyTorch, on any device
+
+Typed projections are PyTorch's own products under every backend.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,49 +19,33 @@ from torch import Tensor
 
 from hgat import transforms
 from hgat.errors import BackendError
-from hgat.ops import chunks, native, reference
-from hgat.ops.contexts import Setting
+from hgat.graph import csr
+from hgat.ops import chunks, native, triton
+from hgat.ops.contexts import chosen_backend as _chosen
+from hgat.ops.plain import Plain
+from hgat.ops.reference import Reference
 from hgat.renamed import old_names
 
 __all__ = ["backends", "pick", "use_backend"]
 
-_chosen = Setting("hgat_backend", "auto")
 
+class _Everywhere:
+    """A backend that serves everything."""
 
-class _Reference:
-    """DGL's message passing: serves everything."""
-
-    kernels = reference
+    def __init__(self, kernels: Plain) -> None:
+        self.kernels = kernels
 
     @staticmethod
     def why_not(operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | None:
         return None
 
 
-class _Native:
-    """The compiled CPU core."""
-
-    kernels = native
-    why_not = staticmethod(native.why_not)
-
-
-class _Unbuilt:
-    """A backend whose kernels this build of hgat does not contain."""
-
-    kernels = None
-
-    def __init__(self, reason: Callable[[], str]) -> None:
-        self._reason = reason
-
-    def why_not(self, operator: str | None, tensors: tuple[Tensor | None, ...]) -> str | None:
-        return self._reason()
-
-
 # From the fastest to the one that always runs; "auto" takes the first that serves the call.
 _BACKENDS: dict[str, Any] = {
-    "triton": _Unbuilt(lambda: "this version of hgat contains no Triton kernels"),
-    "native": _Native(),
-    "dgl": _Reference(),
+    "triton": triton,
+    "native": native,
+    "dgl": _Everywhere(Reference()),
+    "torch": _Everywhere(Plain()),
 }
 
 
@@ -65,7 +56,7 @@ def backends() -> dict[str, str | None]:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run the operators inside the block on one backend: "dgl", "native", "triton", or "auto" for the fastest.
+    """Run the operators inside the block on one backend: "triton", "native", "dgl", "torch", or "auto" for the fastest.
 
     A named backend that cannot run a call raises BackendError there, with the reason; nothing falls back. What the
     block decides holds in backward, and where activation checkpointing runs forward again, too.
@@ -76,21 +67,32 @@ def use_backend(name: str) -> Iterator[None]:
         yield
 
 
-def pick(operator: str, *tensors: Tensor | None) -> Callable[..., Tensor]:
-    """The function that runs `operator` on these tensors; BackendError if the named backend cannot."""
+def pick(operator: str, *tensors: Any) -> Callable[..., Tensor]:
+    """The function that runs `operator` on these tensors; BackendError if the named backend cannot.
+
+    tensors: of one device, the first of them a tensor, others perhaps None.
+    """
     chosen = _chosen.get()
+    device = tensors[0].device.type
     reasons = []
     for name, backend in _BACKENDS.items():
-        if chosen not in ("auto", name):
+        if chosen != name and (chosen != "auto" or not _worth(name, device)):
             continue
         reason = backend.why_not(operator, tensors)
         if reason is None:
             run = getattr(backend.kernels, operator)
-            in_parts = backend.kernels is reference and not transforms.active()
+            in_parts = isinstance(backend.kernels, Plain) and not transforms.active()
             edges = chunks.limit() if in_parts else None
             return run if edges is None else chunks.run(run, edges)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"{operator}: no backend can run this call ({'; '.join(reasons)})")
+
+
+def _worth(name: str, device: str) -> bool:
+    """Whether "auto" asks a backend: not Triton's interpreter, and not `dgl` where `torch` does all of its steps."""
+    if name == "triton":
+        return device != "cpu"
+    return name != "dgl" or (device in csr.devices_of_dgl() and not transforms.active())
 
 
 __getattr__ = old_names(globals(), {"uniform_attention": "hgat.ops.alignment.uniform_attention"})

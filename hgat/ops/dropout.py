@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hgat.errors import ShapeError
 from hgat.kernels import cpu
+from hgat.ops.contexts import chosen_backend
 
 __all__ = ["attention_dropout", "check_probability", "draw_seed", "dropout_numbers", "dropout_scale"]
 
@@ -28,7 +29,7 @@ def draw_seed() -> int:
     return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Any) -> Any:
     """The 32-bit finaliser of kernels/cpu/dropout.h; only the low half of an int64 is used, so products may wrap."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _LOW
@@ -39,7 +40,7 @@ def _mix(x: Tensor) -> Tensor:
 
 def _composed(num_edges: int, num_heads: int, seed: int, threshold: int, device: torch.device) -> Tensor:
     """True where (seed, edge, head) is kept: the definition that every kernel repeats."""
-    key = _mix(_mix(torch.tensor(seed & _LOW, device=device)) ^ ((seed >> 32) & _LOW))
+    key = _mix(_mix(seed & _LOW) ^ ((seed >> 32) & _LOW))  # a number of Python: a device need not be waited for
     edge = torch.arange(num_edges, device=device)
     row = _mix(_mix((edge & _LOW) ^ key) ^ (edge >> 32))
     head = (torch.arange(num_heads, device=device) * 0x9E3779B9) & _LOW
@@ -55,7 +56,8 @@ def dropout_numbers(dropout: float, seed: int) -> tuple[int, int, float]:
 def dropout_scale(num_edges: int, num_heads: int, dropout: float, seed: int, like: Tensor) -> Tensor:
     """[E, H]: 0 where (seed, edge, head) is dropped, else 1 / (1 - dropout); type and device of `like`."""
     seed, threshold, keep_scale = dropout_numbers(dropout, seed)
-    if cpu.available() and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
+    compiled = cpu.available() and chosen_backend.get() in ("auto", "native", "dgl")
+    if compiled and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
         scale = torch.empty((num_edges, num_heads), dtype=like.dtype)
         cpu.dropout_scale(scale, seed, threshold, keep_scale, torch.get_num_threads())
         return scale

@@ -27,9 +27,8 @@ def typed_projection(
     or a list [K, O_1], [K, O_2], ... Raises ShapeError if they do not fit.
 
     On the CPU in float32 and float64 the rows of an index are gathered a few thousand at a time, and not at all where
-    they are neighbours, so that nothing of size K * F is made, forward or backward. Otherwise they are gathered whole:
-    under autocast, in half types and inside torch.func's transforms for one product per relation, on other devices for
-    one batched product over rows padded to the largest relation.
+    they are neighbours, so that nothing of size K * F is made, forward or backward. Otherwise they are gathered whole,
+    for one product per relation: under autocast, in half types, inside torch.func's transforms, and on other devices.
     """
     several = isinstance(weight, list | tuple)
     weights: list[Any] = list(weight) if several else [weight]
@@ -38,22 +37,17 @@ def typed_projection(
     for tensor in (rows, *weights):
         dtype = torch.promote_types(dtype, tensor.dtype)
     rows, weights = rows.to(dtype), [one.to(dtype) for one in weights]
-    if not relations or not _segments_run(rows):
-        out = _padded(rows, weights, count, index)
-    elif _pieces_run(rows):
+    if relations and _pieces_run(rows):
         out = _Pieces.apply(rows, index, count.tolist(), *weights)
     else:
         out = _by_segment(rows, weights, count.tolist(), index)
     return list(out) if several else out[0]
 
 
-def _segments_run(rows: Tensor) -> bool:
-    return rows.device.type == "cpu"
-
-
 def _pieces_run(rows: Tensor) -> bool:
     """Whether products into given memory serve: autocast does not see them, and half types would sum in half."""
-    return rows.dtype in (torch.float32, torch.float64) and not _autocast() and not transforms.active()
+    served = rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64)
+    return served and not _autocast() and not transforms.active()
 
 
 def _autocast() -> bool:
@@ -133,22 +127,12 @@ def _part(rows, index, start, end, first):
 
 
 def _by_segment(rows, weights, count, index):
-    """One product per relation, in steps that autograd and autocast follow."""
+    """One product per relation, in steps that autograd and autocast follow; none waits for a device."""
     rows = rows if index is None else rows.index_select(0, index)
+    if not count:
+        return [rows @ one.sum(0) for one in weights]  # no rows, no relations
     parts = rows.split(count)  # a slice each would fill a gradient of all rows with zeros
     return [torch.cat([part @ matrix for part, matrix in zip(parts, one.unbind(0), strict=True)]) for one in weights]
-
-
-def _padded(rows, weights, count, index):
-    """One batched product per weight, over rows padded to the largest relation; no step reads from the device."""
-    rows = rows if index is None else rows.index_select(0, index)
-    relations, most, (total, width) = len(count), int(count.max()) if len(count) else 0, rows.shape
-    number = count.to(rows.device)
-    start = torch.cumsum(number, 0) - number
-    relation = torch.repeat_interleave(torch.arange(relations, device=rows.device), number, output_size=total)
-    place = relation * most + torch.arange(total, device=rows.device) - start[relation]
-    padded = rows.new_zeros((relations * most, width)).index_copy(0, place, rows).view(relations, most, width)
-    return [torch.bmm(padded, one).flatten(0, 1).index_select(0, place) for one in weights]
 
 
 def _check(rows, weights, count, index):

@@ -73,6 +73,10 @@ class Task:
         """What PyTorch's generator is seeded with before the weights are drawn."""
         return self.seed
 
+    def control_settings(self, control: type[System]) -> dict:
+        """What `prepare` of one of the controls is given beside what is shown."""
+        return {}
+
     def for_seed(self, seed: int) -> "Task":
         """The task as one seed has it: with its split, and what is drawn once for all variants of the seed."""
         found = copy.copy(self)

@@ -1,9 +1,9 @@
 """Classification of nodes: trained, chosen and scored on the split that the data give."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import dgl
 import numpy as np
@@ -18,6 +18,16 @@ from hgat.errors import GraphError, RecipeError, ShapeError
 from hgat.graph import attacked_edges, flipped_features
 from hgat.models import Batch, Facts, System
 from hgat.tasks import _metrics
+from hgat.tasks._fitted import (
+    ITERATIONS,
+    STRENGTHS,
+    Boosted,
+    BoostedMeans,
+    Linear,
+    LinearMeans,
+    log_odds,
+    one_by_one,
+)
 from hgat.tasks._metrics import knn_micro_f1, score
 from hgat.tasks._task import PARTS, Control, Task, check_finite, without_columns
 
@@ -81,10 +91,6 @@ class NoGraph(Control):
         return (inputs[0][ids.to(inputs[0].device)],), ()
 
 
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-ITERATIONS = 1000
-
-
 class Neighbours(Control):
     """Logistic regression on the list of a node's neighbours, each row scaled to length one: no message passing.
 
@@ -135,10 +141,8 @@ class Neighbours(Control):
         train, known = shown.train, shown.label
         rows, label = rows[train.numpy()], known[train].numpy()
         weight, bias = (np.zeros(p.shape, dtype=np.float32) for p in (self.weight, self.bias))
-        problems = enumerate(label.T if shown.multilabel else [label == k for k in range(weight.shape[1])])
-        for k, has in problems:
-            share = (has.sum() + 0.5) / (len(has) + 1.0)
-            bias[k] = np.log(share / (1.0 - share))
+        for k, has in one_by_one(label, weight.shape[1], shown.multilabel):
+            bias[k] = log_odds(has)
             if 0 < has.sum() < len(has):
                 solved = LogisticRegression(C=STRENGTHS[number], max_iter=ITERATIONS).fit(rows, has)
                 weight[:, k], bias[k] = solved.coef_[0], solved.intercept_[0]
@@ -162,8 +166,20 @@ class Nodes(Task):
     kind = NodeData
     data: NodeData
     unit = "nodes"
+    numeric = False
+    controls: ClassVar[Mapping[str, type[Control]]]
+    _shown: Facts
+    _label: Tensor
     metrics = tuple(_metrics.names())
-    controls = {"majority": Majority, "neighbours": Neighbours, "no_graph": NoGraph}
+    controls = {
+        "majority": Majority,
+        "neighbours": Neighbours,
+        "no_graph": NoGraph,
+        "linear": Linear,
+        "linear_means": LinearMeans,
+        "boosted": Boosted,
+        "boosted_means": BoostedMeans,
+    }
 
     def __init__(
         self,
@@ -180,6 +196,10 @@ class Nodes(Task):
         if add_edges or remove_edges or flip_features:
             self.data = _attacked(self.data, add_edges, remove_edges, flip_features, attack_seed)
             data = self.data
+        if self.data.numeric != self.numeric:
+            kinds = ("classes", "numbers")
+            got = f"{kinds[self.data.numeric]} of {self.data.name}"
+            raise RecipeError(f"task.name: expected labels that are {kinds[self.numeric]} for {self.name()}, got {got}")
         if batch is None and fanout is not None:
             raise RecipeError(f"task.fanout: expected it beside batch, got {fanout} without")
         if batch is not None and batch < 1:
@@ -189,7 +209,8 @@ class Nodes(Task):
         self.batch, self.fanout = batch, fanout
         self._of_split: dict[int, Nodes] = {}
         self._refitted: list[Nodes] = []  # once it is asked for, so that its facts are the same object every time
-        self._shown = self.with_training_nodes(data.train).shown()
+        first = self.with_training_nodes(data.train)
+        self._shown, self._label = first._shown, first._label
 
     def for_seed(self, seed: int) -> "Nodes":
         """The task with split number `seed` of the data's, in turn."""
@@ -213,8 +234,9 @@ class Nodes(Task):
     def with_training_nodes(self, train: Tensor) -> "Nodes":
         """The task in which these nodes are learned from, and the labels of no other are shown."""
         data, found = self.data, copy.copy(self)
-        label = torch.full_like(data.label, float("nan") if data.multilabel else -1)
-        label[train] = data.label[train]
+        found._label = found._known(train)
+        label = torch.full_like(found._label, float("nan") if found._label.is_floating_point() else -1)
+        label[train] = found._label[train]
         found._shown = Facts(
             without_columns(data.graph),
             data.feat,
@@ -224,15 +246,27 @@ class Nodes(Task):
             train=train,
             num_classes=data.num_classes,
             multilabel=data.multilabel,
+            numeric=data.numeric,
+            columns=data.columns,
         )
         return found
 
+    def _known(self, train: Tensor) -> Tensor:
+        """Labels as they are learned from and scored, where the training nodes are these."""
+        return self.data.label
+
     def check(self, metric: str, controls: Sequence[str]) -> None:
         """Raise RecipeError where the validation or the test nodes of any split leave the metric undefined."""
-        for split in self.data.splits or (self.data.split,):
-            for part in ("val", "test"):
-                label = self.data.label[split[part]]
+        for part, label in self._asked():
+            if part != "train":
                 score(metric, torch.zeros(len(label), self.data.num_classes), label, self.data.multilabel)
+
+    def _asked(self) -> Iterator[tuple[str, Tensor]]:
+        """(part, labels of its nodes) of every part of every split."""
+        for split in self.data.splits or (self.data.split,):
+            label = self.data.label if self.data.fitted is None else self.data.fitted(split["train"])[0]
+            for part in PARTS:
+                yield part, label[split[part]]
 
     def shown(self) -> Facts:
         """The whole graph, and the labels of the training nodes alone."""
@@ -244,7 +278,7 @@ class Nodes(Task):
 
     def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
         """All training nodes at once, or `batch` of them in a step, in a new random order."""
-        ids, label = self._shown.train, self.data.label
+        ids, label = self._shown.train, self._label
         if self.batch is None:
             yield Batch(rows=ids, label=label[ids])
             return
@@ -262,7 +296,16 @@ class Nodes(Task):
         """Cross-entropy of one class per node, or the mean binary cross-entropy of several."""
         if batch.rows is not None:
             answer = answer[batch.rows.to(answer.device)]
-        return _loss(answer, cast(Tensor, batch.label).to(answer.device), self.data.multilabel)
+        return self._loss(answer, cast(Tensor, batch.label).to(answer.device))
+
+    def _loss(self, answer: Tensor, label: Tensor) -> Tensor:
+        if self.data.multilabel:
+            return F.binary_cross_entropy_with_logits(answer, label)
+        return F.cross_entropy(answer, label)
+
+    def _score(self, metric: str, answer: Tensor, label: Tensor) -> float:
+        """A metric of rows of the answer beside the labels of these nodes."""
+        return score(metric, answer, label, self.data.multilabel)
 
     @torch.no_grad()
     def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
@@ -273,10 +316,9 @@ class Nodes(Task):
         except dgl.DGLError as error:
             raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
         ids = getattr(self.data, part).to(logits.device)
-        logits, label = logits[ids], self.data.label.to(logits.device)[ids]
-        loss = float(_loss(logits, label, self.data.multilabel))
+        loss = float(self._loss(logits[ids], self._label.to(logits.device)[ids]))
         check_finite(loss, f"on the {part} nodes", self.data.feat)
-        return score(metric, logits, label, self.data.multilabel), loss
+        return self._score(metric, logits[ids], self.data.label.to(logits.device)[ids]), loss
 
     def results(
         self, model: System, inputs: tuple, metric: str, *, knn_share: float | None = None, **more: Any
@@ -293,12 +335,6 @@ class Nodes(Task):
                 embedding = embed(*inputs).cpu()[self.data.test].numpy()
             found["knn"] = knn_micro_f1(embedding, self.data.label[self.data.test].numpy(), knn_share)
         return {**found, "test": self.evaluate(model, inputs, "test", metric)[0]}, {}
-
-
-def _loss(logits, label, multilabel):
-    if multilabel:
-        return F.binary_cross_entropy_with_logits(logits, label)
-    return F.cross_entropy(logits, label)
 
 
 def _attacked(data, add, remove, flip, seed):

@@ -100,7 +100,8 @@ class Experiment:
         for facts, of, inputs in self._prepared:
             if facts is shown and of is system:
                 return inputs
-        settings = {} if system in self.task.controls.values() else self.recipe.graph
+        control = system in self.task.controls.values()
+        settings = self.task.control_settings(system) if control else self.recipe.graph
         with torch.random.fork_rng():
             torch.manual_seed(0)  # what is random in it is the same for every variant and after every resume
             inputs = system.prepare(shown, **settings)
@@ -434,6 +435,11 @@ def _summary(recipe, experiment, ledger, seeds):
             "seconds": [round(r["seconds"], 2) for r in rows],
         }
 
+    def paired(variant):
+        """By how much the system is above a control, seed by seed: they share a split and a beginning."""
+        both = zip(of("ours")["test"]["values"], of(variant)["test"]["values"], strict=True)
+        return _spread([ours - control for ours, control in both])
+
     # The paper's numbers say nothing of another file in the data set's place.
     expect, notes, task = recipe.expect, list(experiment.task.data.notes), experiment.task
     stands_in = getattr(experiment.data, "stands_in", False)
@@ -451,7 +457,7 @@ def _summary(recipe, experiment, ledger, seeds):
         task.unit: task.sizes(),
         "seeds": list(range(seeds)),
         **of("ours"),
-        "controls": {variant: of(variant) for variant in recipe.train.controls},
+        "controls": {variant: {**of(variant), "paired": paired(variant)} for variant in recipe.train.controls},
         "paper": expect.paper or None,
         "paper_note": expect.paper_note,
         **({"paper_more": expect.paper_more} if expect.paper_more else {}),

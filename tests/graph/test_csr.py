@@ -4,6 +4,8 @@ import copy
 import gc
 import pickle
 import weakref
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import dgl
 import pytest
@@ -435,3 +437,165 @@ def test_graphs_with_numbers_of_edges_are_not_built_again():
     del graph, again
     gc.collect()
     assert watched() is None
+
+
+class _Kernels:
+    """Kernels whose structure fails with an error."""
+
+    __name__ = "kernels"
+
+    def __init__(self, error):
+        self.error, self.asked = error, []
+
+    def build_structure(self, src, dst, num_src, num_dst, degrees=None):
+        self.asked.append((src.device.type, src.dtype, num_src, num_dst))
+        if self.error is not None:
+            raise self.error
+        return [src, dst]
+
+
+def test_a_structure_is_built_once_for_each_device_and_each_set_of_kernels():
+    graph, kernels = build("bipartite", torch.int32), _Kernels(None)
+    there = csr.structure(graph, "meta", kernels)
+    assert csr.structure(graph, torch.device("meta"), kernels) is there and len(there) == 2
+    assert kernels.asked == [("meta", torch.int32, 19, 13)]
+    here = csr.structure(graph)
+    assert len(here) == 1 and here[0].device.type == "cpu" and csr.structure(graph, "cpu") is here
+    other = csr.structure(graph, "cpu", kernels)
+    assert other is not here and other is not there and other[0].device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has\na total capacity of"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_a_structure_that_does_not_fit_into_memory_is_one_sentence(error):
+    graph = build("homogeneous")
+    match = "^structure: expected one that the free memory of meta holds, got 120 edges$"
+    with pytest.raises(GraphError, match=match):
+        csr.structure(graph, "meta", _Kernels(error))
+    assert len(csr.structure(graph, "meta", _Kernels(None))) == 2  # nothing half-built is kept
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        csr.structure(build("homogeneous"), "meta", _Kernels(RuntimeError("no such kernel")))
+
+
+def test_edges_that_do_not_fit_into_memory_are_one_sentence(monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has\na total capacity of")
+
+    graph = build("homogeneous")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", full)
+        with pytest.raises(GraphError, match="^edges: expected arrays that the free memory of meta holds, got 120"):
+            csr.edges(graph, "meta")
+    assert csr.edges(graph, "meta")[0].device.type == "meta"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The devices whose streams are waited for, where the meta device stands for a GPU."""
+    found = []
+    module = SimpleNamespace(
+        current_stream=lambda device: SimpleNamespace(synchronize=lambda: found.append(str(device)))
+    )
+    monkeypatch.setattr(torch, "meta", module, raising=False)
+    return found
+
+
+def test_what_is_kept_for_a_device_is_finished_before_another_stream_reads_it(waits):
+    graph, kernels = build("homogeneous"), _Kernels(None)
+    kept = {
+        "edges": lambda: csr.edges(graph, "meta"),
+        "structure": lambda: csr.structure(graph, "meta", kernels),
+        "record": lambda: csr.cached(graph, ("rows",), lambda: csr.Rows(*[torch.ones(2, device="meta")] * 3)),
+        "dict": lambda: csr.cached(graph, ("dict",), lambda: {"a": [torch.ones(2, device="meta"), None, 3]}),
+        "beside": lambda: csr.beside(graph, "weight", weight, "meta"),
+    }
+    weight = torch.rand(3)
+    for name, read in kept.items():
+        read()
+        assert waits == ["meta"], name
+        read()
+        assert waits == ["meta"], f"{name}: once, where it is built"
+        waits.clear()
+    csr.structure(graph), csr.edges(graph), csr.in_rows(graph)
+    assert not waits
+
+
+def test_moving_a_batch_waits_for_nothing_and_builds_what_the_layers_read(waits):
+    graph, typed = build("block"), typed_graph()
+    assert hgraph.to_device(graph, "meta") is graph and hgraph.to_device(typed, "meta") is typed and not waits
+    csr.edges(graph, "meta")
+    assert not waits, "built already"
+
+
+def test_a_block_is_sorted_on_the_way_to_a_gpu_that_triton_serves(monkeypatch):
+    graph, asked = build("block"), []
+    monkeypatch.setattr(csr, "structure", lambda *a, **o: asked.append((*a, o)))
+    monkeypatch.setattr(csr, "edges", lambda *a, **o: asked.append((*a, o)))
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(csr.triton, "interpreted", lambda: False)
+    monkeypatch.setattr(csr.triton, "available", lambda: True)
+    hgraph.to_device(graph, gpu)
+    monkeypatch.setattr(csr.triton, "available", lambda: False)
+    hgraph.to_device(graph, "cuda:0")
+    assert asked == [(graph, gpu, csr.triton, {"wait": False}), (graph, gpu, {"wait": False})]
+
+
+def test_memory_that_its_owner_has_pinned_is_not_read_later(monkeypatch):
+    """PyTorch's pin_memory gives back what is pinned already; the copy to the GPU runs after to_device has returned."""
+    copied = []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking=False: copied.append(self) or self)
+    buffer = torch.arange(3.0)
+    hgraph.to_device(buffer, "cuda:0")
+    buffer.zero_()
+    assert copied[0].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_what_a_layer_takes_goes_to_the_device_and_graphs_without_code_stay():
+    graph, x = build("block"), torch.randn(5, 3)
+    moved = hgraph.to_device({"blocks": [graph], "pair": (x, None), "name": "x"}, "meta")
+    assert moved["blocks"][0] is graph and moved["name"] == "x" and moved["pair"][1] is None
+    assert isinstance(moved["pair"], tuple) and moved["pair"][0].device.type == "meta"
+    assert hgraph.to_device(x, "cpu") is x and hgraph.to_device(graph, "cpu") is graph
+    with pytest.raises(GraphError, match="device: expected a device such as 'cpu' or 'cuda:0', got 'nowhere'"):
+        hgraph.to_device(graph, "nowhere")
+    with pytest.raises(GraphError, match="device: expected a device such as 'cpu' or 'cuda:0', got 'nowhere'"):
+        hgraph.to_device([x], "nowhere")
+    pair = hgraph.to_device(Pair(x, [x]), "meta")
+    assert type(pair) is Pair and {pair.one.device.type, pair.two[0].device.type} == {"meta"}
+
+
+class Pair(NamedTuple):
+    one: torch.Tensor
+    two: list
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch can use a GPU")
+def test_a_device_that_pytorch_cannot_use_is_one_sentence_with_the_reason(monkeypatch):
+    with pytest.raises(GraphError, match="^device: expected one that PyTorch can use, got 'cuda': .*[a-z]$"):
+        csr.edges(build("homogeneous"), "cuda")
+
+    def missing(*arguments, **options):
+        raise RuntimeError("No CUDA GPUs are available.\nmore")
+
+    monkeypatch.setattr(torch, "empty", missing)
+    with pytest.raises(GraphError, match="got device.type='cuda'.: No CUDA GPUs are available$"):
+        csr.device_of(build("homogeneous"), torch.device("cuda"))
+
+
+def test_data_beside_a_graph_are_moved_once_and_again_after_a_change():
+    graph, data = build("homogeneous"), torch.arange(3.0)
+    there = csr.beside(graph, "weight", data, "meta")
+    assert there.device.type == "meta" and csr.beside(graph, "weight", data, "meta") is there
+    data.add_(1)
+    assert csr.beside(graph, "weight", data, "meta") is not there
+    assert csr.beside(graph, "weight", data.clone(), "meta") is not there
+    assert csr.beside(graph, "weight", data, "cpu") is data

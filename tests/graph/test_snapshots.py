@@ -1,5 +1,7 @@
 """Snapshots against dicts and loops over the events; slices, unions, wrong calls, and Enron's published counts."""
 
+import copy
+import pickle
 import re
 import time
 from collections import Counter
@@ -515,3 +517,13 @@ def test_a_million_events_are_cut_in_seconds():
     assert found.graph.num_nodes() == 200000 and found.shared.num_edges() == found.graph.num_edges()
     assert time.perf_counter() - begin < 30
     assert sum(int(links.count.sum()) for links in found.links.values()) == 10**6
+
+
+def test_what_was_moved_to_a_device_is_not_pickled():
+    found = snapshots(random_graph(), windows=3)
+    assert found.present_on("meta").device.type == "meta" and found.graph.num_nodes() == 33
+    for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert "_moved" not in vars(other) and torch.equal(other.present, found.present)
+        assert other.present_on("meta").device.type == "meta" and len(other) == 3
+        assert other.graph.num_edges() == found.graph.num_edges()
+    assert found.present_on("meta") is found.present_on("meta")

@@ -4,11 +4,11 @@ import inspect
 
 import pytest
 import torch
+from backends import ON_CPU
 from catalogue import LAYERS, tensors
 from systems import SYSTEMS, stage
 
 from hgat import ops
-from hgat.kernels import cpu
 
 ATTENTIVE = [
     name for name, layer in LAYERS.items() if "get_attention" in inspect.signature(layer.build().forward).parameters
@@ -34,7 +34,7 @@ def _gradients(layer, name, options, overwrite):
     return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
-@pytest.mark.parametrize("backend", ["dgl", "native"] if cpu.available() else ["dgl"])
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(("name", "options"), CALLS, ids=str)
 def test_gradients_are_those_of_outputs_left_alone(name, options, training, backend):
@@ -63,7 +63,7 @@ def test_no_tensor_shares_memory_with_another(name, options):
             assert torch.equal(now, before)
 
 
-@pytest.mark.parametrize("backend", ["dgl", "native"] if cpu.available() else ["dgl"])
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize(
     "name", ["GATConv", "GATConv, bare", "GATv2Conv", "EdgeGATConv", "RGATConv", "HANConv", "SnapshotGATConv"]
 )

@@ -8,18 +8,17 @@ import dgl
 import pytest
 import torch
 import torch.nn.functional as F
+from backends import ON_CPU
 
 from hgat import nn as hnn
 from hgat import ops
 from hgat.errors import GraphError, ShapeError
-from hgat.kernels import cpu
 from hgat.nn.supergat import SuperGATConv, edge_loss
 from zoo import build
 
 IN, OUT, HEADS = 7, 5, 3
 SCORES = ["go", "dp", "sd", "mx"]
 GRAPHS = ["homogeneous", "bipartite", "block", "multi_edges", "hub"]
-BACKENDS = ["dgl", "native"] if cpu.available() else ["dgl"]
 
 
 def pairs_of(graph, count=17, seed=3):
@@ -70,7 +69,7 @@ def layer_of(score, **options):
     return layer
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("score", SCORES)
 def test_equals_the_equations_and_their_gradients(score, name, backend):

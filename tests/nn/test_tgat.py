@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cases import padding_is_not_read
 from hgat import ops
 from hgat.errors import HgatError
 from hgat.nn.tgat import TGATConv, TimeEncoding
@@ -105,20 +106,7 @@ def test_time_encodings():
 @pytest.mark.parametrize("padding", [1e30, float("inf"), float("nan")])
 def test_padding_has_no_influence(settings, padding):
     layer = layer_of(**settings)
-    *tensors, mask, edge_feat = batch(settings.get("edge_feats", 0))
-    results = []
-    for content in (0.0, padding):
-        feat, neighbour_feat, elapsed = (x.clone() for x in tensors)
-        neighbour_feat[~mask], elapsed[~mask] = content, content
-        if edge_feat is not None:
-            edge_feat[~mask] = content
-        neighbour_feat.requires_grad_()
-        layer.zero_grad()
-        out, alpha = layer(feat, neighbour_feat, elapsed, mask, edge_feat, get_attention=True)
-        out.backward(torch.arange(out.numel()).view_as(out) / out.numel())
-        results.append([out, alpha, neighbour_feat.grad, *(p.grad.clone() for p in layer.parameters())])
-    for got, expected in zip(*results, strict=True):
-        assert torch.equal(got, expected) and torch.isfinite(got).all()
+    padding_is_not_read(layer, batch(settings.get("edge_feats", 0)), padding)
 
 
 def test_without_events_the_sum_is_zero():

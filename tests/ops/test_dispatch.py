@@ -1,10 +1,12 @@
 """Which backend runs, what is said when none can, uniform attention, and life without the compiled core."""
 
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,8 +45,8 @@ class _Backend:
 
 def test_every_backend_is_named_with_its_state():
     found = ops.backends()
-    assert list(found)[-1] == "dgl" and set(found) == {"triton", "native", "dgl"}
-    assert found["dgl"] is None
+    assert list(found) == ["triton", "native", "dgl", "torch"]
+    assert found["dgl"] is None and found["torch"] is None
     for reason in found.values():
         assert reason is None or (isinstance(reason, str) and reason and "\n" not in reason)
 
@@ -70,7 +72,7 @@ def test_no_backend_names_every_reason(graph, monkeypatch):
         _softmax(graph)
 
 
-@pytest.mark.parametrize("name", ["triton", "native", "dgl"])
+@pytest.mark.parametrize("name", ["triton", "native", "dgl", "torch"])
 def test_named_backends_run_or_say_why_not(graph, name):
     """No silent fallback: what cannot run raises, with the reason that backends() gives."""
     reason = ops.backends()[name]
@@ -87,7 +89,9 @@ def test_named_backends_run_or_say_why_not(graph, name):
 
 @pytest.mark.parametrize("name", ["cuda", "", None, ["dgl"], "DGL"])
 def test_unknown_backends_are_one_sentence(name):
-    with pytest.raises(BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl'\], got "):
+    with pytest.raises(
+        BackendError, match=r"^backend: expected one of \['auto', 'triton', 'native', 'dgl', 'torch'\], got "
+    ):
         with ops.use_backend(name):
             raise AssertionError("the block must not run")
 
@@ -195,3 +199,84 @@ def test_without_the_compiled_core_one_warning_and_the_same_results(tmp_path):
     value, scores = torch.randn(37, 3, 5), torch.randn(37, 3)
     torch.testing.assert_close(out, ops.additive_attention(graph, value, scores, scores, dropout=0.4, seed=11))
     assert torch.equal(kept, ops.attention_dropout(torch.ones(211, 3), 0.4, 11))
+
+
+@pytest.fixture
+def of_triton():
+    """hgat.ops.triton with nothing remembered, before and after."""
+    module = importlib.import_module("hgat.ops.triton")
+    remembered = module._why_not_on
+    remembered.cache_clear()
+    yield module
+    remembered.cache_clear()
+
+
+def _says(reason):
+    assert reason and "\n" not in reason and not reason.endswith("."), reason
+    return reason
+
+
+def test_without_triton_one_sentence(graph, monkeypatch, of_triton):
+    monkeypatch.setattr(of_triton.triton, "why_missing", lambda: "Triton could not be imported (No module named 'x')")
+    assert ops.backends()["triton"].startswith("Triton could not be imported")
+    with ops.use_backend("triton"), pytest.raises(BackendError, match=r"^edge_softmax: .*triton: Triton could not be"):
+        _softmax(graph)
+    torch.testing.assert_close(_softmax(graph).sum(), torch.tensor(2.0 * graph.num_nodes()))
+
+
+def test_triton_refuses_old_gpus_and_what_has_no_kernel(monkeypatch, of_triton):
+    for name, value in (("why_missing", lambda: None), ("interpreted", lambda: False)):
+        monkeypatch.setattr(of_triton.triton, name, value)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 0))
+    gpu = torch.device("cuda", 0)
+    said = _says(of_triton._why_not_on(gpu))
+    assert said == "the Triton kernels need a GPU of compute capability 7.0 or more, and Tesla P100 has 6.0"
+    assert of_triton._why_not_on(torch.device("xpu", 0)) is None
+    assert "run on a GPU" in _says(of_triton._why_not_on(torch.device("meta")))
+    of_triton._why_not_on.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert of_triton._why_not_on(gpu) is None
+    monkeypatch.setattr(of_triton, "_why_not_on", lambda device: None)
+    rows = torch.zeros(5, 3, 2)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert of_triton.why_not("weighted_sum", (rows.to(dtype), None)) is None
+    assert "not for torch.float64" in _says(of_triton.why_not("weighted_sum", (rows, rows.double())))
+    assert "at least one head and one column" in _says(of_triton.why_not("weighted_sum", (rows[..., :0],)))
+    with pytest.raises(BackendError, match="torch.func"):
+        torch.func.vmap(lambda x: _raise(of_triton.why_not("weighted_sum", (x,))))(rows)
+
+
+def test_a_pytorch_that_knows_no_xpu_has_no_gpu(monkeypatch, of_triton):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch, "xpu")
+    assert of_triton._gpu() is None
+
+
+def _raise(reason):
+    raise BackendError(reason)
+
+
+def test_auto_names_what_runs(graph, monkeypatch):
+    """On a device where DGL has no code, and inside transforms, it is `torch`, and not `dgl` in its place."""
+    asked = []
+    for name, backend in dispatch._BACKENDS.items():
+        kernels = backend.kernels
+        monkeypatch.setitem(dispatch._BACKENDS, name, SimpleNamespace(kernels=kernels, why_not=_noting(asked, name)))
+    there = torch.zeros(graph.num_edges(), 2, device="meta")
+    assert ops.edge_softmax(graph, there).device.type == "meta" and asked == ["triton", "native", "torch"]
+    asked.clear()
+    torch.func.vmap(lambda x: ops.edge_softmax(graph, x))(torch.zeros(3, graph.num_edges(), 2))
+    assert asked == ["native", "torch"]
+    asked.clear()
+    ops.edge_softmax(graph, torch.zeros(graph.num_edges(), 2).half())
+    assert asked == ["native", "dgl"]
+
+
+def _noting(asked, name):
+    def why_not(operator, tensors):
+        asked.append(name)
+        return None if name in ("dgl", "torch") else "not today"
+
+    return why_not

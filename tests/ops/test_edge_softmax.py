@@ -3,18 +3,16 @@
 import dgl
 import pytest
 import torch
+from backends import ON_CPU
 from dgl.base import ALL
 from dgl.nn.functional import edge_softmax as of_dgl
 
 from hgat import ops
-from hgat.errors import GraphError, HgatError, ShapeError
-from hgat.kernels import cpu
+from hgat.errors import BackendError, GraphError, HgatError, ShapeError
 from zoo import ZOO, build, typed_graph
 
-BACKENDS = ["dgl", "native"] if cpu.available() else ["dgl"]
 
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=ON_CPU)
 def backend(request):
     with ops.use_backend(request.param):
         yield request.param
@@ -121,6 +119,36 @@ def test_masks_of_every_form(backend):
     got = ops.edge_softmax(typed, logits, edge_mask=keep)
     want = ops.edge_softmax(typed, {e: x.masked_fill(~keep[e][:, None], -torch.inf) for e, x in logits.items()})
     assert all(torch.equal(got[e], want[e]) for e in logits)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it is on another device, and that comes from there when it is asked to."""
+
+    device = torch.device("meta")
+
+    def to(self, *arguments):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_numbers_of_edges_that_come_from_a_gpu_are_checked_beside_logits_of_the_cpu():
+    graph, logits = build("homogeneous"), torch.randn(2, 3)
+    there = torch.tensor([1, 120]).as_subclass(Elsewhere)
+    with pytest.raises(GraphError, match="eids: expected edges from 0 to 119, got 1 to 120"):
+        ops.edge_softmax(graph, logits, there)
+    some = torch.tensor([1, 119])
+    found = ops.edge_softmax(graph, logits, some.as_subclass(Elsewhere))
+    assert torch.equal(found, ops.edge_softmax(graph, logits, some))
+
+
+@pytest.mark.parametrize("named", ["native", "triton"])
+def test_listed_edges_off_the_cpu_run_on_no_other_backend_than_the_named_one(named):
+    graph, listed = build("homogeneous"), torch.tensor([5, 3], device="meta")
+    there = torch.randn(2, 3, device="meta")
+    for runs in ("torch", "dgl", "auto"):
+        with ops.use_backend(runs):
+            assert ops.edge_softmax(graph, there, listed).device.type == "meta"
+    with ops.use_backend(named), pytest.raises(BackendError, match=f"edge_softmax: no backend .*{named}: "):
+        ops.edge_softmax(graph, there, listed)
 
 
 @pytest.mark.parametrize(

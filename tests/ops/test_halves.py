@@ -229,14 +229,12 @@ def _per_relation(rows, weight, count):
     return torch.cat(parts) if parts else rows.new_zeros(0, weight.shape[2])
 
 
-@pytest.fixture(params=["pieces", "segments", "padded"])
+@pytest.fixture(params=["pieces", "segments"])
 def path(request, monkeypatch):
-    """Pieces of two rows on the CPU, whole segments in half precision, the padded product that other devices take."""
+    """Pieces of two rows on the CPU; whole segments in half precision and on other devices."""
     monkeypatch.setattr(typed, "STEP", 2)
     if request.param != "pieces":
         monkeypatch.setattr(typed, "_pieces_run", lambda rows: False)
-    if request.param == "padded":
-        monkeypatch.setattr(typed, "_segments_run", lambda rows: False)
     return request.param
 
 
@@ -328,7 +326,7 @@ def test_typed_projection_without_columns(path, sizes):
 
 
 def test_typed_projection_says_shapes_on_the_meta_device():
-    """The padded path has no step that needs the values on the device."""
+    """No step needs the values on the device."""
     rows, weight = torch.zeros(11, 5, device="meta"), torch.zeros(4, 5, 3, device="meta")
     got = ops.typed_projection(rows, [weight], torch.tensor([3, 0, 7, 1]), torch.zeros(11, device="meta").long())
     assert got[0].shape == (11, 3)
@@ -359,6 +357,17 @@ def test_dropout_values_are_alpha_over_the_keep_rate():
     out = ops.attention_dropout(alpha, 0.25, 5)
     keep = out != 0
     torch.testing.assert_close(out[keep], alpha[keep] / 0.75)
+
+
+@pytest.mark.skipif(not cpu.available(), reason="no compiled core")
+def test_the_core_draws_dropout_for_the_backends_that_run_compiled_code(monkeypatch):
+    drawn, draw = [], cpu.dropout_scale
+    monkeypatch.setattr(cpu, "dropout_scale", lambda *a: drawn.append(ops.contexts.chosen_backend.get()) or draw(*a))
+    found = []
+    for backend in ("auto", "native", "dgl", "torch"):
+        with ops.use_backend(backend):
+            found.append(ops.attention_dropout(torch.ones(101, 3), 0.4, 7))
+    assert drawn == ["auto", "native", "dgl"] and all(torch.equal(one, found[0]) for one in found)
 
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1, 2**64 - 1, -1]

@@ -14,7 +14,7 @@ SETS = [s for s in cpu.info()["instruction_sets"] if s in cpu.info()["processor"
 OPERATORS = ("additive", "gatv2", "dot_product")
 
 
-@pytest.fixture(params=["dgl", *[f"native-{s}" for s in SETS]])
+@pytest.fixture(params=["dgl", "torch", *[f"native-{s}" for s in SETS]])
 def backend(request):
     """Every backend, and the compiled core in every instruction set."""
     name, _, instruction_set = request.param.partition("-")

@@ -186,8 +186,8 @@ def test_shape_rules_agree_with_the_kernels():
     structure = csr.structure(graph)
     value, src, dst = torch.randn(19, 3, 5), torch.randn(19, 3), torch.randn(13, 3)
     real = torch.ops.hgat.additive(structure, value, src, dst, None, None, None, 0.2, 0.0, 0)
-    on_meta = [t.to("meta") for t in (structure, value, src, dst)]
-    meta = torch.ops.hgat.additive(*on_meta, None, None, None, 0.2, 0.0, 0)
+    on_meta = [t.to("meta") for t in (*structure, value, src, dst)]
+    meta = torch.ops.hgat.additive(on_meta[:1], *on_meta[1:], None, None, None, 0.2, 0.0, 0)
     assert [(t.shape, t.dtype) for t in meta] == [(t.shape, t.dtype) for t in real]
 
 
@@ -260,7 +260,7 @@ def test_the_core_refuses_arrays_that_do_not_fit():
     with pytest.raises(ValueError, match="expected 0 to 1|expected node numbers from 0 to 1, got 2"):
         cpu.build_structure(torch.tensor([0, 2]), torch.tensor([1, 0]), 2, 2)
     with pytest.raises(ValueError, match="made by build_structure"):
-        cpu.edge_sum(structure[:-1], torch.randn(2, 3), False, torch.empty(2, 3))
+        cpu.edge_sum([structure[0][:-1]], torch.randn(2, 3), False, torch.empty(2, 3))
     with pytest.raises(ValueError, match="edge_value: expected 6 elements"):
         cpu.edge_sum(structure, torch.randn(3, 3), False, torch.empty(2, 3))
     with pytest.raises(ValueError, match="out: expected 6 elements of 32 bits"):

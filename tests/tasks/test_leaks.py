@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from toys import heights
 
 import hgat.data
 from hgat import models, tasks
@@ -21,6 +22,7 @@ from hgat.graph import from_events
 from hgat.models import System
 from hgat.tasks import snapshot_links
 from hgat.tasks.nodes import Nodes
+from hgat.tasks.numbers import Numbers
 from hgat.tasks.snapshot_links import SnapshotLinks
 from hgat.tasks.stream_links import StreamLinks
 from hgat.train import run
@@ -517,5 +519,37 @@ def test_a_task_that_trains_on_all_labels_is_found_out(make, monkeypatch):
 
     monkeypatch.setattr(Nodes, "with_training_nodes", on_all)
     (one, _), (other, _) = (weights(make, "gat", False, held_out) for held_out in (None, 1))
+    with pytest.raises(AssertionError):
+        same(one, other)
+
+
+# Numbers
+
+
+def numbers(make, system, change, variant="ours"):
+    """The weights after the first epoch, or with the first setting, and their loss on the test nodes.
+
+    change: what is added to the numbers that are held out.
+    """
+    data = heights()
+    label = data.label.clone()
+    label[torch.cat([data.val, data.test])] += change
+    training = make(dataclasses.replace(data, label=label), system, {"name": "numbers"}).training(variant, 0)
+    training.step()
+    return training.model.state_dict(), training.fit.evaluate("test")[1]
+
+
+@pytest.mark.parametrize("variant", ["ours", "no_graph", "linear_means", "boosted"])
+@pytest.mark.parametrize("system", solving("numbers"))
+def test_other_numbers_of_held_out_nodes_change_no_weight(make, system, variant):
+    one, other = (numbers(make, system, torch.linspace(-3, 3, 80) * scale, variant) for scale in (0, 1))
+    same(one[0], other[0], system)
+    assert one[1] != other[1], "the change is seen where it is scored"
+
+
+def test_a_task_that_scales_by_all_numbers_is_found_out(make, monkeypatch):
+    real = Numbers._scale
+    monkeypatch.setattr(Numbers, "_scale", lambda self, train: real(self, torch.arange(len(self.data.label))))
+    (one, _), (other, _) = (numbers(make, "rgat", torch.linspace(-3, 3, 80) * scale) for scale in (0, 1))
     with pytest.raises(AssertionError):
         same(one, other)

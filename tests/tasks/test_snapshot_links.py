@@ -924,7 +924,7 @@ WRONG = {
     "task.loss=mse": "task.loss: expected 'walks' or 'links', got 'mse'",
     "task.loss=links": "task.first_target: expected 2 or more with loss = 'links', got 1",
     "task.typo=1": "task: expected only the keys boundaries, .*, first_target, .*, got 'typo'",
-    "task.name=links": "task.name: expected one of nodes, snapshot_links, stream_links, got 'links'",
+    "task.name=links": "task.name: expected one of nodes, numbers, snapshot_links, .*, got 'links'",
     "train.metric=accuracy": "train.metric: expected one of macro_auc, .*, got 'accuracy'",
     "train.controls=['majority']": "train.controls: expected names among .*'counting'.*, got 'majority'",
     "task.column=": "snapshots: expected one of boundaries, windows, width, events, column, got none",

@@ -456,7 +456,7 @@ def test_a_step_that_is_too_long(metric, multilabel):
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_loss_that_is_not_finite(value, monkeypatch):
     fit = gat_fit()
-    monkeypatch.setattr(nodes, "_loss", lambda *_: torch.tensor(value))
+    monkeypatch.setattr(nodes.Nodes, "_loss", lambda *_: torch.tensor(value))
     with pytest.raises(TrainingError, match=f"got {value} at epoch 1; a smaller train.lr may help"):
         fit.step()
     with pytest.raises(TrainingError, match=f"got {value} on the test nodes; a smaller train.lr may help"):
@@ -533,14 +533,14 @@ def test_test_labels_influence_no_part_of_a_whole_run(small):
 
 
 def test_refit_trains_on_all_but_the_test_nodes_for_the_selected_epochs(small, monkeypatch):
-    trained, original = [], nodes._loss
+    trained, original = [], nodes.Nodes._loss
 
-    def counted(logits, label, multilabel):
+    def counted(task, logits, label):
         if torch.is_grad_enabled():
             trained.append(label.tolist())
-        return original(logits, label, multilabel)
+        return original(task, logits, label)
 
-    monkeypatch.setattr(nodes, "_loss", counted)
+    monkeypatch.setattr(nodes.Nodes, "_loss", counted)
     budget = ("train.epochs=120", "train.patience=20", "train.controls=[]")
     result = small("run", "train.refit=true", *budget)
     data, epochs, (best,) = result.task.data, result.metrics["epochs"][0], result.metrics["best_epoch"]

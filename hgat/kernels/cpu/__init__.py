@@ -1,7 +1,7 @@
 """The compiled CPU core: loads it, says what it offers, says once when it is missing, and hands tensors to it.
 
 Arithmetic only: arguments are checked by hgat.ops, and once more, by size, in the core. Every function writes into
-memory that its caller has made. `structure` is what `build_structure` gives.
+memory that its caller has made. `structure` is what `build_structure` gives: a list of one tensor.
 """
 
 import importlib
@@ -43,6 +43,7 @@ __all__ = [
     "why_missing",
 ]
 
+Structure = Sequence[torch.Tensor]
 VARIABLE = "HGAT_CPU"  # forces an instruction set: baseline, avx2, avx512
 
 
@@ -135,9 +136,9 @@ def empty(like: torch.Tensor, *shape: int) -> torch.Tensor:
     return result
 
 
-def build_structure(src: torch.Tensor, dst: torch.Tensor, num_src: int, num_dst: int) -> torch.Tensor:
-    """The edges sorted by destination and by source, int32 [n]; ValueError for a node number out of range."""
-    return torch.from_numpy(_core.build_structure(_array(src), _array(dst), num_src, num_dst))
+def build_structure(src: torch.Tensor, dst: torch.Tensor, num_src: int, num_dst: int) -> list[torch.Tensor]:
+    """The edges sorted by destination and by source, one int32 [n]; ValueError for a node number out of range."""
+    return [torch.from_numpy(_core.build_structure(_array(src), _array(dst), num_src, num_dst))]
 
 
 def recent(
@@ -160,7 +161,7 @@ def recent(
 
 
 def additive(
-    structure: torch.Tensor,
+    structure: Structure,
     slope: float,
     dropout: tuple[int, int, float] | None,
     edge_weight: torch.Tensor | None,
@@ -186,23 +187,23 @@ def additive(
     """
     heads, width = _shape(value) if value is not None else (score_src.shape[1], 1)
     _core.additive(
-        d_out is not None, _array(structure), _name(value if value is not None else score_src), heads, width,
+        d_out is not None, _array(structure[0]), _name(value if value is not None else score_src), heads, width,
         torch.get_num_threads(), slope, *(dropout or NO_DROPOUT),
         *map(_array, (edge_weight, edge_mask, value, score_src, score_dst, score_edge)),
         *map(_memory, (out, alpha, logits, top, inverse)), _array(d_out), *map(_memory, gradients),
     )  # fmt: skip
 
 
-def edge_softmax(structure: torch.Tensor, logits: torch.Tensor, alpha: torch.Tensor) -> None:
+def edge_softmax(structure: Structure, logits: torch.Tensor, alpha: torch.Tensor) -> None:
     """Softmax over in-edges: GAT's forward with the logits as scores of the edges, and no values."""
     _core.additive(
-        False, _array(structure), _name(logits), logits.shape[1], 1, torch.get_num_threads(), 1.0, *NO_DROPOUT,
+        False, _array(structure[0]), _name(logits), logits.shape[1], 1, torch.get_num_threads(), 1.0, *NO_DROPOUT,
         None, None, None, None, None, _array(logits), None, _memory(alpha), *(None,) * 9,
     )  # fmt: skip
 
 
 def gatv2(
-    structure: torch.Tensor,
+    structure: Structure,
     slope: float,
     dropout: tuple[int, int, float] | None,
     edge_weight: torch.Tensor | None,
@@ -225,7 +226,7 @@ def gatv2(
     gradients: of feat_src, feat_dst, feat_edge, attn, edge_weight.
     """
     _core.gatv2(
-        d_out is not None or d_logits is not None, _array(structure), _name(feat_src), *_shape(feat_src),
+        d_out is not None or d_logits is not None, _array(structure[0]), _name(feat_src), *_shape(feat_src),
         torch.get_num_threads(), slope, *(dropout or NO_DROPOUT),
         *map(_array, (edge_weight, edge_mask, feat_src, feat_dst, feat_edge, attn)),
         *map(_memory, (out, alpha, top, inverse)),
@@ -234,7 +235,7 @@ def gatv2(
 
 
 def dot(
-    structure: torch.Tensor,
+    structure: Structure,
     scale: float,
     dropout: tuple[int, int, float] | None,
     edge_weight: torch.Tensor | None,
@@ -254,7 +255,7 @@ def dot(
 ) -> None:
     """Dot-product attention forward, or, given d_out, backward. gradients: of query, key, value, bias, edge_weight."""
     _core.dot(
-        d_out is not None, _array(structure), _name(query), *_shape(query),
+        d_out is not None, _array(structure[0]), _name(query), *_shape(query),
         query.shape[2] if value is None else value.shape[2], torch.get_num_threads(), scale,
         *(dropout or NO_DROPOUT),
         *map(_array, (edge_weight, edge_mask, query, key, value, bias)),
@@ -263,7 +264,7 @@ def dot(
 
 
 def weighted_sum(
-    structure: torch.Tensor,
+    structure: Structure,
     value: torch.Tensor,
     weight: torch.Tensor,
     factor: float,
@@ -272,13 +273,13 @@ def weighted_sum(
 ) -> None:
     """out_row = factor * sum over the row's edges of weight * value; rows are sources or destinations."""
     _core.weighted_sum(
-        _array(structure), by_source, _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(), factor,
+        _array(structure[0]), by_source, _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(), factor,
         _array(value), _array(weight), _memory(out),
     )  # fmt: skip
 
 
 def weighted_sum_backward(
-    structure: torch.Tensor,
+    structure: Structure,
     value: torch.Tensor,
     weight: torch.Tensor,
     d_out: torch.Tensor,
@@ -287,24 +288,22 @@ def weighted_sum_backward(
 ) -> None:
     """Backward of `weighted_sum` by destination with factor 1."""
     _core.weighted_sum_backward(
-        _array(structure), _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(),
+        _array(structure[0]), _name(value), weight.shape[1], *_shape(value), torch.get_num_threads(),
         *map(_array, (value, weight, d_out)), *map(_memory, (d_value, d_weight)),
     )  # fmt: skip
 
 
-def softmax_backward(
-    structure: torch.Tensor, alpha: torch.Tensor, d_alpha: torch.Tensor, d_logits: torch.Tensor
-) -> None:
+def softmax_backward(structure: Structure, alpha: torch.Tensor, d_alpha: torch.Tensor, d_logits: torch.Tensor) -> None:
     """d_logit = alpha (d_alpha - sum over the in-edges of alpha d_alpha)."""
     _core.softmax_backward(
-        _array(structure), _name(alpha), alpha.shape[1], torch.get_num_threads(),
+        _array(structure[0]), _name(alpha), alpha.shape[1], torch.get_num_threads(),
         _array(alpha), _array(d_alpha), _memory(d_logits),
     )  # fmt: skip
 
 
-def edge_sum(structure: torch.Tensor, edge_value: torch.Tensor, by_source: bool, out: torch.Tensor) -> None:
+def edge_sum(structure: Structure, edge_value: torch.Tensor, by_source: bool, out: torch.Tensor) -> None:
     """out_row = sum over the row's edges of edge_value; rows are sources or destinations."""
     _core.edge_sum(
-        _array(structure), by_source, _name(edge_value), edge_value.shape[1], torch.get_num_threads(),
+        _array(structure[0]), by_source, _name(edge_value), edge_value.shape[1], torch.get_num_threads(),
         _array(edge_value), _memory(out),
     )  # fmt: skip
