@@ -441,7 +441,7 @@ def _summary(recipe, experiment, ledger, seeds):
         return _spread([ours - control for ours, control in both])
 
     # The paper's numbers say nothing of another file in the data set's place.
-    expect, notes, task = recipe.expect, list(experiment.data.notes), experiment.task
+    expect, notes, task = recipe.expect, list(experiment.task.data.notes), experiment.task
     stands_in = getattr(experiment.data, "stands_in", False)
     if expect.paper and (stands_in or experiment.data.name != recipe.data["name"]):
         expect = Expect()

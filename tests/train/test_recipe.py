@@ -187,7 +187,10 @@ def test_an_override_without_section_key_and_value(written, override):
         ),
         ("task.name=['nodes']", r"task.name: expected one of nodes, .*, got \['nodes'\]"),
         ("task.name=stream_links", "task.name: expected nodes for gat, got 'stream_links'"),
-        ("task.first_target=1", "task: expected only the keys batch, fanout, got 'first_target'"),
+        (
+            "task.first_target=1",
+            "task: expected only the keys batch, fanout, add_edges, .*, got 'first_target'",
+        ),
         ("task.batch=1.0", "task.batch: expected int . None, got 1.0"),
         ("train.optimizer=sgd", "train.optimizer: expected 'adam' or 'adamw', got 'sgd'"),
         ("train.controls=uniform", r"train.controls: expected list\[str\], got 'uniform'"),
