@@ -55,10 +55,11 @@ class GAMLP(System):
 
     in_feats: F. num_classes: C. Raises ShapeError for sizes, rates and numbers out of range, RecipeError for stages of
     nodes that have several classes.
-    Paper: Zhang et al. 2022, arXiv:2206.04355. Differs, as the authors' code does: encoders and batch normalisation;
-    hop 0 is part of the reference of "jk"; the weights of "recursive" are normalised anew for each hop; the inner
-    layers of the head add their input; temperature is the teacher's alone. The code has no "smoothing": the encoder of
-    its reference is ours. Biases before a batch normalisation and in the score, which the equations lack, are left out.
+    Paper: Zhang et al. 2022, arXiv:2206.04355. Differs, as the authors' code does: encoders and batch normalisation,
+    which batch_norm = False leaves out, with a bias in every layer in its place; hop 0 is part of the reference of
+    "jk"; the weights of "recursive" are normalised anew for each hop; the inner layers of the head add their input;
+    temperature is the teacher's alone. The code has no "smoothing": the encoder of its reference is ours. Biases before
+    a batch normalisation and in the score, which the equations lack, are left out.
     """
 
     sure: Tensor | None
@@ -81,6 +82,7 @@ class GAMLP(System):
         alpha: float = 0.5,
         encode: bool = True,
         residual: bool = True,
+        batch_norm: bool = True,
         feat_drop: float = 0.2,
         attn_drop: float = 0.5,
         hidden_drop: float = 0.5,
@@ -119,7 +121,7 @@ class GAMLP(System):
         width = hidden if encode else in_feats
 
         def encoder():
-            return _Perceptron(in_feats, hidden, hidden, 2, hidden_drop)
+            return _Perceptron(in_feats, hidden, hidden, 2, hidden_drop, batch_norm)
 
         self.encode = nn.ModuleList(encoder() for _ in range(num_hops + 1)) if encode else None
         self.encode_limit = encoder() if encode and reference == "smoothing" else None
@@ -127,12 +129,12 @@ class GAMLP(System):
         self.fuse = Fusion(width, score="linear", reference_feats=beside, activation=SCORES[score], attn_drop=attn_drop)
         self.join = None
         if reference == "jk":
-            head = _Head((num_hops + 1) * width, hidden, hidden, reference_layers, hidden_drop, alpha)
+            head = _Head((num_hops + 1) * width, hidden, hidden, reference_layers, hidden_drop, alpha, batch_norm)
             self.join = nn.Sequential(head, nn.PReLU(), nn.Dropout(hidden_drop))
         self.skip = nn.Linear(in_feats, width, bias=False) if residual else None
         self.after = nn.Sequential(nn.PReLU(), nn.Dropout(hidden_drop)) if residual else None
-        self.head = _Head(width, hidden, num_classes, layers, hidden_drop, alpha)
-        self.of_label = _Perceptron(num_classes, hidden, num_classes, label_layers, hidden_drop)
+        self.head = _Head(width, hidden, num_classes, layers, hidden_drop, alpha, batch_norm)
+        self.of_label = _Perceptron(num_classes, hidden, num_classes, label_layers, hidden_drop, batch_norm)
         self.feat_drop, self.label_drop = nn.Dropout(feat_drop), nn.Dropout(label_drop)
         # What the stage before says of the nodes that it is sure of; no part of the weights.
         self.register_buffer("sure", None, persistent=False)  # ids [R]
@@ -305,14 +307,20 @@ class _Norm(nn.BatchNorm1d):
         return super().forward(x)
 
 
-class _Perceptron(nn.Module):
-    """Linear layers with batch normalisation, one PReLU and dropout in between."""
+def _norms(widths, batch_norm):
+    return nn.ModuleList(_Norm(width) if batch_norm else nn.Identity() for width in widths)
 
-    def __init__(self, in_feats, hidden, out_feats, layers, drop):
+
+class _Perceptron(nn.Module):
+    """Linear layers with batch normalisation, or biases, one PReLU and dropout in between."""
+
+    def __init__(self, in_feats, hidden, out_feats, layers, drop, batch_norm):
         super().__init__()
         widths = [in_feats, *[hidden] * (layers - 1), out_feats]
-        self.layers = nn.ModuleList(nn.Linear(widths[k], widths[k + 1], bias=k == layers - 1) for k in range(layers))
-        self.norms = nn.ModuleList(_Norm(hidden) for _ in range(layers - 1))
+        self.layers = nn.ModuleList(
+            nn.Linear(widths[k], widths[k + 1], bias=k == layers - 1 or not batch_norm) for k in range(layers)
+        )
+        self.norms = _norms(widths[1:-1], batch_norm)
         self.prelu, self.drop = nn.PReLU() if layers > 1 else None, nn.Dropout(drop)
         for layer in self.layers:
             nn.init.xavier_uniform_(layer.weight, gain=nn.init.calculate_gain("relu"))
@@ -328,11 +336,11 @@ class _Perceptron(nn.Module):
 class _Head(nn.Module):
     """Layers whose inner ones see the rows behind the first again, and add their own input; GCNII's without a graph."""
 
-    def __init__(self, in_feats, hidden, out_feats, layers, drop, alpha):
+    def __init__(self, in_feats, hidden, out_feats, layers, drop, alpha, batch_norm):
         super().__init__()
         widths = [in_feats, *[hidden] * (layers - 1), out_feats]
-        self.layers = nn.ModuleList(nn.Linear(widths[k], widths[k + 1], bias=False) for k in range(layers))
-        self.norms = nn.ModuleList(_Norm(width) for width in widths[1:])
+        self.layers = nn.ModuleList(nn.Linear(widths[k], widths[k + 1], bias=not batch_norm) for k in range(layers))
+        self.norms = _norms(widths[1:], batch_norm)
         self.prelu, self.drop, self.alpha = nn.PReLU() if layers > 1 else None, nn.Dropout(drop), alpha
         for layer in self.layers:
             nn.init.uniform_(layer.weight, -(layer.out_features**-0.5), layer.out_features**-0.5)
