@@ -283,6 +283,10 @@ class GAMLP(System):
         found = [self(*_rows(inputs, part)) for part in pieces(len(inputs[1]), batch_size)]
         return torch.cat(found) if found else self(*inputs)
 
+    def rows(self, inputs: tuple, ids: Tensor, batch_size: int | None = None) -> Tensor:
+        """Logits of the nodes `ids`, whose rows alone are read; batch_size: that many at a time."""
+        return torch.cat([self(*_rows(inputs, part)) for part in ids.split(batch_size or max(len(ids), 1))])
+
     def attention(
         self, hops: Sequence[Tensor], label: Tensor, limit: tuple[Tensor, Tensor], spread: Any = None
     ) -> Tensor:
