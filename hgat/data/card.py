@@ -13,9 +13,15 @@ from typing import Any
 from hgat.errors import DataError
 from hgat.settings import tomllib
 
-__all__ = ["Card", "File", "names", "read"]
+__all__ = ["FORMS", "Card", "File", "names", "read"]
 
 CARDS = Path(__file__).parent / "cards"
+# Formats of which any folder or file can be read by its path, without a card: what it is, in words.
+FORMS = {
+    "amgcn": "a folder or a zip of AM-GCN's form",
+    "events": "a CSV file of events",
+    "geom_gcn": "a folder of Geom-GCN's form",
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,12 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Card:
-    """The card of a data set, or DataError with the names that exist."""
+    """The card of a data set, or one without files for the name of a form; DataError with the names that exist."""
+    if name in FORMS:
+        what = FORMS[name]
+        return Card(name, name, title=what, source=what, licence=what, citation=what, how=what, files=())
     if name not in names():
-        raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}")
+        raise DataError(f"data set: expected one of {', '.join([*names(), *FORMS])}, got {name!r}")
     content = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
     files = tuple(File(**file) for file in content.pop("file"))
     for table in ("counts", "layout"):
