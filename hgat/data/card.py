@@ -41,7 +41,8 @@ class Card:
 
     `counts` are those of the default options: nodes, edges, relations, features (columns over all node
     types), classes, train, val, test; a count that the card leaves out is not checked. `layout` holds
-    what the format leaves open, such as column names; its keys are described by the loader.
+    what the format leaves open, such as column names; its keys are described by the loader. `notes` belong
+    under every table of results, `split_notes` under those on the splits of the files.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Card:
     counts: Mapping[str, int] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    split_notes: tuple[str, ...] = ()
     folder: str = ""
 
     def file(self, role: str) -> File:
@@ -91,6 +93,7 @@ def read(name: str) -> Card:
     files = tuple(File(**file) for file in content.pop("file"))
     for table in ("counts", "layout"):
         content[table] = MappingProxyType(content.get(table, {}))
-    content["notes"] = tuple(content.get("notes", ()))
+    for key in ("notes", "split_notes"):
+        content[key] = tuple(content.get(key, ()))
     content.setdefault("folder", name)
     return Card(name=name, files=files, **content)

@@ -91,6 +91,7 @@ def load(
         notes = (*notes, note)
     else:
         splits = tuple(_split(files[role], len(label)) for role in roles)
+        notes = notes if path is not None else (*notes, *card.split_notes)
     chosen = (splits[split],) if isinstance(split, int) else splits
     if normalize == "row":
         feat /= feat.sum(1, keepdim=True).clamp_(min=1)  # sums of zeros and ones: one below 1 is 0

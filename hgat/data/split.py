@@ -63,13 +63,14 @@ def drawn(
     most = {"planetoid": 20, "gpr_gnn": round(0.6 * count / classes)}
     found = []
     for number in range(draws):
-        order = shuffled(known, number)
+        order = shuffled(known, 2 * number)
         if form == "uag":
             chosen = torch.arange(count) < round(0.1 * count)
         else:
             one_hot = torch.nn.functional.one_hot(label[order], classes)
             chosen = (one_hot.cumsum(0) * one_hot).sum(1) <= most[form]  # the first of each class
-        rest = order[~chosen]
+        # Shuffled anew: what a small class has left stands late in the order by which it was chosen from.
+        rest = shuffled(order[~chosen].sort().values, 2 * number + 1)
         val = {"planetoid": 500, "gpr_gnn": round(0.2 * count), "uag": round(0.1 * count)}[form]
         test = 1000 if form == "planetoid" else max(len(rest) - val, 1)
         if not chosen.any() or not val or val + test > len(rest):

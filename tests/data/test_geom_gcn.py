@@ -463,8 +463,9 @@ def test_the_real_folders_are_read_alike_by_their_paths(real, name):
     assert torch.equal(one.feat["_N"], other.feat["_N"]) and torch.equal(one.label, other.label)
     for mine, theirs in zip(one.splits, other.splits, strict=True):
         assert all(torch.equal(mine[part], theirs[part]) for part in mine)
-    assert other.notes == one.notes[len(card.notes) :] and len(other.notes) == 1
+    assert (*card.notes, *card.split_notes, *other.notes) == one.notes and len(other.notes) == 1
     drawn = hgat.data.load(name, root, split="gpr_gnn")
+    assert not set(card.split_notes) & set(drawn.notes) and len(drawn.notes) == len(card.notes) + 2
     classes = torch.bincount(one.label)
     cap = round(0.6 * len(one.label) / 5)
     for split in drawn.splits:
@@ -482,6 +483,7 @@ def same_label(task):
 
 
 def test_texas_is_what_the_card_says(real):
+    assert len(cards.read("texas").split_notes) == 2
     task = hgat.data.load("texas", real("texas"))
     assert (task.graph.num_nodes(), task.graph.num_edges(), task.num_classes) == (183, 325, 5)
     assert torch.bincount(task.label).tolist() == [33, 1, 18, 101, 30]

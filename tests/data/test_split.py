@@ -65,9 +65,14 @@ def test_random_splits_have_the_sizes_of_the_paper(form):
     assert len(trained) == 7, "each number draws its own"
     for one, other in zip(splits, drawn(label, len(sizes), form, 3, "d")[0], strict=False):
         assert all(torch.equal(one[part], other[part]) for part in one), "and always the same"
-    tested = torch.cat([split["test"] for split in drawn(label, len(sizes), form, 40, "d")[0]])
+    many = drawn(label, len(sizes), form, 40, "d")[0]
+    tested = torch.cat([split["test"] for split in many])
     nobody = {"gpr_gnn": (1, 2), "planetoid": (2, 3), "uag": ()}[form]
     assert set(label[tested].tolist()) == set(range(len(sizes))) - set(nobody)
+    # Validation is drawn as test is: the same share of each class, but for chance.
+    shares = [label[torch.cat([s[part] for s in many])].bincount(minlength=len(sizes)) for part in ("val", "test")]
+    one, other = (count / count.sum() for count in shares)
+    torch.testing.assert_close(one, other, atol=0.04, rtol=0)
 
 
 @pytest.mark.parametrize(
