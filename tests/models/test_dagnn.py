@@ -4,11 +4,15 @@ import dgl
 import pytest
 import torch
 from systems import IN
+from toys import neighbours
 
 from hgat import graph as hgraph
 from hgat import ops
 from hgat.errors import HgatError, RecipeError
 from hgat.models import DAGNN, Facts
+from hgat.tasks import find
+from hgat.train.fit import Training
+from hgat.train.recipe import Train
 from zoo import build
 
 CLASSES = 3
@@ -77,6 +81,30 @@ def test_hops_that_are_prepared_train_in_rows():
         DAGNN.build(shown, inputs, propagation="gat")
     with pytest.raises(RecipeError, match="task.batch: expected it of DAGNN beside graph.precompute"):
         model.sampled(DAGNN.prepare(shown), torch.tensor([5]), None)
+
+
+def test_rows_of_hops_are_trained_on_in_batches():
+    """The toy's classes are told by its neighbours: gates over hops that need no graph any more learn them."""
+    task = find("nodes")(neighbours(), batch=30)
+    inputs = DAGNN.prepare(task.shown(), precompute=2)
+    train = Train(metric="accuracy", epochs=20, lr=0.02)
+    seen = []
+
+    def build(task, inputs):
+        model = DAGNN.build(task.shown(), inputs["train"], hidden=16, feat_drop=0.1, hidden_drop=0.1)
+        model.register_forward_pre_hook(lambda _, given: seen.append((given[0], len(given[1][0]))))
+        return model
+
+    training = Training(task.for_seed(0), train, lambda task: dict.fromkeys(("train", "val", "test"), inputs), build)
+    while training.step():
+        pass
+    assert training.finish()["test"] > 70 and {(None, 30)} <= set(seen) and all(g is None for g, _ in seen)
+
+
+def test_parameters_are_as_many_as_the_equations_have():
+    d, h, c = 11, 6, 4
+    count = sum(p.numel() for p in DAGNN(d, c, hidden=h).parameters())
+    assert count == (d + 1) * h + (h + 1) * c + c + 1
 
 
 def test_isolated_nodes_directed_and_double_edges():

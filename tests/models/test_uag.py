@@ -22,14 +22,15 @@ STILL = {"feat_drop": 0.0, "attn_drop": 0.0, "value_drop": 0.0}
 def restated(layer, graph, h, of_node, of_edge, even=False):
     """The layer's equations edge by edge: (out [N, H, D], alpha [E, H])."""
     src, dst = graph.edges()
-    value = (h @ layer.fc.weight.T).view(len(h), HEADS, OUT)
+    heads, width = layer._shape
+    value = (h @ layer.fc.weight.T).view(len(h), heads, width)
     score = (layer.attn_l * value).sum(-1)[src] + (layer.attn_r * value).sum(-1)[dst]
     e = torch.where(score > 0, score, 0.2 * score)
     e = e - (layer.alpha_tau * of_node[src] + layer.beta_tau * of_edge)[:, None]
     alpha = torch.ones_like(e) if even else e.exp()
-    alpha = alpha / torch.zeros(graph.num_nodes(), HEADS).index_add(0, dst, alpha)[dst]
-    out = torch.zeros(graph.num_nodes(), HEADS, OUT).index_add(0, dst, alpha[..., None] * value[src])
-    return out + layer.bias.view(HEADS, OUT), alpha
+    alpha = alpha / torch.zeros(graph.num_nodes(), heads).index_add(0, dst, alpha)[dst]
+    out = torch.zeros(graph.num_nodes(), heads, width).index_add(0, dst, alpha[..., None] * value[src])
+    return out + layer.bias.view(heads, width), alpha
 
 
 @pytest.mark.parametrize("name", ["homogeneous", "multi_edges", "zero_in_degree"])
@@ -48,6 +49,18 @@ def test_the_layer_is_its_equations(name):
     with ops.uniform_attention():
         got = layer(graph, x, u, doubt)
     torch.testing.assert_close(got, restated(layer, graph, x, u, doubt, even=True)[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["dropout", "head"])
+def test_the_model_is_its_layers(estimator):
+    """Side by side with ELU, and in the last layer averaged; at rest a head gives its means."""
+    shown = Facts(build("homogeneous"), {"_N": torch.randn(23, IN)}, target="_N", num_classes=CLASSES)
+    graph, feat, *_ = UAG.prepare(shown)
+    model = UAG(IN, CLASSES, hidden=5, heads=[3, 2], estimator=estimator).eval()
+    u, doubt = torch.rand(23) / 9, torch.rand(graph.num_edges())
+    h = torch.nn.functional.elu(restated(model.layers[0], graph, feat["_N"], u, doubt)[0].flatten(1))
+    want = restated(model.layers[1], graph, h, u, doubt)[0].mean(1)[:, :CLASSES]
+    torch.testing.assert_close(model(graph, feat, u, doubt), want, atol=1e-5, rtol=1e-5)
 
 
 def test_certain_neighbours_are_gats_and_no_gradient_goes_into_what_is_uncertain():
@@ -99,6 +112,7 @@ def test_uncertainty_is_that_of_the_answers(kind, estimator, multilabel):
     agree = (agree + (1 - p[:, src]) * (1 - p[:, dst])).mean(-1) if multilabel else agree.sum(-1)
     torch.testing.assert_close(of_node, p.var(0, unbiased=False).mean(-1), atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(of_edge, (1 - agree.mean(0)) * (src != dst), atol=1e-6, rtol=1e-4)
+    assert (of_node <= 0.25).all() and (of_edge <= 1).all()  # no variance of what is from 0 to 1 is larger
     assert (of_node > 0).any() and (of_edge[:4] > 0).any() and (of_edge[4:] == 0).all()
 
 
