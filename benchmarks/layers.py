@@ -11,7 +11,7 @@
   edge, so there is a smaller typed graph for it beside the large one.
 - FAConv: hgat; PyG's layer with the same weights of edges, given to it, so that it normalises nothing and adds no
   self-loops; DGL's built-in message functions on a score for each end; and "authors", the message passing of FAGCN's
-  authors in DGL, which concatenates both ends' rows on every edge. On the arxiv graph, beside the floor of the operators.
+  authors in DGL, which concatenates both ends' rows on every edge. On the arxiv graph, beside the operators' floor.
 - HANConv: hgat and PyG with one projection for all meta-paths and ReLU; hgat and DGL, in the way of DGL's HAN example,
   with a projection for each and ELU. On HAN's ACM, and on two power-law graphs of ogbn-arxiv's size together.
 

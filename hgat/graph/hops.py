@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,11 @@ def _write(folder, about, feat, step):
         found = feat
         for k in range(1, about["hops"] + 1):
             # What was written is read from its file: memory holds one hop, whatever their number.
-            _flushed(_file(temporary, k), lambda file, x=step(found).cpu().numpy(): np.save(file, x))
+            with _flushed(_file(temporary, k)) as file:
+                np.save(file, step(found).cpu().numpy())
             found = _open(_file(temporary, k))
-        _flushed(temporary / ABOUT, lambda file: file.write(json.dumps(about, indent=1).encode()))
+        with _flushed(temporary / ABOUT) as file:
+            file.write(json.dumps(about, indent=1).encode())
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -87,9 +90,11 @@ def _file(folder, k):
     return folder / f"hop{k}.npy"
 
 
-def _flushed(path, write):
+@contextmanager
+def _flushed(path):
+    """A file to write, which is on the disk once the block is left."""
     with open(path, "wb") as file:
-        write(file)
+        yield file
         file.flush()
         os.fsync(file.fileno())
 
