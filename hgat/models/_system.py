@@ -173,7 +173,7 @@ class System(nn.Module):
         return self(*inputs)
 
     def rows(self, inputs: tuple, ids: Tensor, batch_size: int | None = None) -> Any:
-        """What `whole` answers for the nodes `ids`; a system that needs no other node's answer leaves the others out."""
+        """What `whole` answers for the nodes `ids`; a system whose rows stand alone reads no others."""
         answer = self.whole(inputs, batch_size)
         return answer[ids.to(answer.device)]
 

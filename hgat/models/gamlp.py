@@ -151,12 +151,14 @@ class GAMLP(System):
         norm: Literal["both", "right", "left"] = "both",
         self_loops: bool = True,
         undirected: bool = False,
+        hop_folder: str | None = None,
     ) -> tuple:
         """(X^(0) .. X^(hops), Y^(label_hops), X^(inf) as its two factors, how labels are spread).
 
         norm: of the adjacency, see hgat.graph.normalized. self_loops, undirected: as for attention over one relation.
         own_label: as in the paper, a training node's own label comes back to it on closed walks, of which few are left
         among all walks of many steps; False takes it out, at the cost of a column for each training node.
+        hop_folder: where X^(1) .. X^(hops) stay on disk, see hgat.ops.hop_features; in memory by default.
         The limit is the paper's, that of a connected graph whose edges go both ways.
         """
         check_whole(0, hops=hops, label_hops=label_hops)
@@ -168,7 +170,8 @@ class GAMLP(System):
         degree, r = graph.in_degrees().to(feat.dtype).unsqueeze(1), POWERS[norm]
         limit = degree**r, (degree ** (1 - r)).t() @ feat / graph.num_edges()
         label = spread(_first(shown))
-        return ops.propagate(graph, feat.contiguous(), weight, hops, every=True), label, limit, spread
+        spread_feat = ops.hop_features(graph, feat.contiguous(), hops, weight, folder=hop_folder)
+        return spread_feat, label, limit, spread
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "GAMLP":

@@ -1,5 +1,7 @@
 """DAGNN as a whole: its equations, the perceptron that it is without hops, and rows that need no graph."""
 
+from pathlib import Path
+
 import dgl
 import pytest
 import torch
@@ -8,7 +10,7 @@ from toys import neighbours
 
 from hgat import graph as hgraph
 from hgat import ops
-from hgat.errors import HgatError, RecipeError
+from hgat.errors import DataError, HgatError, RecipeError
 from hgat.models import DAGNN, Facts
 from hgat.tasks import find
 from hgat.train.fit import Training
@@ -105,6 +107,29 @@ def test_parameters_are_as_many_as_the_equations_have():
     d, h, c = 11, 6, 4
     count = sum(p.numel() for p in DAGNN(d, c, hidden=h).parameters())
     assert count == (d + 1) * h + (h + 1) * c + c + 1
+
+
+def test_hops_on_disk_train_as_in_memory(tmp_path):
+    """In batches of rows of memory-mapped files, to the same bits; what is prepared again is read again."""
+    shown, folder = facts(), str(tmp_path / "hops")
+    losses = []
+    for inputs in (DAGNN.prepare(shown, precompute=3), DAGNN.prepare(shown, precompute=3, hop_folder=folder)):
+        torch.manual_seed(0)
+        model = DAGNN.build(shown, inputs, hidden=5)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for ids in torch.arange(23).split(6):
+            rows, query = model.sampled(inputs, ids)
+            loss = model(*rows, *query).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:4] == losses[4:] and len(set(losses)) == 4
+    assert folder in Path("/proc/self/maps").read_text()
+    with pytest.raises(DataError, match="hops of other hops; take another folder"):
+        DAGNN.prepare(shown, precompute=2, hop_folder=folder)
+    with pytest.raises(RecipeError, match="graph.hop_folder: expected it beside graph.precompute, got 'x' without"):
+        DAGNN.prepare(shown, hop_folder="x")
 
 
 def test_isolated_nodes_directed_and_double_edges():

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import dgl
 import pytest
@@ -517,6 +518,25 @@ def test_a_run_that_is_killed_in_a_later_stage_ends_as_if_it_had_not_been(small,
     got = train.train(recipe, root, out=other, seeds=1, resume=True, progress=False).metrics
     for found, due in ((got, expected), (got["controls"]["uniform"], expected["controls"]["uniform"])):
         assert (found["test"], found["val"], found["epochs"]) == (due["test"], due["val"], due["epochs"])
+
+
+def test_learns_in_batches_from_hops_on_disk(tmp_path):
+    """Training on rows of memory-mapped files gives what training in memory gives, to the bit."""
+    folder = str(tmp_path / "hops")
+    held = GAMLP.prepare(shown(), hops=2, hop_folder=folder), GAMLP.prepare(shown(), hops=2)
+    assert folder in Path("/proc/self/maps").read_text()
+    found = []
+    for inputs in held:
+        torch.manual_seed(0)
+        model = GAMLP.build(shown(), inputs, hidden=6)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for ids in torch.arange(NODES).split(50):
+            rows, query = model.sampled(inputs, ids)
+            optimizer.zero_grad()
+            model(*rows, *query).square().mean().backward()
+            optimizer.step()
+        found.append(model.eval().whole(inputs, 40))
+    assert torch.equal(*found)
 
 
 def test_a_fanout_is_refused_as_nothing_is_sampled():
