@@ -80,9 +80,8 @@ def drawn(
             )
         parts = order[chosen], rest[:val], rest[val : val + test]
         found.append({part: ids.sort().values for part, ids in zip(("train", "val", "test"), parts, strict=True)})
-    return tuple(
-        found
-    ), f"Splits drawn at random with the sizes of {form}, {draws} of them, and not those of the files."
+    note = f"Splits drawn at random with the sizes of {form}, {draws} of them, and not those of the files."
+    return tuple(found), note
 
 
 def class_counts(label: torch.Tensor, splits: Sequence[Mapping[str, torch.Tensor]], classes: int) -> str:
