@@ -776,3 +776,12 @@ def test_an_old_key_is_one_line_and_not_a_line_of_the_program(small):
         "hgat: protocol.batch is now called task.batch; the old name goes with the next release",
         "hgat: task.batch: expected 1 or more, got 0",
     ]
+
+
+def test_a_run_that_keeps_the_last_epoch_says_so(small, tmp_path):
+    for settings, said in (
+        ([], "epoch chosen on"),
+        (["--set", "train.stop=last", "--set", "train.epochs=2"], "the last of 2"),
+    ):
+        done = small("--seeds", 1, "--out", tmp_path / said.split()[1], *settings)
+        assert done.status == 0 and f"1 seed, {said}" in done.out.splitlines()[1], done

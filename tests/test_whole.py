@@ -43,12 +43,13 @@ def test_every_system_has_a_test_and_a_recipe(system):
 def test_recipes_name_what_exists(name):
     found = recipe.read(name)
     assert found.name == name
-    # A system's name, or what it is made of, then the data's, then a variant's.
-    system, of = name.split("-", 1)
-    assert found.system.endswith(system) and of.startswith(found.data["name"])
     assert found.system in models.available()
     assert found.data["name"] in data.available()
     about = card.read(found.data["name"])
+    # What the system is called or made of, a variant of it, and what the data are called, and what is special of them.
+    called = found.data["name"].split("-")[-1], about.folder
+    first, *rest = name.split("-")
+    assert found.system.endswith(first) and any("-".join(rest[at:]).startswith(called) for at in range(len(rest)))
     assert about.licence and about.citation and about.source and about.files
     importlib.import_module(f"hgat.data.{about.format}").load  # noqa: B018  (the loader that the card names)
     assert found.task["name"] in models.find(found.system).solves and found.task["name"] in tasks.available()

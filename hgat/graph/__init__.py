@@ -1,12 +1,15 @@
 """Structure, built once before training and never inside forward."""
 
 from hgat.graph import csr, homogeneous, metapath, relations
+from hgat.graph.attack import attacked_edges, flipped_features
 from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
+from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
+from hgat.graph.shells import hop_shells
 from hgat.graph.snapshots import Snapshots, snapshots
 from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
@@ -20,14 +23,18 @@ __all__ = [
     "Views",
     "Walks",
     "add_inverse",
+    "attacked_edges",
     "csr",
     "disjoint_union",
     "event_times",
+    "flipped_features",
     "from_events",
     "from_frame",
     "homogeneous",
+    "hop_shells",
     "join_relations",
     "join_types",
+    "knn_graph",
     "metapath",
     "metapath_graph",
     "metapaths",

@@ -26,6 +26,7 @@ __all__ = [
     "one_type",
     "over_layers",
     "per_layer",
+    "sample_blocks",
     "source_ids",
     "widths",
 ]
@@ -50,13 +51,7 @@ class Layered(System):
         graph, feat = inputs
         if not isinstance(graph, dgl.DGLGraph):
             raise RecipeError(f"task.batch: expected a system on a DGLGraph, got one on {type(graph).__name__}")
-        if fanout is None or len(fanout) != len(self.layers):
-            got = "none" if fanout is None else len(fanout)
-            raise RecipeError(f"task.fanout: expected {len(self.layers)} numbers, one for each layer, got {got}")
-        typed = len(graph.ntypes) > 1
-        sampler = dgl.dataloading.NeighborSampler(list(fanout))
-        ids = ids.to(graph.idtype)
-        nodes, _, blocks = sampler.sample(graph, {self.target: ids} if typed else ids)
+        nodes, blocks = sample_blocks(graph, ids, fanout, len(self.layers), self.target)
         device = next(self.parameters()).device
         nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}
         found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)] for t, i in nodes.items()}
@@ -65,6 +60,22 @@ class Layered(System):
     def whole(self, inputs: tuple, batch_size: int | None = None) -> Any:
         """Logits of all nodes: in one forward, or, with batch_size, by `layerwise`."""
         return self(*inputs) if batch_size is None else layerwise(self, *inputs, batch_size=batch_size)
+
+
+def sample_blocks(
+    graph: dgl.DGLGraph, ids: Tensor, fanout: Sequence[int] | None, layers: int, target: str | None = None
+) -> tuple[Any, list]:
+    """(ids of the sources, blocks, one for each layer) of the nodes `ids`, of the type `target` where there are more.
+
+    Raises RecipeError for another number of fanouts than layers.
+    """
+    if fanout is None or len(fanout) != layers:
+        got = "none" if fanout is None else len(fanout)
+        raise RecipeError(f"task.fanout: expected {layers} numbers, one for each layer, got {got}")
+    sampler = dgl.dataloading.NeighborSampler(list(fanout))
+    ids = ids.to(graph.idtype)
+    nodes, _, blocks = sampler.sample(graph, {target: ids} if len(graph.ntypes) > 1 else ids)
+    return nodes, blocks
 
 
 def one_type(feat: Any) -> Any:

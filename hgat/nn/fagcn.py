@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hgat import ops
-from hgat.errors import check_shape
-from hgat.graph import csr, normalized
+from hgat.errors import ShapeError, check_shape
+from hgat.graph import csr
 from hgat.nn.common import (
     both_ends,
     check_feature,
@@ -19,9 +19,12 @@ from hgat.nn.common import (
     check_rates,
     check_sizes,
     glorot_,
+    normalized_weights,
 )
 
 __all__ = ["FAConv"]
+
+FORMS = ("signed", "two_channel")
 
 
 class FAConv(nn.Module):
@@ -30,8 +33,15 @@ class FAConv(nn.Module):
         alpha_uv = tanh(g . [h_v || h_u] + b);   out_v = eps h0_v + sum_u w_uv alpha_uv h_u;   w_uv = 1 / sqrt(d_u d_v)
 
     A positive alpha smooths, as a low-pass filter does, a negative one sharpens. eps: the share of h0, the rows that
-    the first layer of a stack received. signed: with False alpha is a sigmoid, in (0, 1). bias: b. attn_drop: rate of
-    dropout on w alpha. Inside `uniform_attention()` alpha is 1, which leaves the low-pass filter eps I + A.
+    the first layer of a stack received. form: "signed", this; "two_channel", the two filters that it stands for, each
+    with a score of its own, and for every edge a softmax over the two:
+
+        (alpha^L, alpha^H)_uv = softmax(g_L . [h_v || h_u] + b_L, g_H . [h_v || h_u] + b_H)
+        out_v = eps h0_v + sum_u w_uv alpha^L_uv h_u - sum_u w_uv alpha^H_uv h_u
+
+    which is the signed form where g_L - g_H = 2 g and b_L - b_H = 2 b: alpha = alpha^L - alpha^H. signed: with False
+    alpha is a sigmoid, in (0, 1). bias: b. attn_drop: rate of dropout on w alpha. Inside `uniform_attention()` alpha is
+    1, which leaves the low-pass filter eps I + A; of two channels each has a half, and eps h0 alone is left.
 
     Raises ShapeError for a constructor's argument out of range.
 
@@ -41,14 +51,25 @@ class FAConv(nn.Module):
     """
 
     def __init__(
-        self, in_feats: int, *, eps: float = 0.3, signed: bool = True, bias: bool = True, attn_drop: float = 0.0
+        self,
+        in_feats: int,
+        *,
+        eps: float = 0.3,
+        form: str = "signed",
+        signed: bool = True,
+        bias: bool = True,
+        attn_drop: float = 0.0,
     ) -> None:
         super().__init__()
         (self._in_feats,) = check_sizes(in_feats=in_feats)
         check_number(eps=eps)
         check_rates(attn_drop=attn_drop)
-        self.eps, self.signed = eps, signed
-        self.gate = nn.Linear(2 * self._in_feats, 1, bias=bias)
+        if form not in FORMS:
+            raise ShapeError(f"form: expected {' or '.join(map(repr, FORMS))}, got {csr.shown(form)}")
+        if form == "two_channel" and not signed:
+            raise ShapeError("signed: expected True of two channels, whose difference has a sign, got False")
+        self.eps, self.form, self.signed = eps, form, signed
+        self.gate = nn.Linear(2 * self._in_feats, 1 + FORMS.index(form), bias=bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.reset_parameters()
 
@@ -69,8 +90,8 @@ class FAConv(nn.Module):
 
         graph: DGLGraph with one relation; feat [N, F], on a block of its sources, or a pair (source, destination);
         initial [N_dst, F], h0; edge_weight [E], w, by default those of `hgat.graph.normalized`, which on a block are
-        not those of the whole graph -> [N_dst, F], and with get_attention alpha [E, 1] without w. A node without
-        in-edges keeps eps h0.
+        not those of the whole graph -> [N_dst, F], and with get_attention alpha [E, 1] without w, of two
+        channels [E, 2]. A node without in-edges keeps eps h0.
         Raises GraphError for anything but such a graph, ShapeError for tensors unlike it.
         """
         check_graph(graph)
@@ -80,17 +101,20 @@ class FAConv(nn.Module):
         check_feature("initial", initial, self._in_feats, graph.num_dst_nodes(), self.gate.weight)
         check_plain("initial", initial)
         if edge_weight is None:
-            device = h_src.device
-            edge_weight = csr.cached(graph, ("normalized", str(device)), lambda: normalized(graph).to(device))
+            edge_weight = normalized_weights(graph, "both", h_src.device)
         check_floats("edge_weight", edge_weight)
         check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
         # The gate is linear, so each end has a score of its own, and nothing of size E * 2F is made.
-        to_dst, to_src = self.gate.weight.view(2, 1, self._in_feats)
+        to_dst, to_src = self.gate.weight.view(-1, 2, self._in_feats).transpose(0, 1)
         logits = ops.additive_logits(graph, F.linear(h_src, to_src), F.linear(h_dst, to_dst, self.gate.bias))
-        alpha = ops.alignment(logits, graph=graph, form="tanh" if self.signed else "sigmoid")
+        if self.form == "two_channel":
+            alpha = ops.alignment(logits, dim=1)
+        else:
+            alpha = ops.alignment(logits, graph=graph, form="tanh" if self.signed else "sigmoid")
         weight = alpha * edge_weight.to(alpha.dtype).unsqueeze(1)
         if self.attn_drop.training:
             weight = ops.attention_dropout(weight, self.attn_drop.p)
-        out = ops.weighted_sum(graph, h_src.unsqueeze(1), weight).squeeze(1) + self.eps * initial
+        out = ops.weighted_sum(graph, h_src.unsqueeze(1), weight)
+        out = (out[:, 0] - out[:, 1] if self.form == "two_channel" else out.squeeze(1)) + self.eps * initial
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.
         return (out, alpha.clone()) if get_attention else out

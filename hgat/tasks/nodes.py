@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import dgl
@@ -13,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from hgat.data import NodeData
-from hgat.errors import GraphError, RecipeError
+from hgat.errors import GraphError, RecipeError, ShapeError
+from hgat.graph import attacked_edges, flipped_features
 from hgat.models import Batch, Facts, System
 from hgat.tasks import _metrics
 from hgat.tasks._fitted import (
@@ -155,6 +157,9 @@ class Nodes(Task):
     batch: nodes in a step of the optimiser; None, one step on the whole graph. fanout: neighbours that are sampled in
     each layer, one number for each, -1 for all, of a system that samples neighbourhoods. Scores of a task in batches
     are exact: no neighbour is left out.
+    add_edges, remove_edges, flip_features: an attack at random, shares of the edges and of the target's features that
+    are not zero; see hgat.graph.attacked_edges and flipped_features. It is drawn once, by attack_seed, before anything
+    else: every system, control and seed trains and is scored on the same graph, and a note says so.
     The answer of a system: logits [N, C] of the nodes of the target type, or of a batch's own.
     """
 
@@ -176,8 +181,21 @@ class Nodes(Task):
         "boosted_means": BoostedMeans,
     }
 
-    def __init__(self, data: Any, *, batch: int | None = None, fanout: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        data: Any,
+        *,
+        batch: int | None = None,
+        fanout: list[int] | None = None,
+        add_edges: float = 0.0,
+        remove_edges: float = 0.0,
+        flip_features: float = 0.0,
+        attack_seed: int = 0,
+    ) -> None:
         super().__init__(data)
+        if add_edges or remove_edges or flip_features:
+            self.data = _attacked(self.data, add_edges, remove_edges, flip_features, attack_seed)
+            data = self.data
         if self.data.numeric != self.numeric:
             kinds = ("classes", "numbers")
             got = f"{kinds[self.data.numeric]} of {self.data.name}"
@@ -294,13 +312,13 @@ class Nodes(Task):
         """(metric in percent, loss) on the nodes of a part; GraphError for a graph that the model cannot run on."""
         model.eval()
         try:
-            logits = model.whole(inputs, self.batch)
+            ids = getattr(self.data, part)
+            logits = model.rows(inputs, ids, self.batch)
         except dgl.DGLError as error:
             raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
-        ids = getattr(self.data, part).to(logits.device)
-        loss = float(self._loss(logits[ids], self._label.to(logits.device)[ids]))
+        loss = float(self._loss(logits, self._label[ids].to(logits.device)))
         check_finite(loss, f"on the {part} nodes", self.data.feat)
-        return self._score(metric, logits[ids], self.data.label.to(logits.device)[ids]), loss
+        return self._score(metric, logits, self.data.label[ids].to(logits.device)), loss
 
     def results(
         self, model: System, inputs: tuple, metric: str, *, knn_share: float | None = None, **more: Any
@@ -317,3 +335,21 @@ class Nodes(Task):
                 embedding = embed(*inputs).cpu()[self.data.test].numpy()
             found["knn"] = knn_micro_f1(embedding, self.data.label[self.data.test].numpy(), knn_share)
         return {**found, "test": self.evaluate(model, inputs, "test", metric)[0]}, {}
+
+
+def _attacked(data, add, remove, flip, seed):
+    """The data with edges added and removed, features flipped, and a note of it; RecipeError where they cannot be."""
+    graph, feat = data.graph, data.feat
+    try:
+        if add or remove:
+            if data.edge_feat is not None or {"time", "step"} & set(graph.edges[graph.canonical_etypes[0]].data):
+                raise GraphError("graph: expected edges without features or times to attack, got some")
+            graph = attacked_edges(graph, add=add, remove=remove, seed=seed)
+        if flip:
+            feat = {**feat, data.target: flipped_features(feat[data.target], flip, seed=seed)}
+    except (GraphError, ShapeError) as error:
+        raise RecipeError(f"task: expected data that the attack fits, got {data.name}: {error}") from error
+    parts = [f"{share:.0%} {what}" for share, what in
+             ((add, "edges added"), (remove, "edges removed"), (flip, "features flipped")) if share]  # fmt: skip
+    note = f"Attacked at random, the same for every row, seed {seed}: {', '.join(parts)}."
+    return replace(data, graph=graph, feat=feat, notes=(*data.notes, note))

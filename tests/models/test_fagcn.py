@@ -6,7 +6,7 @@ import torch
 from systems import IN, accuracy
 
 from hgat import ops
-from hgat.errors import ShapeError
+from hgat.errors import RecipeError, ShapeError
 from hgat.explain import shares
 from hgat.models import FAGCN, Facts
 from hgat.nn.fagcn import FAConv
@@ -60,6 +60,68 @@ def test_equations(name, settings):
     cotangent = torch.randn_like(want)
     for one, other in zip(*(torch.autograd.grad(z, model.parameters(), cotangent) for z in (got, want)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["homogeneous", "multi_edges", "zero_in_degree"])
+def test_two_channels_are_the_signed_form(name):
+    """softmax(low, high) with scores s and -s differs by tanh(s): the two forms agree."""
+    graph = build(name)
+    x = torch.randn(graph.num_nodes(), IN)
+    signed, other = (FAGCN(IN, CLASSES, form=form, **STILL).eval() for form in ("signed", "two_channel"))
+    state = signed.state_dict()
+    for key in [key for key in state if ".gate." in key]:
+        state[key] = torch.cat([state[key], -state[key]])
+    other.load_state_dict(state)
+    torch.testing.assert_close(other(graph, x), signed(graph, x), atol=1e-5, rtol=1e-5)
+    for both, alpha in zip(other.attention(graph, x), signed.attention(graph, x), strict=True):
+        torch.testing.assert_close(both.sum(1), torch.ones(graph.num_edges()))
+        torch.testing.assert_close(both[:, :1] - both[:, 1:], alpha, atol=1e-5, rtol=1e-5)
+    for one, two in zip(*(model.attended(graph, x) for model in (other, signed)), strict=True):
+        assert one.attention == pytest.approx(two.attention, abs=1e-4)
+
+
+def test_two_channels_as_low_and_high_pass_filters():
+    """alpha^L (eps h0 + A h) + alpha^H (eps h0 - A h) of every edge, restated without a difference of weights."""
+    graph, layer = build("homogeneous"), FAConv(IN, form="two_channel", eps=0.4)
+    h, h0, (src, dst) = torch.randn(23, IN), torch.randn(23, IN), graph.edges()
+    w = (graph.out_degrees()[src] * graph.in_degrees()[dst]).float().rsqrt()
+    alpha = layer.gate(torch.cat([h[dst], h[src]], 1)).softmax(1)
+    low, high = (torch.zeros(23, IN).index_add(0, dst, (w * alpha[:, c])[:, None] * h[src]) for c in (0, 1))
+    torch.testing.assert_close(layer(graph, h, h0), 0.4 * h0 + low - high, atol=1e-5, rtol=1e-5)
+    with ops.uniform_attention():
+        torch.testing.assert_close(layer(graph, h, h0), 0.4 * h0, atol=1e-6, rtol=0)
+
+
+def test_parameters_are_as_many_as_the_equations_have():
+    for bias, more in ((True, 1), (False, 0)):
+        assert sum(p.numel() for p in FAConv(IN, bias=bias).parameters()) == 2 * IN + more
+
+
+def test_blocks_with_all_neighbours_give_the_rows_of_the_whole_graph():
+    graph, ids = build("homogeneous"), torch.tensor([3, 11, 20])
+    shown = Facts(graph, {"_N": torch.randn(23, IN)}, target="_N", num_classes=CLASSES)
+    inputs = FAGCN.prepare(shown)
+    model = FAGCN.build(shown, inputs).eval()
+    rows, query = model.sampled(inputs, ids, [-1, -1])
+    torch.testing.assert_close(model(*rows, *query), model(*inputs)[ids], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.whole(inputs, 5), model(*inputs))
+
+
+def test_drawn_neighbours_stand_for_the_others():
+    """What one neighbour adds counts as often as the node has some: right on average over the neighbours."""
+    graph, x = build("hub"), torch.rand(37, IN)
+    shown = Facts(graph, {"_N": x}, target="_N", num_classes=CLASSES)
+    given, feat, weight = inputs = FAGCN.prepare(shown)
+    model = FAGCN.build(shown, inputs, layers=1).eval()
+    (blocks, rows, (drawn,)), _ = model.sampled(inputs, torch.tensor([0, 4]), [1])
+    edge = blocks[0].edata[dgl.EID].long()
+    assert len(edge) == 2 and given.in_degrees()[0] > 30
+    torch.testing.assert_close(drawn, weight[edge] * given.in_degrees()[given.edges()[1][edge].long()])
+    assert torch.equal(rows, x[blocks[0].srcdata[dgl.NID].long()])
+    with pytest.raises(RecipeError, match="task.fanout: expected 1 numbers, one for each layer, got 2"):
+        model.sampled(inputs, torch.tensor([4]), [1, 1])
+    with pytest.raises(RecipeError, match="blocks: expected 1, one for each layer, got 2"):
+        model([build("block")] * 2, torch.randn(23, IN))
 
 
 def test_uniform_attention_is_the_low_pass_filter():
@@ -145,5 +207,9 @@ def test_wrong_calls_are_one_sentence():
         layer(graph, x, x, torch.ones(3))
     with pytest.raises(ShapeError, match="eps: expected a finite number"):
         FAConv(IN, eps=float("nan"))
+    with pytest.raises(ShapeError, match="form: expected 'signed' or 'two_channel', got 'both'"):
+        FAConv(IN, form="both")
+    with pytest.raises(ShapeError, match="signed: expected True of two channels"):
+        FAConv(IN, form="two_channel", signed=False)
     with pytest.raises(ShapeError, match="feat: expected"):
         FAGCN(IN, CLASSES)(graph, x[:, 1:])

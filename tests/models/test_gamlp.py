@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import dgl
 import pytest
@@ -12,7 +13,7 @@ from toys import CASES
 
 import citations
 from hgat import ops, tasks, train
-from hgat.data import NodeData
+from hgat.data import NodeData, ogb_samples
 from hgat.errors import HgatError
 from hgat.models import GAMLP, Batch
 from hgat.models._system import resting
@@ -71,36 +72,39 @@ def adjacency(graph, norm="both", loops=True):
 
 def perceptron(of, name, x, layers):
     for k in range(layers - 1):
-        x = F.prelu(
-            batch_norm(of, f"{name}.norms.{k}", x @ of[f"{name}.layers.{k}.weight"].T), of[f"{name}.prelu.weight"]
-        )
+        x = F.prelu(behind(of, name, k, x @ of[f"{name}.layers.{k}.weight"].T), of[f"{name}.prelu.weight"])
     return x @ of[f"{name}.layers.{layers - 1}.weight"].T + of[f"{name}.layers.{layers - 1}.bias"]
 
 
-def batch_norm(of, name, x):
+def behind(of, name, k, x):
+    """What a layer's normalisation makes of x, or its bias."""
+    if f"{name}.layers.{k}.bias" in of:
+        return x + of[f"{name}.layers.{k}.bias"]
+    name = f"{name}.norms.{k}"
     return (x - of[f"{name}.running_mean"]) / (of[f"{name}.running_var"] + 1e-5).sqrt() * of[f"{name}.weight"] + of[
         f"{name}.bias"
     ]
 
 
 def head(of, name, x, layers, alpha):
-    y = batch_norm(of, f"{name}.norms.0", x @ of[f"{name}.layers.0.weight"].T)
+    y = behind(of, name, 0, x @ of[f"{name}.layers.0.weight"].T)
     first = x = y + x if x.shape == y.shape else y
     for k in range(1, layers):
         x = F.prelu(x, of[f"{name}.prelu.weight"])
         given = (1 - alpha) * x + alpha * first if k < layers - 1 else x
-        y = batch_norm(of, f"{name}.norms.{k}", given @ of[f"{name}.layers.{k}.weight"].T)
+        y = behind(of, name, k, given @ of[f"{name}.layers.{k}.weight"].T)
         x = y + x if x.shape == y.shape else y
     return x
 
 
-@pytest.mark.parametrize("norm", ["both", "right", "left"])
+@pytest.mark.parametrize(("norm", "batch_norm"), [("both", True), ("right", True), ("left", True), ("both", False)])
 @pytest.mark.parametrize("reference", REFERENCES)
-def test_the_equations_once_more(reference, norm):
+def test_the_equations_once_more(reference, norm, batch_norm):
     """From the graph to the logits, with a dense matrix and one hop after the other."""
     given = data()
     inputs = GAMLP.prepare(shown(given), hops=3, label_hops=4, norm=norm)
-    model = randomised(GAMLP(IN, CLASSES, 3, reference=reference, hidden=6, layers=4, reference_layers=3, alpha=0.3))
+    sizes = {"hidden": 6, "layers": 4, "reference_layers": 3, "alpha": 0.3}
+    model = randomised(GAMLP(IN, CLASSES, 3, reference=reference, batch_norm=batch_norm, **sizes))
     a, d, r = adjacency(given.graph, norm)
     hops = [given.feat["_N"]]
     for _ in range(3):
@@ -126,6 +130,48 @@ def test_the_equations_once_more(reference, norm):
     expected = head(of, "head", h, 4, 0.3) + perceptron(of, "of_label", label, 4)
     torch.testing.assert_close(model(*inputs), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.attention(*inputs), w, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_tiers_are_attended_to_one_by_one_and_then_together(reference):
+    """Hops 0 to 5 in the tiers 0-1, 2-3 and 4-5, with one scorer for all that is attended to."""
+    inputs = GAMLP.prepare(shown(), hops=5)
+    model = randomised(GAMLP.build(shown(), inputs, hidden=6, reference=reference, tiers=3))
+    _, x, r = model.scored(*inputs[:1], inputs[2])
+
+    def mixed(views):
+        """(rows, weights) of one attention."""
+        score, w = [], None
+        for k, view in enumerate(views):
+            beside = r if r is not None else view if w is None else sum(w[:, j, None] * views[j] for j in range(k))
+            score.append(F.leaky_relu(torch.cat([view, beside], 1) @ model.fuse.project.weight[0], 0.2))
+            w = torch.stack(score, 1).softmax(1)
+        return sum(w[:, k, None] * view for k, view in enumerate(views)), w
+
+    tiers = [mixed(x[k : k + 2]) for k in (0, 2, 4)]
+    h, across = mixed([rows for rows, _ in tiers])
+    w = torch.cat([across[:, t, None] * tiers[t][1] for t in range(3)], 1)
+    torch.testing.assert_close(model.fused(x, r)[0], h, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.attention(*inputs), w, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(w.sum(1), torch.ones(NODES))
+    torch.testing.assert_close(h, sum(w[:, k, None] * x[k] for k in range(6)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_the_weights_of_hops_sum_to_one(reference):
+    inputs = GAMLP.prepare(shown(), hops=4)
+    for tiers in (None, 1, 2, 5):
+        w = GAMLP.build(shown(), inputs, reference=reference, tiers=tiers).eval().attention(*inputs)
+        torch.testing.assert_close(w.sum(1), torch.ones(NODES))
+        assert w.shape == (NODES, 5) and (w > 0).all()
+
+
+def test_one_hop_is_weighed_alone():
+    """K = 0: nothing to choose among, a perceptron on the features and the one on labels."""
+    inputs = GAMLP.prepare(shown(), hops=0)
+    for reference in REFERENCES:
+        model = GAMLP.build(shown(), inputs, reference=reference).eval()
+        assert torch.equal(model.attention(*inputs), torch.ones(NODES, 1)) and torch.isfinite(model(*inputs)).all()
 
 
 def test_the_limit_is_what_the_hops_tend_to():
@@ -371,6 +417,8 @@ WRONG = {
     "kd_weight: expected 0 or more": lambda m, i: GAMLP(IN, CLASSES, 3, kd_weight=-1.0),
     "stages: expected 1 or more": lambda m, i: GAMLP(IN, CLASSES, 3, stages=0),
     "reference: expected one of jk": lambda m, i: GAMLP(IN, CLASSES, 3, reference="mean"),
+    "tiers: expected at most the 4 hops, 0 among them, got 5": lambda m, i: GAMLP(IN, CLASSES, 3, tiers=5),
+    "tiers: expected 1 or more": lambda m, i: GAMLP(IN, CLASSES, 3, tiers=0),
     "score: expected one of leaky_relu": lambda m, i: GAMLP(IN, CLASSES, 3, score="tanh"),
     "label_hops: expected 0 or more": lambda m, i: GAMLP.prepare(shown(), label_hops=-1),
     "expected features of '_N' nodes": lambda m, i: GAMLP.prepare(dataclasses.replace(shown(), feat={"_N": None})),
@@ -472,9 +520,52 @@ def test_a_run_that_is_killed_in_a_later_stage_ends_as_if_it_had_not_been(small,
         assert (found["test"], found["val"], found["epochs"]) == (due["test"], due["val"], due["epochs"])
 
 
+def test_learns_in_batches_from_hops_on_disk(tmp_path):
+    """Training on rows of memory-mapped files gives what training in memory gives, to the bit."""
+    folder = str(tmp_path / "hops")
+    held = GAMLP.prepare(shown(), hops=2, hop_folder=folder), GAMLP.prepare(shown(), hops=2)
+    assert folder in Path("/proc/self/maps").read_text()
+    found = []
+    for inputs in held:
+        torch.manual_seed(0)
+        model = GAMLP.build(shown(), inputs, hidden=6)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for ids in torch.arange(NODES).split(50):
+            rows, query = model.sampled(inputs, ids)
+            optimizer.zero_grad()
+            model(*rows, *query).square().mean().backward()
+            optimizer.step()
+        found.append(model.eval().whole(inputs, 40))
+    assert torch.equal(*found)
+
+
 def test_a_fanout_is_refused_as_nothing_is_sampled():
     task = tasks.find("nodes")(data(), batch=5, fanout=[3])
     inputs = GAMLP.prepare(task.shown(), hops=1)
     model = GAMLP.build(task.shown(), inputs)
     with pytest.raises(HgatError, match=r"task.fanout: expected none for GAMLP, .*, got \[3\]"):
         next(iter(task.batches(model, inputs)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_recipe_on_ogbn_products_trains_in_batches_and_stages(tmp_path):
+    """OGB's form, a stand-in of its size that learns nothing but runs as the whole would."""
+    ogb_samples.write_sample("ogbn-products", tmp_path / "data")
+    small = ["train.epochs=2", "model.hidden=8", "model.stages=2", "model.threshold=0.0", "task.batch=300"]
+    given = [*small, "train.controls=['uniform']", "train.seeds=1"]
+    done = train.train("gamlp-products", tmp_path / "data", out=tmp_path / "out", overrides=given, progress=False)
+    assert done.metrics["epochs"] == [4] and done.model.reference == "recursive"
+    assert done.inputs[0][0].shape[1] == 100 and len(done.inputs[0]) == 6
+    assert set(done.metrics["controls"]) == {"uniform"}
+
+
+def test_rows_are_those_of_the_whole_and_no_other_is_read():
+    inputs = GAMLP.prepare(shown(), hops=2)
+    model = randomised(GAMLP.build(shown(), inputs, hidden=6))
+    expected, read, forward = model.whole(inputs), [], model.forward
+    model.forward = lambda hops, *others: read.append(len(hops[0])) or forward(hops, *others)
+    ids = torch.tensor([5, 30, 3])
+    for size in (None, 2):
+        torch.testing.assert_close(model.rows(inputs, ids, size), expected[ids])
+    assert read == [3, 2, 1]
