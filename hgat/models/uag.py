@@ -14,7 +14,7 @@ from hgat.graph import csr, homogeneous
 from hgat.models._batches import Features, one_type
 from hgat.models._stack import check_settings, feature_width
 from hgat.models._system import Ablation, Batch, Facts, Shares, System
-from hgat.nn.common import check_floats, check_graph
+from hgat.nn.common import check_floats, check_graph, check_rates
 from hgat.nn.uag import UAGConv
 
 __all__ = ["UAG"]
@@ -95,6 +95,7 @@ class UAG(System):
         check_whole(1, in_feats=in_feats, num_outputs=num_outputs, stages=stages)
         check_whole(2, samples=samples)
         check_whole(1, pair_hidden=pair_hidden)
+        check_rates(feat_drop=feat_drop)  # read before the layers, which check it too
         for name, value, known in (
             ("edges", edges, ("pairs", "answers")),
             ("estimator", estimator, ("dropout", "head")),
