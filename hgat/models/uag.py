@@ -276,12 +276,17 @@ class _Pairs(nn.Module):
 
     def loss(self, graph, x):
         """The cross-entropy of the edges between two nodes, and of as many pairs that PyTorch's generator draws."""
-        src, dst = csr.edges(graph, x.device)
-        others = src != dst
-        src, dst = src[others], dst[others]
+        src, dst = csr.cached(graph, ("between two", str(x.device)), lambda: _between_two(graph, x.device))
         if not len(src):
             return self.scale * 0
         drawn = torch.randint(graph.num_nodes(), (2, len(src)), device=x.device)
         logits = self(x, src, dst, *drawn)
         label = (torch.arange(len(logits), device=x.device) < len(src)).to(logits.dtype)
         return F.binary_cross_entropy_with_logits(logits, label)
+
+
+def _between_two(graph, device):
+    """(source, destination) of the edges between two nodes."""
+    src, dst = csr.edges(graph, device)
+    others = src != dst
+    return src[others], dst[others]
