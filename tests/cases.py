@@ -52,6 +52,12 @@ def additive_logits(graph, value, score_src, score_dst, score_edge=None):
     return _leaky(logits if score_edge is None else logits + score_edge, 0.2), value
 
 
+def gated_logits(graph, value, score_src, score_dst, score_edge=None):
+    src, dst = (x.long() for x in graph.edges(order="eid"))
+    logits = score_src[src] + score_dst[dst]
+    return logits if score_edge is None else logits + score_edge, value
+
+
 def gatv2(graph, dtype, edge_terms):
     def draw(*shape):
         return torch.randn(*shape, dtype=dtype)
@@ -96,9 +102,19 @@ def dot_product_logits(graph, query, key, value, bias=None):
 # operator -> (draws its arguments, gives its logits and value)
 OPERATORS = {
     "additive": (additive, additive_logits),
+    "gated": (additive, gated_logits),
     "gatv2": (gatv2, gatv2_logits),
     "dot_product": (dot_product, dot_product_logits),
 }
+
+
+# What an operator's weights do not read.
+UNUSED = {"additive": "value", "gated": "value", "dot_product": "value"}
+
+
+def oracle_weights(operator, graph, logits):
+    """Of `OPERATORS`: a softmax, or a gate for every edge alone."""
+    return torch.tanh(logits) if operator == "gated" else oracle_softmax(graph, logits)
 
 
 def padding_is_not_read(layer, tensors, padding):

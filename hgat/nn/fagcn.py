@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from dgl import DGLGraph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hgat import ops
+from hgat import ops, transforms
 from hgat.errors import ShapeError, check_shape
 from hgat.graph import csr
 from hgat.nn.common import (
@@ -106,15 +107,20 @@ class FAConv(nn.Module):
         check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
         # The gate is linear, so each end has a score of its own, and nothing of size E * 2F is made.
         to_dst, to_src = self.gate.weight.view(-1, 2, self._in_feats).transpose(0, 1)
-        logits = ops.additive_logits(graph, F.linear(h_src, to_src), F.linear(h_dst, to_dst, self.gate.bias))
+        scores = F.linear(h_src, to_src), F.linear(h_dst, to_dst, self.gate.bias)
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         if self.form == "two_channel":
-            alpha = ops.alignment(logits, dim=1)
-        else:
-            alpha = ops.alignment(logits, graph=graph, form="tanh" if self.signed else "sigmoid")
-        weight = alpha * edge_weight.to(alpha.dtype).unsqueeze(1)
-        if self.attn_drop.training:
-            weight = ops.attention_dropout(weight, self.attn_drop.p)
-        out = ops.weighted_sum(graph, h_src.unsqueeze(1), weight)
-        out = (out[:, 0] - out[:, 1] if self.form == "two_channel" else out.squeeze(1)) + self.eps * initial
-        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
-        return (out, alpha.clone()) if get_attention else out
+            alpha = ops.alignment(ops.additive_logits(graph, *scores), dim=1)
+            weight = ops.attention_dropout(alpha * edge_weight.to(alpha.dtype).unsqueeze(1), dropout)
+            low, high = ops.weighted_sum(graph, h_src.unsqueeze(1), weight).unbind(1)
+            out = torch.add(low - high, initial, alpha=self.eps)
+            # A copy: who overwrites what the layer gave must not overwrite what backward reads.
+            return (out, alpha.clone()) if get_attention else out
+        form = "tanh" if self.signed else "sigmoid"
+        value = h_src.unsqueeze(1)
+        out = ops.gated_attention(graph, value, *scores, form=form, edge_weight=edge_weight, dropout=dropout)
+        # Into the operator's own memory: to touch as much anew costs more than the weights of all edges. PyTorch's
+        # transforms forbid it.
+        add = torch.add if transforms.active() else Tensor.add_
+        out = add(out.squeeze(1), initial, alpha=self.eps)
+        return (out, ops.gated_weights(graph, *scores, form=form)) if get_attention else out

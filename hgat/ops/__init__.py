@@ -1,6 +1,12 @@
 """Attention as operators on DGLGraphs: contract, checks, and the choice of backend."""
 
-from hgat.ops.additive import additive_attention, additive_logits, additive_weights
+from hgat.ops.additive import (
+    additive_attention,
+    additive_logits,
+    additive_weights,
+    gated_attention,
+    gated_weights,
+)
 from hgat.ops.alignment import alignment, edge_softmax, scaled_dot_product_attention, uniform_attention
 from hgat.ops.chunks import in_chunks
 from hgat.ops.dispatch import backends, use_backend
@@ -26,6 +32,8 @@ __all__ = [
     "edge_softmax",
     "edge_weighted_sum",
     "hop_features",
+    "gated_attention",
+    "gated_weights",
     "in_chunks",
     "gatv2_attention",
     "gatv2_weights",

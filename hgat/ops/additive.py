@@ -1,9 +1,10 @@
-"""Additive attention of GAT."""
+"""Additive attention of GAT, and its scores with a gate for each edge in the place of the softmax."""
 
 from dgl import DGLGraph
 from torch import Tensor
 
-from hgat.ops.alignment import even_scores
+from hgat.errors import ShapeError
+from hgat.ops.alignment import alignment, even_scores
 from hgat.ops.checks import (
     check_call,
     check_number,
@@ -14,7 +15,7 @@ from hgat.ops.checks import (
 )
 from hgat.ops.dispatch import pick
 
-__all__ = ["additive_attention", "additive_logits", "additive_weights"]
+__all__ = ["additive_attention", "additive_logits", "additive_weights", "gated_attention", "gated_weights"]
 
 
 def additive_attention(
@@ -111,3 +112,72 @@ def additive_logits(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score
         ("score_edge", score_edge, "E", ("H", heads)),
     )
     return pick("additive_logits", score_src, score_dst, score_edge)(graph, score_src, score_dst, score_edge)
+
+
+def gated_attention(
+    graph: DGLGraph,
+    value: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None = None,
+    *,
+    form: str = "tanh",
+    edge_weight: Tensor | None = None,
+    edge_mask: Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
+    """Additive scores without a softmax: each edge's weight is its own, and may be negative.
+
+        alpha_uv = tanh(score_src_u + score_dst_v + score_edge_uv)        or its sigmoid
+        out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u
+
+    Shapes: as `additive_attention` has them -> out [N_dst, H, D]. form: "tanh" or "sigmoid". What edge_mask leaves out,
+    and what has a score of minus infinity, weighs zero; inside `uniform_attention()` every other alpha is 1. dropout
+    and seed as there. The caller may overwrite the result.
+
+    Raises ShapeError for another form and for tensors that do not fit, GraphError and BackendError as
+    `additive_attention` does.
+    Paper: Bo et al. 2021 (FAGCN), arXiv:2101.00797, eq. 3-4, whose edge weights are 1 / sqrt(d_u d_v).
+    """
+    _check_gate(form)
+    heads, width = check_width("value", value, "N_src", "H", "D")
+    check_call(
+        graph,
+        ("value", value, "N_src", ("H", heads), ("D", width)),
+        ("score_src", score_src, "N_src", ("H", heads)),
+        ("score_dst", score_dst, "N_dst", ("H", heads)),
+        ("score_edge", score_edge, "E", ("H", heads)),
+    )
+    edge_weight = edge_weight_column(graph, edge_weight, heads, value)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, value)
+    seed = seed_for(dropout, seed)
+    scores = score_src, score_dst, score_edge
+    even = even_scores(graph, heads, score_src, edge_mask, src=score_src, dst=score_dst, edge=score_edge, gate=True)
+    if even is not None:
+        *ends, edge_mask = even
+        scores = *ends, None
+    run = pick("gated_attention", value, *scores, edge_weight)
+    return run(graph, value, *scores, edge_weight, edge_mask, form, dropout, seed)
+
+
+def gated_weights(
+    graph: DGLGraph,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None = None,
+    *,
+    form: str = "tanh",
+    edge_mask: Tensor | None = None,
+) -> Tensor:
+    """alpha of `gated_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
+    _check_gate(form)
+    logits = additive_logits(graph, score_src, score_dst, score_edge)
+    edge_mask = edge_mask_column(graph, edge_mask, logits.shape[1], logits)
+    mask = None if edge_mask is None else edge_mask.expand_as(logits)
+    return alignment(logits, graph=graph, form=form, mask=mask)
+
+
+def _check_gate(form: str) -> None:
+    if form not in ("tanh", "sigmoid"):
+        raise ShapeError(f"form: expected 'tanh' or 'sigmoid', got {form!r}")

@@ -20,7 +20,7 @@ from hgat.graph.relations import JoinedRelations, join_relations
 from hgat.ops.checks import FLOATS, check_call
 from hgat.ops.contexts import Setting, chosen_backend
 from hgat.ops.dispatch import pick
-from hgat.ops.plain import segment_softmax
+from hgat.ops.plain import gated_weights, segment_softmax
 
 __all__ = [
     "FORMS",
@@ -85,10 +85,7 @@ def alignment(
         left_out = left_out | ~(mask if graph is None else _beside(mask, logits))
     if form == "softmax":
         return _axis_softmax(logits, dim, left_out, mask is not None)
-    if is_uniform():
-        weights = torch.ones_like(logits.detach())
-    else:
-        weights = logits if form == "none" else torch.sigmoid(logits) if form == "sigmoid" else torch.tanh(logits)
+    weights = torch.ones_like(logits.detach()) if is_uniform() else gated_weights(logits, form)
     return weights.masked_fill(left_out, 0.0)
 
 
@@ -169,11 +166,12 @@ def even_scores(
     src: Tensor | None = None,
     dst: Tensor | None = None,
     edge: Tensor | None = None,
+    gate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """(score_src, score_dst, edge_mask) in the place of learned scores inside `uniform_attention()`, None outside.
 
-    The scores are zero. src [N_src, H], dst [N_dst, H], edge [E, H]: the learned ones, whose minus infinities leave
-    edges out of the uniform weights, too.
+    The scores are zero; for a `gate`, whose weight is then 1, infinite at the source. src [N_src, H], dst [N_dst, H],
+    edge [E, H]: the learned ones, whose minus infinities leave edges out of the uniform weights, too.
     """
     if not is_uniform():
         return None
@@ -184,7 +182,8 @@ def even_scores(
             left_in.append((score != -torch.inf).index_select(0, csr.edges(graph, score.device)[end]))
     for mask in left_in:
         edge_mask = mask if edge_mask is None else edge_mask & mask
-    return like.new_zeros((graph.num_src_nodes(), heads)), like.new_zeros((graph.num_dst_nodes(), heads)), edge_mask
+    even = like.new_full((graph.num_src_nodes(), heads), torch.inf if gate else 0.0)
+    return even, like.new_zeros((graph.num_dst_nodes(), heads)), edge_mask
 
 
 @overload

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hgat.graph import csr
 from hgat.ops import registry
+from hgat.ops.plain import gated
 from hgat.ops.registry import sum_type
 
 __all__ = ["Compiled"]
@@ -53,6 +54,27 @@ class Compiled:
             self._structure(graph, value), rows, *numbers, edge_mask, negative_slope, dropout, seed
         )
         return out.to(value.dtype)
+
+    def gated_attention(
+        self,
+        graph: DGLGraph,
+        value: Tensor,
+        score_src: Tensor,
+        score_dst: Tensor,
+        score_edge: Tensor | None,
+        edge_weight: Tensor | None,
+        edge_mask: Tensor | None,
+        form: str,
+        dropout: float,
+        seed: int,
+    ) -> Tensor:
+        if not hasattr(self._kernels, "gated"):  # Triton's have no such kernel yet: two of theirs
+            scores = score_src, score_dst, score_edge
+            return gated(self, graph, value, *scores, edge_weight, edge_mask, form, dropout, seed)
+        (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
+        return registry.gated_op(self._structure(graph, value), rows, *numbers, edge_mask, form, dropout, seed).to(
+            value.dtype
+        )
 
     def additive_weights(
         self,

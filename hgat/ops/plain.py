@@ -16,7 +16,7 @@ from torch import Tensor
 from hgat.graph import csr
 from hgat.ops.dropout import dropout_scale
 
-__all__ = ["Plain", "segment_softmax"]
+__all__ = ["Plain", "gated", "gated_weights", "segment_softmax"]
 
 
 def wide(*tensors: Tensor | None) -> list[Any]:
@@ -48,6 +48,49 @@ def segment_softmax(segment: Tensor, count: int, logits: Tensor) -> Tensor:
     shifted = torch.exp(logits - _taken(highest.masked_fill(empty, 0.0), segment))
     total = logits.new_zeros(rows).index_add(0, segment, shifted)
     return shifted / _taken(total.masked_fill(empty, 1.0), segment)
+
+
+def gated_weights(logits: Tensor, form: str) -> Tensor:
+    """tanh or sigmoid of logits, or they themselves for "none"; zero where they are minus infinity, in every form."""
+    weights = logits if form == "none" else torch.sigmoid(logits) if form == "sigmoid" else torch.tanh(logits)
+    return weights.masked_fill(logits.detach() == -torch.inf, 0.0)
+
+
+def gated(
+    kernels: Any,
+    graph: DGLGraph,
+    value: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    form: str,
+    dropout: float,
+    seed: int,
+) -> Tensor:
+    """`gated_attention` out of two operators of `kernels`, additive_logits and weighted_sum, [N_dst, H, D]."""
+    logits = kernels.additive_logits(graph, score_src, score_dst, score_edge)
+    return _scaled_sum(
+        kernels, graph, value, gated_weights(_masked(logits, edge_mask), form), edge_weight, dropout, seed
+    )
+
+
+def _scaled_sum(
+    kernels: Any,
+    graph: DGLGraph,
+    value: Tensor,
+    alpha: Tensor,
+    edge_weight: Tensor | None,
+    dropout: float,
+    seed: int,
+) -> Tensor:
+    """Dropout, edge weight and sum: what follows the weights in every attention operator, [N_dst, H, D]."""
+    if dropout > 0.0:
+        alpha = alpha * dropout_scale(alpha.shape[0], alpha.shape[1], dropout, seed, alpha.detach())
+    if edge_weight is not None:
+        alpha = alpha * edge_weight
+    return kernels.weighted_sum(graph, value, alpha)
 
 
 class Plain:
@@ -146,13 +189,9 @@ class Plain:
         dropout: float,
         seed: int,
     ) -> Tensor:
-        """Softmax, dropout, edge weight and sum: what the attention operators share, [N_dst, H, D]."""
+        """Softmax, dropout, edge weight and sum, [N_dst, H, D]."""
         alpha = self.edge_softmax(graph, _masked(logits, edge_mask))
-        if dropout > 0.0:
-            alpha = alpha * dropout_scale(alpha.shape[0], alpha.shape[1], dropout, seed, alpha.detach())
-        if edge_weight is not None:
-            alpha = alpha * edge_weight
-        return self.weighted_sum(graph, value, alpha)
+        return _scaled_sum(self, graph, value, alpha, edge_weight, dropout, seed)
 
     def additive_attention(
         self,
@@ -169,6 +208,22 @@ class Plain:
     ) -> Tensor:
         logits = self._leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
         return self._attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
+
+    def gated_attention(
+        self,
+        graph: DGLGraph,
+        value: Tensor,
+        score_src: Tensor,
+        score_dst: Tensor,
+        score_edge: Tensor | None,
+        edge_weight: Tensor | None,
+        edge_mask: Tensor | None,
+        form: str,
+        dropout: float,
+        seed: int,
+    ) -> Tensor:
+        scores = score_src, score_dst, score_edge
+        return gated(self, graph, value, *scores, edge_weight, edge_mask, form, dropout, seed)
 
     def gatv2_attention(
         self,

@@ -25,6 +25,7 @@ __all__ = [
     "copy_v_op",
     "dot_edges_op",
     "dot_op",
+    "gated_op",
     "gatv2_alpha_op",
     "gatv2_op",
     "implement",
@@ -193,6 +194,48 @@ def _attention(name, core, inputs, factor, like):
     Attention.__name__ = Attention.__qualname__ = f"{name}_attention"  # what the profiler shows
     forward_op = _forward(f"{name}({schema}) -> (Tensor, Tensor, Tensor)", kernel, shapes, Attention)
     return forward_op
+
+
+def _gated_kernel(structure, value, score_src, score_dst, score_edge, edge_weight, edge_mask, form, dropout, seed):
+    out = _gated_shapes(structure, value, score_src, score_dst)
+    scores, dropped = (score_src, score_dst, score_edge), dropout_numbers(dropout, seed)
+    _core(structure).gated(structure, form, dropped, edge_weight, edge_mask, value, *scores, out=out)
+    return out
+
+
+def _gated_shapes(structure, value, score_src, score_dst, *_):
+    return value.new_empty((score_dst.shape[0], *value.shape[1:]))
+
+
+def _gated_backward_shapes(structure, value, score_src, score_dst, score_edge, edge_weight, *others):
+    *_, d_out, needs = others
+    weight = None if edge_weight is None else edge_weight.new_empty((edge_weight.shape[0], value.shape[1]))
+    return _gradients((value, score_src, score_dst, score_edge, weight), needs, d_out)
+
+
+def _gated_backward_kernel(structure, *arguments):
+    *tensors, edge_weight, edge_mask, form, dropout, seed, d_out, needs = arguments
+    d = _gated_backward_shapes(structure, *arguments)
+    given = [t if wanted else None for t, wanted in zip(d, needs, strict=True)]
+    dropped = dropout_numbers(dropout, seed)
+    _core(structure).gated(structure, form, dropped, edge_weight, edge_mask, *tensors, d_out=d_out, gradients=given)
+    return d
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *arguments):
+        ctx.structure, ctx.numbers = arguments[0], arguments[7:]
+        ctx.save_for_backward(*arguments[1:7])
+        return _below_autograd(gated_op, *arguments)
+
+    @staticmethod
+    def backward(ctx, d_out):
+        tensors = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[1:6])
+        d = gated_backward_op(ctx.structure, *tensors, *ctx.numbers, d_out, needs)
+        d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
+        return None, *d[:4], _weight_gradient(tensors[4], d[4]), None, None, None, None
 
 
 def _additive_alpha_kernel(structure, score_src, score_dst, score_edge, edge_mask, slope, num_edges):
@@ -415,6 +458,10 @@ def _copy(name, by_source):
     return operator
 
 
+_GATED = (
+    "Tensor[] structure, Tensor value, Tensor score_src, Tensor score_dst, Tensor? score_edge, Tensor? edge_weight, "
+    "Tensor? edge_mask, str form, float dropout, int seed"
+)
 _GATV2 = "Tensor[] structure, Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn"
 
 softmax_backward_op = _backward(
@@ -464,6 +511,10 @@ dot_op = _attention(
     "scale",
     lambda query, key, value, bias: (value, (query.shape[0], *value.shape[1:])),
 )
+gated_backward_op = _backward(
+    f"gated_backward({_GATED}, Tensor d_out, bool[] needs) -> Tensor[]", _gated_backward_kernel, _gated_backward_shapes
+)
+gated_op = _forward(f"gated({_GATED}) -> Tensor", _gated_kernel, _gated_shapes, _Gated)
 additive_alpha_op = _forward(
     "additive_alpha(Tensor[] structure, Tensor score_src, Tensor score_dst, Tensor? score_edge, Tensor? edge_mask, "
     "float slope, int num_edges) -> Tensor",

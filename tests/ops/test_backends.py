@@ -5,7 +5,7 @@ import torch
 from backends import BACKENDS, DEVICE, INTERPRETED, ON_CPU, there
 from torch.autograd import gradcheck, gradgradcheck
 
-from cases import OPERATORS
+from cases import OPERATORS, UNUSED
 from hgat import ops
 from hgat.errors import BackendError, ShapeError
 from zoo import ZOO, build
@@ -56,7 +56,7 @@ def _compare(run, leaves, backend, dtype, tolerance):
 
 
 def _attention(operator, graph, options):
-    unused = {"additive": "value", "dot_product": "value"}.get(operator)
+    unused = UNUSED.get(operator)
 
     def run(edge_weight=None, edge_mask=None, **arguments):
         out = getattr(ops, f"{operator}_attention")(

@@ -4,7 +4,7 @@ import dgl
 import pytest
 import torch
 
-from cases import OPERATORS
+from cases import OPERATORS, UNUSED
 from hgat import ops
 from hgat.errors import ShapeError
 from hgat.nn import EdgeGATConv
@@ -15,7 +15,7 @@ from zoo import ZOO, build
 def _everything(operator, graph, arguments, **options):
     """Output, weights and all gradients on DGL's operators, with fixed random cotangents."""
     leaves = {name: t.detach().clone().requires_grad_() for name, t in arguments.items()}
-    scores = {k: v for k, v in leaves.items() if (operator, k) not in {("additive", "value"), ("dot_product", "value")}}
+    scores = {k: v for k, v in leaves.items() if k != UNUSED.get(operator)}
     scores.pop("edge_weight", None)
     with ops.use_backend("dgl"):
         out = getattr(ops, f"{operator}_attention")(graph, **leaves, **options)

@@ -4,7 +4,7 @@ import dgl
 import pytest
 import torch
 
-from cases import HEADS, OPERATORS, VALUE_WIDTH, WIDTH, oracle_softmax, oracle_sum
+from cases import HEADS, OPERATORS, UNUSED, VALUE_WIDTH, WIDTH, oracle_softmax, oracle_sum, oracle_weights
 from hgat import graph as hgraph
 from hgat import ops
 from hgat.errors import GraphError, HgatError, ShapeError
@@ -44,6 +44,8 @@ def _calls(num_src, num_dst, num_edges, dtype=torch.float32):
     return {
         "additive_attention": {"value": value, **additive},
         "additive_weights": additive,
+        "gated_attention": {"value": value, **additive},
+        "gated_weights": additive,
         "gatv2_attention": gatv2,
         "gatv2_weights": gatv2,
         "dot_product_attention": {**dot, "value": value},
@@ -61,7 +63,7 @@ def _calls(num_src, num_dst, num_edges, dtype=torch.float32):
 OPTIONAL = ("score_edge", "feat_edge", "bias")
 CALLS = _calls(NODES, NODES, EDGES)
 ARGUMENTS = [(operator, name) for operator, arguments in CALLS.items() for name in arguments]
-ATTENTION = ("additive_attention", "gatv2_attention", "dot_product_attention")
+ATTENTION = ("additive_attention", "gated_attention", "gatv2_attention", "dot_product_attention")
 
 
 def _one_sentence(caught):
@@ -85,6 +87,7 @@ def test_right_calls_are_served(operator):
 # Axes that may have any size: the width of what is summed, and the heads where no other tensor has heads.
 FREE = {
     ("additive_attention", "value"): 2,
+    ("gated_attention", "value"): 2,
     ("dot_product_attention", "value"): 2,
     ("weighted_sum", "value"): 2,
     ("edge_weighted_sum", "edge_value"): 1,
@@ -201,11 +204,13 @@ def test_right_edge_weights(operator):
         ],
         *[
             (o, {"negative_slope": s}, "negative_slope: expected a number")
-            for o in ATTENTION[:2]
+            for o in ("additive_attention", "gatv2_attention")
             for s in (None, "0.2")
         ],
         ("additive_weights", {"negative_slope": [0.2]}, "negative_slope: expected a number"),
         ("gatv2_weights", {"negative_slope": None}, "negative_slope: expected a number"),
+        ("gated_attention", {"form": "softmax"}, "form: expected 'tanh' or 'sigmoid'"),
+        ("gated_weights", {"form": None}, "form: expected 'tanh' or 'sigmoid'"),
         ("dot_product_attention", {"scale": "1"}, "scale: expected a number"),
         ("dot_product_logits", {"scale": [1.0]}, "scale: expected a number"),
         # float(scale) would cut a learned scale off from its gradient.
@@ -312,7 +317,7 @@ def _right_answer(operator, graph, arguments):
         return oracle_sum(graph, wide["value"].expand(-1, wide["weight"].shape[1], -1), wide["weight"])
     if operator == "edge_weighted_sum":
         return oracle_sum(ops.segment.edges_as_sources(graph), wide["edge_value"][:, None], wide["weight"])
-    if family in ("additive", "dot_product"):
+    if family in UNUSED:
         wide.setdefault("value", torch.zeros(graph.num_src_nodes(), HEADS, 1, dtype=torch.float64))
     if "query" in wide:
         src, dst = (x.long() for x in graph.edges(order="eid"))
@@ -322,7 +327,7 @@ def _right_answer(operator, graph, arguments):
         logits, value = OPERATORS[family][1](graph, **wide)
     if operator.endswith("logits"):
         return logits
-    alpha = oracle_softmax(graph, logits)
+    alpha = oracle_weights(family, graph, logits)
     return alpha if operator.endswith("weights") else oracle_sum(graph, value, alpha)
 
 

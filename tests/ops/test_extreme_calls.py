@@ -19,6 +19,7 @@ SPECIAL = [-float("inf")] * 6 + [float("nan"), float("inf"), 1e30, -1e30, 1e-310
 OPERATORS = {
     "additive_attention": ("value:SHD", "score_src:SH", "score_dst:TH", "score_edge:EH?"),
     "additive_weights": ("score_src:SH", "score_dst:TH", "score_edge:EH?"),
+    "gated_attention": ("value:SHD", "score_src:SH", "score_dst:TH", "score_edge:EH?"),
     "gatv2_attention": ("feat_src:SHD", "feat_dst:THD", "attn:HD", "feat_edge:EHD?"),
     "gatv2_weights": ("feat_src:SHD", "feat_dst:THD", "attn:HD", "feat_edge:EHD?"),
     "dot_product_attention": ("query:THD", "key:SHD", "value:SHV", "bias:EH?"),
@@ -73,7 +74,7 @@ def _call(rng, graphs):
         if rng.random() < 0.4:
             shape = (sizes["E"],) if rng.random() < 0.5 else (sizes["E"], sizes["H"])
             options["edge_mask"] = torch.rand(shape) < rng.choice([0.0, 0.5, 1.0])
-        if name[:3] in ("add", "gat") and rng.random() < 0.3:
+        if name.startswith(("additive", "gatv2")) and rng.random() < 0.3:
             options["negative_slope"] = rng.choice([0.0, 0.5, 1.0, -0.3])
     if "attention" in name:
         if rng.random() < 0.2:

@@ -11,7 +11,7 @@ from zoo import ZOO, build
 
 INF = float("inf")
 SETS = [s for s in cpu.info()["instruction_sets"] if s in cpu.info()["processor"]]
-OPERATORS = ("additive", "gatv2", "dot_product")
+OPERATORS = ("additive", "gated", "gatv2", "dot_product")
 
 
 @pytest.fixture(params=["dgl", "torch", *[f"native-{s}" for s in SETS]])
@@ -32,13 +32,18 @@ def _draw(operator, graph, heads=3, width=5, dtype=torch.float64):
         return torch.randn(*shape, dtype=dtype)
 
     src, dst, edges = graph.num_src_nodes(), graph.num_dst_nodes(), graph.num_edges()
-    return {
-        "additive": lambda: {
+
+    def additive():
+        return {
             "value": draw(src, heads, width),
             "score_src": draw(src, heads),
             "score_dst": draw(dst, heads),
             "score_edge": draw(edges, heads),
-        },
+        }
+
+    return {
+        "additive": additive,
+        "gated": additive,
         "gatv2": lambda: {
             "feat_src": draw(src, heads, width),
             "feat_dst": draw(dst, heads, width),
@@ -54,7 +59,7 @@ def _draw(operator, graph, heads=3, width=5, dtype=torch.float64):
     }[operator]()
 
 
-ON_EDGES = {"additive": "score_edge", "gatv2": "feat_edge", "dot_product": "bias"}
+ON_EDGES = {"additive": "score_edge", "gated": "score_edge", "gatv2": "feat_edge", "dot_product": "bias"}
 
 
 def _run(operator, graph, arguments, **options):
@@ -103,7 +108,7 @@ def test_a_masked_edge_is_one_that_is_not_in_the_graph(backend, operator, name):
         assert value.isfinite().all(), key
 
 
-@pytest.mark.parametrize("operator", ["additive", "dot_product"])
+@pytest.mark.parametrize("operator", ["additive", "gated", "dot_product"])
 @pytest.mark.parametrize("per_head", [False, True])
 def test_minus_infinity_masks_as_edge_mask_does(backend, operator, per_head):
     graph = build("hub")
@@ -160,18 +165,19 @@ def test_uniform_attention_leaves_masked_edges_out(backend):
     keep = torch.rand(graph.num_edges(), 3) < 0.5
     dst = graph.edges(order="eid")[1]
     count = torch.zeros(23, 3).index_add(0, dst, keep.float())
-    want = keep / count[dst].clamp(min=1)
+    mean = keep / count[dst].clamp(min=1)
     arguments = {name: _draw(name, graph, dtype=torch.float32) for name in OPERATORS}
     with ops.uniform_attention():
         for name in OPERATORS:
             right = {k: v for k, v in arguments[name].items() if k != "value"}
             weights = getattr(ops, f"{name}_weights")
+            want = keep.float() if name == "gated" else mean
             torch.testing.assert_close(weights(graph, **right, edge_mask=keep), want)
             if name != "gatv2":
                 by_score = {**right, ON_EDGES[name]: right[ON_EDGES[name]].masked_fill(~keep, -INF)}
                 torch.testing.assert_close(weights(graph, **by_score), want)
         logits = torch.randn(graph.num_edges(), 3).masked_fill(~keep, -INF)
-        torch.testing.assert_close(ops.edge_softmax(graph, logits), want)
+        torch.testing.assert_close(ops.edge_softmax(graph, logits), mean)
         by_node = arguments["additive"]["score_src"].clone()
         by_node[7] = -INF
         alpha = ops.additive_weights(graph, by_node, torch.zeros(23, 3))

@@ -8,7 +8,7 @@ import dgl
 import pytest
 import torch
 
-from cases import OPERATORS
+from cases import OPERATORS, UNUSED
 from hgat import ops
 from hgat.errors import BackendError
 from hgat.kernels import cpu
@@ -43,10 +43,13 @@ def _draw(operator, graph, dtype, heads, width):
 
     n, e = graph.num_nodes(), graph.num_edges()
     row = (heads, width)
+
+    def additive():
+        return dict(value=draw(n, *row), score_src=draw(n, heads), score_dst=draw(n, heads), score_edge=draw(e, heads))
+
     return {
-        "additive": lambda: dict(
-            value=draw(n, *row), score_src=draw(n, heads), score_dst=draw(n, heads), score_edge=draw(e, heads)
-        ),
+        "additive": additive,
+        "gated": additive,
         "gatv2": lambda: dict(feat_src=draw(n, *row), feat_dst=draw(n, *row), attn=draw(*row), feat_edge=draw(e, *row)),
         "dot_product": lambda: dict(query=draw(n, *row), key=draw(n, *row), value=draw(n, *row), bias=draw(e, heads)),
     }[operator]()
@@ -55,7 +58,7 @@ def _draw(operator, graph, dtype, heads, width):
 def _all(operator, graph, arguments, backend, **options):
     """Output, weights, and every gradient of both with fixed random cotangents."""
     leaves = {k: v.detach().clone().requires_grad_() for k, v in arguments.items()}
-    unused = {"additive": "value", "dot_product": "value"}.get(operator)
+    unused = UNUSED.get(operator)
     with ops.use_backend(backend):
         out = getattr(ops, f"{operator}_attention")(graph, **leaves, **options)
         alpha = getattr(ops, f"{operator}_weights")(graph, **{k: v for k, v in leaves.items() if k != unused})
@@ -288,7 +291,12 @@ def test_the_environment_chooses_the_instruction_set():
 def test_nan_and_infinity_go_where_the_equations_send_them(instruction_set, heads, width, special, dtype):
     graph = star(300)
     n = graph.num_nodes()
-    for operator, first in (("additive", "score_src"), ("gatv2", "feat_src"), ("dot_product", "key")):
+    for operator, first in (
+        ("additive", "score_src"),
+        ("gated", "score_src"),
+        ("gatv2", "feat_src"),
+        ("dot_product", "key"),
+    ):
         arguments = _draw(operator, graph, dtype, heads, width)
         arguments[first][5] = special  # one leaf, so that only the hub is reached
         arguments[first][1, 0] = special  # the one in-edge of node 2, for one head

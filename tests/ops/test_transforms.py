@@ -113,7 +113,7 @@ def test_per_sample_gradients():
             torch.testing.assert_close(got[k], right)
 
 
-@pytest.mark.parametrize("operator", ["additive", "gatv2", "dot_product"])
+@pytest.mark.parametrize("operator", ["additive", "gated", "gatv2", "dot_product"])
 def test_forward_mode(operator):
     x = torch.randn(6, 3, 2)
 
@@ -121,6 +121,8 @@ def test_forward_mode(operator):
         scores = x.sum(-1)
         if operator == "additive":
             return ops.additive_attention(GRAPH, x, scores, scores)
+        if operator == "gated":
+            return ops.gated_attention(GRAPH, x, scores, scores)
         if operator == "gatv2":
             return ops.gatv2_attention(GRAPH, x, x, torch.ones(3, 2))
         return ops.dot_product_attention(GRAPH, x, x, x)

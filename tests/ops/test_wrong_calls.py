@@ -13,6 +13,7 @@ CALLS = 10_000
 OPERATORS = {
     "additive_attention": ("value:SHD", "score_src:SH", "score_dst:TH", "score_edge:EH?", "edge_weight:EH?"),
     "additive_weights": ("score_src:SH", "score_dst:TH", "score_edge:EH?"),
+    "gated_attention": ("value:SHD", "score_src:SH", "score_dst:TH", "score_edge:EH?", "edge_weight:EH?"),
     "gatv2_attention": ("feat_src:SHD", "feat_dst:THD", "attn:HD", "feat_edge:EHD?", "edge_weight:EH?"),
     "gatv2_weights": ("feat_src:SHD", "feat_dst:THD", "attn:HD", "feat_edge:EHD?"),
     "dot_product_attention": ("query:THD", "key:SHD", "value:SHV", "bias:EH?", "edge_weight:EH?"),

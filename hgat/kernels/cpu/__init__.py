@@ -33,6 +33,7 @@ __all__ = [
     "edge_softmax",
     "edge_sum",
     "empty",
+    "gated",
     "gatv2",
     "info",
     "recent",
@@ -199,6 +200,32 @@ def edge_softmax(structure: Structure, logits: torch.Tensor, alpha: torch.Tensor
     _core.additive(
         False, _array(structure[0]), _name(logits), logits.shape[1], 1, torch.get_num_threads(), 1.0, *NO_DROPOUT,
         None, None, None, None, None, _array(logits), None, _memory(alpha), *(None,) * 9,
+    )  # fmt: skip
+
+
+def gated(
+    structure: Structure,
+    form: str,
+    dropout: tuple[int, int, float] | None,
+    edge_weight: torch.Tensor | None,
+    edge_mask: torch.Tensor | None,
+    value: torch.Tensor,
+    score_src: torch.Tensor,
+    score_dst: torch.Tensor,
+    score_edge: torch.Tensor | None,
+    *,
+    out: torch.Tensor | None = None,
+    d_out: torch.Tensor | None = None,
+    gradients: Sequence[torch.Tensor | None] = (None,) * 5,
+) -> None:
+    """Weights by tanh or sigmoid, the `form`, forward, or, given d_out, backward.
+
+    gradients: of value, score_src, score_dst, score_edge, edge_weight.
+    """
+    _core.gated(
+        d_out is not None, _array(structure[0]), _name(value), *_shape(value), torch.get_num_threads(), form == "tanh",
+        *(dropout or NO_DROPOUT), *map(_array, (edge_weight, edge_mask, value, score_src, score_dst, score_edge)),
+        _memory(out), _array(d_out), *map(_memory, gradients),
     )  # fmt: skip
 
 

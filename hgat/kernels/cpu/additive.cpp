@@ -5,39 +5,6 @@
 HGAT_OPEN
 namespace {
 
-// Logits before the leaky ReLU, [end - first, H]. Absent scores count as zero.
-template <class A, int HT>
-void sums(const Rows& rows, int heads, const A* own, const A* other, const A* edge, int64_t first, int64_t end, A* x) {
-  const int H = HT ? HT : heads;
-  const int64_t edges = rows.indptr[rows.rows];
-  if constexpr (HT > 0) {
-    const Vec<A, HT> mine = own ? load<HT>(own) : Vec<A, HT>{};
-    for (int64_t p = first; p < end; ++p, x += H) {
-      Vec<A, HT> sum = mine;
-      if (other) {
-        if (p + 16 < edges) prefetch_line(other + static_cast<int64_t>(rows.other[p + 16]) * H);
-        sum += load<HT>(other + static_cast<int64_t>(rows.other[p]) * H);
-      }
-      if (edge) sum += load<HT>(edge + static_cast<int64_t>(rows.edge[p]) * H);
-      store<HT>(x, sum);
-    }
-    return;
-  }
-  for (int64_t p = first; p < end; ++p, x += H) {
-    if (other) {
-      if (p + 16 < edges) prefetch_line(other + static_cast<int64_t>(rows.other[p + 16]) * H);
-      const A* from = other + static_cast<int64_t>(rows.other[p]) * H;
-      for (int h = 0; h < H; ++h) x[h] = from[h] + own[h];
-    } else {
-      for (int h = 0; h < H; ++h) x[h] = 0;
-    }
-    if (edge) {
-      const A* on = edge + static_cast<int64_t>(rows.edge[p]) * H;
-      for (int h = 0; h < H; ++h) x[h] += on[h];
-    }
-  }
-}
-
 // Logits of n edges from their sums of scores, never inlined: a compiler that saw both the product with the slope and
 // the subtraction of the highest logit behind it could round once for the two, in backward alone.
 template <class A> __attribute__((noinline)) void leaky_all(const A* sum, int64_t n, A slope, A* x) {
@@ -56,12 +23,6 @@ template <class A> __attribute__((noinline)) void leaky_all(const A* sum, int64_
   }
 }
 
-template <class A> inline auto sums_by_heads(int heads) {
-  auto* found = &sums<A, 0>;
-  with_heads(heads, [&](auto h) { found = &sums<A, decltype(h)::value>; });
-  return found;
-}
-
 template <class T, int W> void forward(const Additive& a) {
   using A = Sum<T>;
   const int H = a.heads;
@@ -70,7 +31,7 @@ template <class T, int W> void forward(const Additive& a) {
   const A* edge = static_cast<const A*>(a.score_edge);
   const A slope = static_cast<A>(a.slope);
   const Rows& rows = a.graph.in;
-  auto* const sums_of = sums_by_heads<A>(H);
+  auto* const sums_of = score_sums_by_heads<A>(H);
   if (A* logits = static_cast<A*>(a.logits)) {
     const int64_t size = padded<A>(kSegment * H);
     const Buffer scratch(size * a.threads * static_cast<int64_t>(sizeof(A)));
@@ -200,7 +161,7 @@ template <class T, int W> void backward(const Additive& a) {
     });
   if (!scores) return;
 
-  auto* const sums_of = sums_by_heads<A>(H);
+  auto* const sums_of = score_sums_by_heads<A>(H);
   const ByRow<A> by_row(H);
   const A* dst = static_cast<const A*>(a.score_dst);
   const A* tops = static_cast<const A*>(a.top);

@@ -27,6 +27,46 @@ template <class A> inline ByHeads<A> by_heads(int heads) {
   return found;
 }
 
+// Sums of scores of the edges at positions [first, end), [end - first, H]: of the row's own, [H], of the node at the
+// other end and of the edge. Absent scores count as zero.
+template <class A, int HT>
+void score_sums(const Rows& rows, int heads, const A* own, const A* other, const A* edge, int64_t first, int64_t end, A* x) {
+  const int H = HT ? HT : heads;
+  const int64_t edges = rows.indptr[rows.rows];
+  if constexpr (HT > 0) {
+    const Vec<A, HT> mine = own ? load<HT>(own) : Vec<A, HT>{};
+    for (int64_t p = first; p < end; ++p, x += H) {
+      Vec<A, HT> sum = mine;
+      if (other) {
+        if (p + 16 < edges) prefetch_line(other + static_cast<int64_t>(rows.other[p + 16]) * H);
+        sum += load<HT>(other + static_cast<int64_t>(rows.other[p]) * H);
+      }
+      if (edge) sum += load<HT>(edge + static_cast<int64_t>(rows.edge[p]) * H);
+      store<HT>(x, sum);
+    }
+    return;
+  }
+  for (int64_t p = first; p < end; ++p, x += H) {
+    if (other) {
+      if (p + 16 < edges) prefetch_line(other + static_cast<int64_t>(rows.other[p + 16]) * H);
+      const A* from = other + static_cast<int64_t>(rows.other[p]) * H;
+      for (int h = 0; h < H; ++h) x[h] = from[h] + own[h];
+    } else {
+      for (int h = 0; h < H; ++h) x[h] = 0;
+    }
+    if (edge) {
+      const A* on = edge + static_cast<int64_t>(rows.edge[p]) * H;
+      for (int h = 0; h < H; ++h) x[h] += on[h];
+    }
+  }
+}
+
+template <class A> inline auto score_sums_by_heads(int heads) {
+  auto* found = &score_sums<A, 0>;
+  with_heads(heads, [&](auto h) { found = &score_sums<A, decltype(h)::value>; });
+  return found;
+}
+
 // One over the sum of a row's exponentials; zero where every edge is left out, so that alpha is zero there.
 template <class A> inline A over(A sum) { return sum == 0 ? A(0) : A(1) / sum; }
 

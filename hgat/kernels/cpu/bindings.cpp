@@ -286,6 +286,37 @@ void additive(bool backward, const Array& structure, const std::string& type_nam
   backward ? chosen->additive_backward(a) : chosen->additive_forward(a);
 }
 
+void gated(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width, int threads,
+           bool tanh, uint64_t seed, uint64_t threshold, double keep_scale, MaybeArray edge_weight, MaybeArray edge_mask,
+           const Array& value, const Array& score_src, const Array& score_dst, MaybeArray score_edge, MaybeArray out,
+           MaybeArray d_out, MaybeArray d_value, MaybeArray d_score_src, MaybeArray d_score_dst, MaybeArray d_score_edge,
+           MaybeArray d_weight) {
+  hgat::Gated g{};
+  g.graph = graph_of(structure);
+  g.type = type_of(type_name);
+  g.heads = positive("heads", heads);
+  g.width = positive("width", width);
+  g.threads = positive("threads", threads);
+  g.tanh = tanh;
+  const int wide = sum_bits_of(g.type), narrow = bits_of(g.type);
+  const int64_t src = g.graph.out.rows, dst = g.graph.in.rows, edges = g.graph.edges, row = heads * width;
+  g.scale = scale_of(edge_weight, edge_mask, seed, threshold, keep_scale, g.type, edges, g.heads);
+  g.value = checked("value", value, narrow, src * row);
+  g.score_src = checked("score_src", score_src, wide, src * heads);
+  g.score_dst = checked("score_dst", score_dst, wide, dst * heads);
+  g.score_edge = checked("score_edge", score_edge, wide, edges * heads);
+  g.out = forwards(backward, "out", out, narrow, dst * row, g.threads);
+  g.d_out = checked("d_out", d_out, narrow, dst * row);
+  g.d_value = filled("d_value", d_value, narrow, src * row, g.threads);
+  g.d_score_src = filled("d_score_src", d_score_src, wide, src * heads, g.threads);
+  g.d_score_dst = filled("d_score_dst", d_score_dst, wide, dst * heads, g.threads);
+  g.d_score_edge = filled("d_score_edge", d_score_edge, wide, edges * heads, g.threads);
+  g.d_weight = filled("d_weight", d_weight, wide, edges * heads, g.threads);
+  if (backward ? !g.d_out : !g.out) throw nb::value_error("gated: arrays that belong together are missing");
+  nb::gil_scoped_release release;
+  backward ? chosen->gated_backward(g) : chosen->gated_forward(g);
+}
+
 void gatv2(bool backward, const Array& structure, const std::string& type_name, int64_t heads, int64_t width,
            int threads, double slope, uint64_t seed, uint64_t threshold, double keep_scale,
            MaybeArray edge_weight, MaybeArray edge_mask, const Array& feat_src, const Array& feat_dst, MaybeArray feat_edge,
@@ -458,6 +489,7 @@ NB_MODULE(_core, module) {
   module.def("build_structure", &build_structure);
   module.def("recent", &recent);
   module.def("additive", &additive);
+  module.def("gated", &gated);
   module.def("gatv2", &gatv2);
   module.def("dot", &dot);
   module.def("weighted_sum", &weighted_sum);

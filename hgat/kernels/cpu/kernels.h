@@ -65,6 +65,19 @@ struct Additive {
   void *d_value, *d_score_src, *d_score_dst, *d_score_edge, *d_weight;
 };
 
+// Weights without a softmax: out_v = sum over u of f(score_src_u + score_dst_v + score_edge_uv) * scale * value_u.
+struct Gated {
+  Graph graph;
+  Type type;
+  int heads, width, threads;
+  AlphaScale scale;
+  bool tanh;  // f, else the sigmoid
+  const void *value, *score_src, *score_dst, *score_edge;
+  void* out;
+  const void* d_out;
+  void *d_value, *d_score_src, *d_score_dst, *d_score_edge, *d_weight;
+};
+
 struct Gatv2 {
   Graph graph;
   Type type;
@@ -137,6 +150,8 @@ struct Kernels {
   void (*weighted_sum_backward)(const WeightedSumBackward&);
   void (*softmax_backward)(const SoftmaxBackward&);
   void (*edge_sum)(const EdgeSum&);
+  void (*gated_forward)(const Gated&);
+  void (*gated_backward)(const Gated&);
 };
 
 // Puts large pages behind memory that a kernel is about to fill, whatever it holds: at 4 KiB a page, the first touch of

@@ -15,6 +15,8 @@ void weighted_sum(const WeightedSum&);
 void weighted_sum_backward(const WeightedSumBackward&);
 void softmax_backward(const SoftmaxBackward&);
 void edge_sum(const EdgeSum&);
+void gated_forward(const Gated&);
+void gated_backward(const Gated&);
 
 #define HGAT_TEXT_OF(name) #name
 #define HGAT_TEXT(name) HGAT_TEXT_OF(name)
@@ -22,7 +24,8 @@ void edge_sum(const EdgeSum&);
 const Kernels* kernels() {
   static const Kernels table{HGAT_TEXT(HGAT_ISA), additive_forward, additive_backward, gatv2_forward,
                              gatv2_backward,      dot_forward,      dot_backward,      weighted_sum,
-                             weighted_sum_backward, softmax_backward, edge_sum};
+                             weighted_sum_backward, softmax_backward, edge_sum,         gated_forward,
+                             gated_backward};
   return &table;
 }
 
