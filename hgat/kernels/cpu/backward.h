@@ -91,6 +91,7 @@ inline void alphas(A* x, const A* top, const A* inverse, const A* factor, A* wei
     store<L>(x + k, alpha);
     store<L>(weight + k, factor ? alpha * load<L>(factor + k) : alpha);
   }
+  for (int64_t k = count; k % L; ++k) weight[k] = 0;  // as `products` has it, where weight is inverse
 }
 
 // d_weight of the edges: alpha * dropout * (d_out . value).
@@ -104,10 +105,12 @@ inline void weight_gradients(A* d_weight, const int32_t* edge, int64_t n, int he
     }
 }
 
-// q = alpha' (d_out . value), over what dot holds.
-template <class A> inline void products(A* dot, const A* weight, int64_t count) {
+// x *= y, [count], in whole vectors, with zeros behind: what stands there would be multiplied again in every row to come,
+// down to numbers below the normal ones, each of which costs a processor a hundred times as much.
+template <class A> inline void products(A* x, const A* y, int64_t count) {
   constexpr int L = kLanes<A>;
-  for (int64_t k = 0; k < count; k += L) store<L>(dot + k, Vec<A, L>(load<L>(dot + k) * load<L>(weight + k)));
+  for (int64_t k = count; k % L; ++k) x[k] = 0;
+  for (int64_t k = 0; k < count; k += L) store<L>(x + k, Vec<A, L>(load<L>(x + k) * load<L>(y + k)));
 }
 
 // The numbers of one row's heads, again and again in the lanes of a vector.
