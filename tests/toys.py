@@ -13,7 +13,7 @@ import dgl
 import torch
 
 from hgat import models, tasks
-from hgat.data import EventData, NodeData, StreamData
+from hgat.data import EventData, NodeData, SignedData, StreamData
 from hgat.errors import HgatError
 from hgat.graph import from_events
 from hgat.train.fit import Training
@@ -145,11 +145,31 @@ def runs(seed=0):
     return StreamData("runs", graph, feat, "run", asked, label, 6000, 8000, after)
 
 
+def camps(seed=0):
+    """Who is of one's own of two camps is liked and who is of the other is not, but for one in twenty."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, edges = 60, 900
+    key = torch.randperm(nodes * nodes, generator=generator)[:edges]
+    src, dst = key // nodes, key % nodes
+    sign = torch.where(src % 2 == dst % 2, 1, -1)
+    sign = torch.where(torch.rand(edges, generator=generator) < 0.05, -sign, sign)
+    return SignedData("camps", dgl.graph((src, dst), num_nodes=nodes), sign)
+
+
 PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
     "nodes": [Toy(neighbours, {}, QUICK), Toy(films, {}, QUICK, graph={"paths": PATHS})],
     "numbers": [Toy(heights, {}, {**QUICK, "metric": "r2"}, beats=40.0)],
+    "signs": [
+        Toy(
+            camps,
+            {"val_share": 0.2, "test_share": 0.2, "batch": 37},
+            {"metric": "macro_f1", "epochs": 30, "lr": 0.02, "patience": 30},
+            model={"hidden": 7},
+            control="always_positive",
+        )
+    ],
     "snapshot_links": [
         Toy(
             circles,

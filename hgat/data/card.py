@@ -21,6 +21,7 @@ FORMS = {
     "amgcn": "a folder or a zip of AM-GCN's form",
     "events": "a CSV file of events",
     "geom_gcn": "a folder of Geom-GCN's form",
+    "signed": "a file of signed edges",
 }
 
 

@@ -12,7 +12,7 @@ from hgat.graph.events import event_times
 from hgat.graph.places import Places
 from hgat.graph.recent import entities
 
-__all__ = ["PARTS", "EventData", "NodeData", "StreamData"]
+__all__ = ["PARTS", "EventData", "NodeData", "SignedData", "StreamData"]
 
 PARTS = ("train", "val", "test")
 STAND_IN = "Stand-in for"  # how the note of one begins
@@ -306,6 +306,45 @@ class StreamData:
             self._refuse("asked", "finite times", f"{self.asked[wrong[0]]} at event {wrong[0]}")
         if not self.val_time < self.test_time:
             self._refuse("test_time", f"a time behind val_time = {self.val_time}", self.test_time)
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+
+@dataclass(frozen=True, eq=False)
+class SignedData:
+    """A graph whose edges have signs, for tasks that ask for the sign of an edge.
+
+    graph: one relation among nodes of one type, directed, without a pair that is there twice with one sign. sign: [E]
+    int64, 1 and -1. test: ids of the edges that a file names for the test, or none. ids: what the nodes were called in
+    the file. notes are sentences that belong under every table of results. Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    sign: Tensor
+    test: Tensor = _NONE
+    ids: tuple = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: nodes, edges, relations, and the edges for the test."""
+        return {**_size(self.graph), "test": len(self.test)}
+
+    def __post_init__(self):
+        edges = self.graph.num_edges()
+        if len(self.graph.canonical_etypes) != 1 or len(self.graph.ntypes) != 1:
+            self._refuse("graph", "one relation among nodes of one type", self.graph.canonical_etypes)
+        if self.sign.dtype != torch.int64 or self.sign.shape != (edges,):
+            self._refuse("sign", f"[E] int64 with E = {edges}", f"{self.sign.dtype} {list(self.sign.shape)}")
+        odd = self.sign[(self.sign != 1) & (self.sign != -1)]
+        if len(odd):
+            self._refuse("sign", "1 or -1", odd[0].item())
+        if self.test.dtype != torch.int64 or self.test.dim() != 1 or len(self.test.unique()) != len(self.test):
+            self._refuse("test", "distinct int64 ids of edges", f"{self.test.dtype} {list(self.test.shape)}")
+        outside = self.test[(self.test < 0) | (self.test >= edges)]
+        if len(outside):
+            self._refuse("test", f"ids from 0 to {edges - 1}", outside[0].item())
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")

@@ -6,6 +6,7 @@ from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
+from hgat.graph.motifs import signed_degrees, signed_motifs
 from hgat.graph.normalized import normalized
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
@@ -42,6 +43,8 @@ __all__ = [
     "recent_events",
     "recent_neighbours",
     "relations",
+    "signed_degrees",
+    "signed_motifs",
     "snapshots",
     "to_device",
     "views",

@@ -379,7 +379,8 @@ def _fit(experiment, variant, seed, ledger, progress):
     if recipe.train.refit:
         epochs = [*result.get("stages", ()), result["best_epoch"]]
         refitted, training = _stage(experiment, variant, seed, epochs, ledger, progress)
-        result = {**result, "test": refitted["test"], "seconds": result["seconds"] + refitted["seconds"]}
+        measured = {name: refitted[name] for name in ("test", "more") if name in refitted}
+        result = {**result, **measured, "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
         weights, stages = training.weights()
         about = {"recipe": recipe.name, "seed": seed, "val": result["val"], **({"stages": stages} if stages else {})}
