@@ -17,6 +17,7 @@ __all__ = [
     "Missing",
     "Structure",
     "arxiv",
+    "bitcoin_alpha",
     "block",
     "cora",
     "ogb_arxiv",
@@ -223,6 +224,17 @@ def cora(root=None):
     graph = prepare(task.graph)
     graph.create_formats_()
     return Structure(graph), task
+
+
+@lru_cache(maxsize=1)
+def bitcoin_alpha(root=None):
+    """Bitcoin-Alpha's graph of training edges, with their signs."""
+    data = _task("bitcoin-alpha", root)
+    train = torch.ones(data.graph.num_edges(), dtype=torch.bool)
+    train[data.test] = False
+    graph = dgl.edge_subgraph(data.graph, train, relabel_nodes=False, store_ids=False)
+    graph.edata["sign"] = data.sign[train]
+    return graph
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,8 @@
 - FAConv: hgat; PyG's layer with the same weights of edges, given to it, so that it normalises nothing and adds no
   self-loops; DGL's built-in message functions on a score for each end; and "authors", the message passing of FAGCN's
   authors in DGL, which concatenates both ends' rows on every edge. On the arxiv graph, beside the operators' floor.
+- SiGATConv: hgat; 38 of DGL's and of PyG's GATConv, one for each motif's graph, in a loop. On Bitcoin-Alpha's training
+  edges. hgat's bias, which its score sees, is zero and not compared.
 - HANConv: hgat and PyG with one projection for all meta-paths and ReLU; hgat and DGL, in the way of DGL's HAN example,
   with a projection for each and ELU. On HAN's ACM, and on two power-law graphs of ogbn-arxiv's size together.
 
@@ -35,7 +37,7 @@ from benchmarks.peers import HOMOGENEOUS, pyg
 from benchmarks.timing import Candidate, Case
 from dgl.nn.functional import edge_softmax
 
-__all__ = ["DGLHan", "DGLRelational", "frequency", "han", "hgt", "homogeneous", "rgat", "specs"]
+__all__ = ["DGLHan", "DGLRelational", "frequency", "han", "hgt", "homogeneous", "rgat", "signed", "specs"]
 
 
 def _input(rows, width):
@@ -413,6 +415,59 @@ def _pyg_han(ours, structures, feat, heads, width):
     return Candidate("PyG", lambda: layer({"node": feat}, edges)["node"], leaves, common)
 
 
+# ---------------------------------------------------------------------------------------- SiGAT
+
+
+def signed(width=20, root=None):
+    """The case of SiGATConv: one call for all motifs, and a loop over them."""
+    graph = graphs.bitcoin_alpha(root)
+    views = hgat.graph.signed_motifs(graph)
+    feat = _input(views.num_dst, width)
+    torch.manual_seed(0)
+    ours = graphs.place(hgat.nn.SiGATConv(width, width, views.num_views))
+    names = ("weight", "attn_src", "attn_dst")
+    leaves = {"feat": feat, **{name: getattr(ours, name) for name in names}}
+    src, dst = views.graph.edges(order="eid")
+    own = [(src // views.num_dst == number).nonzero().flatten() for number in range(views.num_views)]
+    ends = [(src[edges] % views.num_dst, dst[edges] % views.num_dst) for edges in own]
+    candidates = [Candidate("hgat", lambda: ours(views, feat), leaves)]
+    loops = {"DGL": (dgl.nn.GATConv, [dgl.graph(pair, num_nodes=views.num_dst) for pair in ends])}
+    if pyg() is not None:
+        loops["PyG"] = pyg().nn.GATConv, [torch.stack(pair) for pair in ends]
+    for name, (layer, structures) in loops.items():
+        candidates.append(_one_by_one(name, layer, structures, ours, feat, width))
+    return Case(f"SiGATConv {views.num_views} motifs x {width}, Bitcoin-Alpha", candidates)
+
+
+def _one_by_one(name, layer, structures, ours, feat, width):
+    """A loop over the motifs with a GATConv of DGL's or PyG's for each, with the parameters of hgat's layer."""
+    by_dgl = name == "DGL"
+    options = {} if by_dgl else {"add_self_loops": False}
+    convs = [graphs.place(layer(width, width, 1, negative_slope=0.1, bias=False, **options)) for _ in structures]
+    ends = ("attn_l", "attn_r") if by_dgl else ("att_src", "att_dst")
+    leaves = {"feat": feat}
+    with torch.no_grad():
+        for number, conv in enumerate(convs):
+            project = conv.fc if by_dgl else conv.lin
+            project.weight.copy_(ours.weight[number].T)
+            leaves[f"weight {number}"] = project.weight
+            for end, mine in zip(ends, ("attn_src", "attn_dst"), strict=True):
+                getattr(conv, end).copy_(getattr(ours, mine)[number].view(1, 1, -1))
+                leaves[f"{mine} {number}"] = getattr(conv, end)
+
+    def common(grads):
+        count = range(len(convs))
+        found = {"feat": grads["feat"], "weight": torch.stack([grads[f"weight {n}"].T for n in count])}
+        return found | {n: torch.cat([grads[f"{n} {k}"] for k in count]) for n in ("attn_src", "attn_dst")}
+
+    def call():
+        pairs = zip(convs, structures, strict=True)
+        rows = [conv(part, feat) if by_dgl else conv(feat, part) for conv, part in pairs]
+        return torch.stack([row.flatten(1) for row in rows], 1)
+
+    return Candidate(name, call, leaves, common)
+
+
 def specs(scale=1.0, root=None):
     """Every layer on every graph."""
     here = "benchmarks.layers:"
@@ -426,6 +481,7 @@ def specs(scale=1.0, root=None):
         # Both ends' rows on every edge are what the authors' form makes.
         edge_bytes = int(graphs.ARXIV[1] * scale) * 2 * width * 4
         yield Spec(here + "frequency", {"width": width, "scale": scale}, edge_bytes)
+    yield Spec(here + "signed", {"root": root})
     for share in (0.1, 0.01):
         edges = int(2 * sum(graphs.MAG_EDGES.values()) * share * scale)
         yield Spec(here + "hgt", {"share": share, "scale": scale}, edges * 64 * 4 * 2)

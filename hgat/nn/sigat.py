@@ -82,7 +82,7 @@ class SiGATConv(nn.Module):
         value = feat @ self.weight + self.bias  # [M, N, D]
         rows = value.flatten(0, 1).unsqueeze(1)
         if self.score == "motif":
-            scores = [(value * attn).sum(-1).view(-1, 1) for attn in (self.attn_src, self.attn_dst)]
+            scores = [self._scores(feat, attn) for attn in (self.attn_src, self.attn_dst)]
             out = ops.additive_attention(graph, rows, *scores, negative_slope=SLOPE)
         else:
             kind = beside(graph, "kind", graph.edata["kind"], feat.device)
@@ -95,3 +95,8 @@ class SiGATConv(nn.Module):
         if self.score == "motif":
             alpha = ops.additive_weights(graph, *scores, negative_slope=SLOPE)
         return out, alpha.clone()  # a copy: who overwrites it must not overwrite what backward reads
+
+    def _scores(self, feat: Tensor, attn: Tensor) -> Tensor:
+        """a . t_v^m of every node, [M * N, 1]: x (W a) + b . a, for which t is not read."""
+        at = feat @ (self.weight * attn).sum(-1).t() + (self.bias * attn).sum((1, 2))
+        return at.t().reshape(-1, 1)
