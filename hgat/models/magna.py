@@ -66,6 +66,8 @@ class MAGNA(System):
         self.fc_out = nn.Linear(hidden, num_outputs)
         for map_ in (self.fc_in, self.fc_out):
             nn.init.xavier_normal_(map_.weight)
+        # A normalisation follows: of rows as small as those of normalised words a bias would be all that is left.
+        nn.init.zeros_(self.fc_in.bias)
 
     @staticmethod
     def prepare(shown: Facts, *, self_loops: bool = True, undirected: bool = False) -> tuple:

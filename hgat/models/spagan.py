@@ -108,6 +108,7 @@ class _OverPaths(System):
         for count in heads[:-1]:
             self.layers.append(SPAGANConv(width, hidden, count, max_length=max_length, **options))
             width = hidden * count
+        options["path_encoder"] = "pool"  # a path of one edge is its end
         self.layers.append(SPAGANConv(width, num_outputs, heads[-1], max_length=1, **options))
 
     def _hidden(self, paths, feat, get_attention=False):

@@ -8,7 +8,7 @@ from dgl import DGLGraph
 from torch import Tensor, nn
 
 from hgat import ops
-from hgat.errors import GraphError, ShapeError, brief, check_range, check_shape, check_whole
+from hgat.errors import GraphError, ShapeError, brief, check_shape, check_whole
 from hgat.graph import csr, normalized
 from hgat.nn.common import (
     check_feature,
@@ -132,7 +132,9 @@ class MAGNAConv(nn.Module):
         """
         check_in_degrees(graph, self._allow_zero_in_degree)
         if graph.is_block or graph.num_src_nodes() != graph.num_dst_nodes():
-            raise GraphError("graph: expected one whose walks go on from every node they reach, got a block or two ends")
+            raise GraphError(
+                "graph: expected one whose walks go on from every node they reach, got a block or two ends"
+            )
         check_feature("feat", feat, self._in_feats, graph.num_dst_nodes(), weight_of(self.fc))
         check_plain("feat", feat)
         score_edge = self._of_relations(graph, etype, rel_feat)
@@ -155,7 +157,9 @@ class MAGNAConv(nn.Module):
         for name, given in (("etype", etype), ("rel_feat", rel_feat)):
             if (given is None) == (self._rel_feats is not None):
                 got = "none" if given is None else "some"
-                raise ShapeError(f"{name}: expected {'some' if self._rel_feats else 'none without rel_feats'}, got {got}")
+                raise ShapeError(
+                    f"{name}: expected {'some' if self._rel_feats else 'none without rel_feats'}, got {got}"
+                )
         if etype is None or rel_feat is None:
             return None
         check_floats("rel_feat", rel_feat, weight_of(self.fc_rel))

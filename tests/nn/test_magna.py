@@ -202,7 +202,9 @@ def test_the_block_restated(settings, width):
 
     def norm(rows):
         centred = rows - rows.mean(1, keepdim=True)
-        return rows if settings.get("norm") is False else centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        return (
+            rows if settings.get("norm") is False else centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        )
 
     shortcut = x if width == 12 else x @ block.res_fc.weight.t()
     y = block.conv(graph, norm(x)).flatten(1) @ block.fc_out.weight.t() + shortcut
