@@ -225,7 +225,6 @@ LAYERS = {
     "DAGNNConv": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2), ("in_feats",), (), ("propagation",)),
     "DAGNNConv, popular": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2, propagation="gat")),
     "MAGNAConv": Layer(*one_relation("MAGNAConv", **PLAIN), (*SIZES, "hops"), (*DROPS, "alpha"), ("diffusion",)),
-    "MAGNAConv, filter": Layer(*one_relation("MAGNAConv", **PLAIN, diffusion="cheb", hops=3)),
     "MAGNABlock": Layer(
         *one_relation("MAGNABlock", **PLAIN | {"out_feats": 12}), (*SIZES, "hops"), (*DROPS, "ff_drop"), ("diffusion",)
     ),

@@ -23,8 +23,8 @@ class MAGNA(System):
         h^0 = W_0 drop(x) + b_0;   h^l = block_l(h^{l-1});   logits = W h^L + b
 
     in_feats: F. num_outputs: C. hidden: width of the blocks, a multiple of heads. layers: L. hops, alpha, diffusion:
-    see hgat.nn.MAGNAConv. norm, feed_forward, feat_drop, attn_drop, ff_drop: see hgat.nn.MAGNABlock. What is reported
-    elsewhere as a Chebyshev filter is diffusion = "cheb" with norm and feed_forward off.
+    see hgat.nn.MAGNAConv. norm, feed_forward, feat_drop, attn_drop, ff_drop: see hgat.nn.MAGNABlock. in_drop: rate of
+    dropout on x. What is reported elsewhere as a Chebyshev filter is diffusion = "cheb" with norm and feed_forward off.
     Raises ShapeError for sizes, rates and names out of range.
     Paper: Wang et al. 2021, arXiv:2009.14332, which has six blocks, 512 wide, on Planetoid's graphs. Differs: see the
     layers; the map in front of the blocks, which reads the features' entries that are not zero, is the authors' code's
@@ -51,8 +51,9 @@ class MAGNA(System):
         diffusion: Literal["ppr", "cheb"] = "ppr",
         norm: bool = True,
         feed_forward: bool = True,
-        feat_drop: float = 0.5,
-        attn_drop: float = 0.5,
+        in_drop: float = 0.5,
+        feat_drop: float = 0.2,
+        attn_drop: float = 0.2,
         ff_drop: float = 0.1,
     ) -> None:
         super().__init__()
@@ -60,8 +61,8 @@ class MAGNA(System):
         options: dict[str, Any] = {"hops": hops, "alpha": alpha, "diffusion": diffusion}
         options |= {"norm": norm, "feed_forward": feed_forward}
         options |= {"feat_drop": feat_drop, "attn_drop": attn_drop, "ff_drop": ff_drop}
-        check_rates(feat_drop=feat_drop)
-        self.fc_in = SparseLinear(in_feats, hidden, feat_drop)
+        check_rates(in_drop=in_drop)
+        self.fc_in = SparseLinear(in_feats, hidden, in_drop)
         self.layers = nn.ModuleList(MAGNABlock(hidden, hidden, heads, **options) for _ in range(layers))
         self.fc_out = nn.Linear(hidden, num_outputs)
         for map_ in (self.fc_in, self.fc_out):
