@@ -13,7 +13,7 @@ from hgat.graph import csr
 from hgat.graph.paths import cheapest_paths
 from hgat.models._batches import Features, one_type
 from hgat.models._stack import Stack, check_settings, feature_width
-from hgat.models._system import Facts, Shares, System
+from hgat.models._system import Ablation, Facts, Shares, System
 from hgat.models.gat import GAT
 from hgat.nn.spagan import SPAGANConv
 
@@ -31,12 +31,15 @@ class SPAGAN(System):
     No gradient goes through the paths.
 
     in_feats: F. num_outputs: C. hidden: width per head of the hidden layers. heads: one number per layer, of which
-    there are two or more, side by side and in the last the mean. max_length, share: which paths, see
-    hgat.graph.cheapest_paths. path_encoder, score: see hgat.nn.SPAGANConv. feat_drop, attn_drop: of both stages.
-    Raises RecipeError for fewer than two heads, ShapeError for sizes, rates and names out of range.
+    there are two or more, side by side and in the last the mean. stages: 2, or 1, which is the GAT alone. max_length,
+    share: which paths, see hgat.graph.cheapest_paths. path_encoder, score: see hgat.nn.SPAGANConv. feat_drop,
+    attn_drop: of both stages. value_drop: of the GAT, see hgat.models.GAT.
+    Raises RecipeError for fewer than two heads and other stages, ShapeError for sizes, rates and names out of range.
     Paper: Yang et al. 2019 (SPAGAN), arXiv:2101.03464. Paths are computed once, as in the authors' code, where the
     paper has them computed again from what the paths have learned; that the last layer reads the edges is the code's.
     """
+
+    ablations = {"gat": Ablation("GAT, the first stage alone", {"stages": 1})}
 
     def __init__(
         self,
@@ -45,25 +48,29 @@ class SPAGAN(System):
         *,
         hidden: int = 8,
         heads: Sequence[int] = (8, 1),
+        stages: int = 2,
         max_length: int = 2,
         share: float = 0.5,
         path_encoder: Literal["pool", "lstm"] = "pool",
         score: Literal["centre", "path"] = "centre",
         feat_drop: float = 0.6,
         attn_drop: float = 0.6,
+        value_drop: float = 0.0,
     ) -> None:
         super().__init__()
         check_settings(heads, hidden, feat_drop=feat_drop, attn_drop=attn_drop)
         if len(heads) < 2:
             raise RecipeError(f"model.heads: expected two layers or more, as the last reads no paths, got {len(heads)}")
-        check_whole(1, max_length=max_length)
+        check_whole(1, stages=stages, max_length=max_length)
+        if stages > 2:
+            raise RecipeError(f"model.stages: expected 1 or 2, got {stages}")
         check_range(0, share=share)
         options: dict[str, Any] = {"hidden": hidden, "heads": heads, "feat_drop": feat_drop, "attn_drop": attn_drop}
-        self.gat = GAT(in_feats, num_outputs, value_drop=0.0, **options)
+        self.gat = GAT(in_feats, num_outputs, value_drop=value_drop, **options)
         options |= {"max_length": max_length, "path_encoder": path_encoder, "score": score}
         self.over_paths = partial(_OverPaths, in_feats, num_outputs, **options)
         _OverPaths(1, 1, **{**options, "hidden": 1, "heads": (1, 1)})  # says now what is out of range
-        self.max_length, self.share = max_length, share
+        self.stages, self.max_length, self.share = stages, max_length, share
 
     @staticmethod
     def prepare(shown: Facts, *, self_loops: bool = True, undirected: bool = False) -> tuple:
@@ -93,6 +100,8 @@ class SPAGAN(System):
 
     def again(self, shown: Facts, inputs: tuple, stage: int) -> "tuple[System, tuple] | None":
         """The second stage: a model with fresh weights, and (graph, its cheapest paths, features)."""
+        if stage >= self.stages:
+            return None
         graph, feat = inputs
         paths = cheapest_paths(graph, self.costs(graph, feat), self.max_length, share=self.share)
         return self.over_paths(), (graph, paths, feat)

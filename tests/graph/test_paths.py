@@ -101,6 +101,14 @@ def test_of_equal_costs_the_fewest_edges(price):
     assert (0, 2) in listed(one) and not listed(two)
 
 
+def test_of_equal_costs_the_fewest_edges_beyond_the_first():
+    """From 0 to 3 by two edges, the dear one last, or by three, which a search by cost alone comes upon first."""
+    graph = dgl.graph(([0, 1, 0, 2, 4], [1, 3, 2, 4, 3]))
+    cost = torch.tensor([0.25, 0.75, 0.5, 0.25, 0.25])
+    one, two, three = (listed(got) for got in cheapest_paths(graph, cost, 3, share=None))
+    assert two[0, 3] == (1.0, [0, 1, 3]) and not three
+
+
 def test_directions_are_those_of_the_edges():
     graph = dgl.graph(([0, 1], [1, 2]))
     assert set(listed(cheapest_paths(graph, torch.ones(2), 2, share=None)[1])) == {(0, 2)}
