@@ -31,7 +31,7 @@ def cheapest_paths(
     all. Every node has the path that stays at it, u, ..., u, in each graph beside these, so that one that nothing
     reaches has itself.
     Of several edges between the same nodes the cheapest counts, an edge from a node to itself never. Of paths that cost
-    the same, to one part in 10^9, those of the fewest edges are taken, and of these the one that SciPy finds.
+    the same, to 10^-9 of the largest cost, those of the fewest edges are taken, and of these the one that SciPy finds.
 
     Shapes: cost [E], finite and 0 or more -> a list of max_length graphs of N nodes, whose edata are path [P, l + 1],
     the nodes from u to v, in the graph's own id type, and cost [P] float32, that of the whole path.
@@ -75,7 +75,8 @@ def cheapest_paths(
         degree = np.bincount(found[0][0][:, -1] - first, minlength=len(ids)) if len(ids) else None
         for length, (path, total) in enumerate(found, 1):
             total = np.maximum(total - length * tie, 0.0)
-            keep = None if share is None or length == 1 else (share * degree).astype(np.int64)
+            # No node has more than all others, and an infinite share of none is none.
+            keep = None if share is None or length == 1 else (min(share, nodes) * degree).astype(np.int64)
             parts[length - 1].append(_kept(path, total, keep, first))
     return [_path_graph(part, nodes, length, graph.idtype) for length, part in enumerate(parts, 1)]
 

@@ -185,5 +185,12 @@ def _check_paths(graph, length):
     if length > 1:
         if "path" not in graph.edata:
             raise GraphError(f'paths[{length - 1}]: expected edata["path"], as cheapest_paths gives it, got none')
-        name = f'paths[{length - 1}].edata["path"]'
-        check_shape(name, graph.edata["path"], ("P", graph.num_edges()), ("nodes", length + 1))
+        name, path = f'paths[{length - 1}].edata["path"]', graph.edata["path"]
+        check_shape(name, path, ("P", graph.num_edges()), ("nodes", length + 1))
+        if path.dtype not in (torch.int32, torch.int64):
+            raise ShapeError(f"{name}: expected numbers of nodes, int32 or int64, got {path.dtype}")
+        # On a device the answer would have to be waited for, and an index that is none is an error there, too.
+        if path.numel() and path.device.type == "cpu":
+            least, most = (int(bound) for bound in path.aminmax())
+            if least < 0 or most >= graph.num_nodes():
+                raise GraphError(f"{name}: expected numbers of {graph.num_nodes()} nodes, got {least} to {most}")

@@ -8,9 +8,9 @@ from systems import CLASSES, IN
 from toys import CASES
 
 from hgat import models, tasks
-from hgat.errors import HgatError
+from hgat.errors import GraphError, HgatError
 from hgat.graph import cheapest_paths
-from hgat.models import SPAGAN, Facts
+from hgat.models import GAT, MAGNA, SPAGAN, Facts
 from hgat.models._system import resting
 from hgat.train.fit import Training
 from hgat.train.recipe import Train
@@ -122,6 +122,33 @@ def test_parts_that_are_not_joined_and_nodes_alone_are_served():
     assert torch.isfinite(later.eval()(*inputs)).all()
 
 
+@pytest.mark.parametrize("cls", [MAGNA, SPAGAN])
+def test_a_graph_without_edges_and_a_node_without_any_are_one_sentence(cls):
+    settings = {"hidden": 6, "heads": (3, 2) if cls is SPAGAN else 3}
+    with pytest.raises(GraphError, match="graph: expected at least one edge, got none"):
+        cls.prepare(facts(dgl.graph(([], []), num_nodes=4)))
+    shown = facts(dgl.graph(([0, 1], [1, 0]), num_nodes=3))
+    inputs = cls.prepare(shown, self_loops=False)
+    with pytest.raises(dgl.DGLError, match="0-in-degree nodes"):
+        cls.build(shown, inputs, **settings)(*inputs)
+
+
+def test_the_first_stage_alone_is_gat():
+    shown = facts()
+    inputs = SPAGAN.prepare(shown)
+    torch.manual_seed(0)
+    model = SPAGAN.build(shown, inputs, value_drop=0.3, **SPAGAN.ablations["gat"].settings)
+    assert model.again(shown, inputs, 1) is None
+    torch.manual_seed(0)
+    alone = GAT.build(shown, inputs, value_drop=0.3, feat_drop=0.6, attn_drop=0.6)
+    for got, due in zip(model.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(got, due)
+    for m in (model, alone):  # training: their dropout is one
+        torch.manual_seed(1)
+        m.out = m.train()(*inputs)
+    assert torch.equal(model.out, alone.out)
+
+
 def training(epochs=12):
     task = CASE.ask()
 
@@ -164,6 +191,9 @@ def test_the_planted_task_is_solved_over_paths_too():
 WRONG = {
     "max_length: expected 1 or more, got -2": {"max_length": -2},
     "share: expected 0 or more, got -1": {"share": -1},
+    "model.stages: expected 1 or 2, got 3": {"stages": 3},
+    "stages: expected 1 or more, got 0": {"stages": 0},
+    "value_drop: expected a number from 0 to 1, got 1.5": {"value_drop": 1.5},
     "path_encoder: expected 'pool' or 'lstm', got 'mean'": {"path_encoder": "mean"},
     "score: expected 'centre' or 'path', got 'no'": {"score": "no"},
     "model.heads: expected two layers or more, as the last reads no paths, got 1": {"heads": (3,)},

@@ -171,6 +171,15 @@ def test_uniform_attention_is_a_mean_on_both_levels():
 
 PATHS = paths_of(build("homogeneous"))
 X = torch.ones(23, IN)
+
+
+def with_path(change):
+    """PATHS with other nodes in the longer of them."""
+    other = PATHS[1].clone()
+    other.edata["path"] = change(other.edata["path"].clone())
+    return [PATHS[0], other]
+
+
 WRONG = {
     "max_length: expected 1 or more, got -1": lambda: SPAGANConv(IN, OUT, HEADS, max_length=-1),
     "path_encoder: expected 'pool' or 'lstm', got 'mean'": lambda: SPAGANConv(IN, OUT, HEADS, path_encoder="mean"),
@@ -179,6 +188,15 @@ WRONG = {
     "paths: expected a list of 2 graphs, .* got DGLGraph": lambda: SPAGANConv(IN, OUT, HEADS)(PATHS[0], X),
     r"paths\[1\]: expected edata": lambda: SPAGANConv(IN, OUT, HEADS)([PATHS[0], build("homogeneous")], X),
     r'paths\[1\].edata\["path"\]: expected \[P, nodes\]': lambda: SPAGANConv(IN, OUT, HEADS)([PATHS[0]] * 2, X),
+    r'paths\[1\].edata\["path"\]: expected numbers of nodes, int32 or int64, got torch.float32': lambda: SPAGANConv(
+        IN, OUT, HEADS
+    )(with_path(torch.Tensor.float), X),
+    r'paths\[1\].edata\["path"\]: expected numbers of 23 nodes, got 0 to 23': lambda: SPAGANConv(IN, OUT, HEADS)(
+        with_path(lambda path: path.where(path < 22, 23)), X
+    ),
+    r'paths\[1\].edata\["path"\]: expected numbers of 23 nodes, got -1 to 22': lambda: SPAGANConv(IN, OUT, HEADS)(
+        with_path(lambda path: path.where(path > 0, -1)), X
+    ),
     r"paths\[0\]: expected a graph from nodes to the same": lambda: SPAGANConv(IN, OUT, HEADS, max_length=1)(
         [build("block")], X
     ),
