@@ -50,7 +50,9 @@ class MAGNAConv(nn.Module):
     Paper: Wang et al. 2021, arXiv:2009.14332, eq. 1-5. Differs: W is one matrix for both ends and for what is summed,
     which is the default of the authors' code, where the paper has W_h and W_t; the tanh is the code's; dropout on
     attention is drawn once and not for every hop, and there is none on the rows between the hops, so that in training,
-    too, out is a power series of one matrix. The code's selection of the k strongest edges is left out.
+    too, out is a power series of one matrix. Rows of drop(A) are scaled to sum to one, where dropout scales all by
+    1 / (1 - attn_drop): a part of the graph that happens to lose no edge would grow by that factor with every hop. A
+    node that would lose every edge keeps them. The code's selection of the k strongest edges is left out.
     """
 
     attn_l: nn.Parameter | None
@@ -147,7 +149,7 @@ class MAGNAConv(nn.Module):
         near = torch.tanh(value)
         score_src, score_dst = ((near * end).sum(-1) for end in (self.attn_l, self.attn_r))
         alpha = ops.additive_weights(graph, score_src, score_dst, score_edge, negative_slope=negative_slope(self))
-        weight = ops.attention_dropout(alpha, self.attn_drop.p) if self.attn_drop.training else alpha
+        weight = _dropped(graph, alpha, self.attn_drop.p) if self.attn_drop.training else alpha
         out = ops.propagate(graph, value, weight, self.hops, restart=self.alpha)
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.
         return (out, alpha.clone().unsqueeze(-1)) if get_attention else out
@@ -184,6 +186,16 @@ class MAGNAConv(nn.Module):
             found = terms[k] - (2.0 if k else 1.0) * back
             last, before = found if before is None else found - before, last
         return last
+
+
+def _dropped(graph, alpha, dropout):
+    """alpha [E, H] without some edges, rows scaled to sum to one again; all edges of a node that would have none."""
+    if dropout == 0.0:
+        return alpha
+    left = ops.attention_dropout(alpha, dropout)
+    total = ops.weighted_sum(graph, left.new_ones((graph.num_src_nodes(), alpha.shape[1], 1)), left).squeeze(-1)
+    total = ops.copy_v(graph, total)
+    return torch.where(total > 0, left / total.where(total > 0, 1.0), alpha)
 
 
 class MAGNABlock(nn.Module):
