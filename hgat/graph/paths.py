@@ -35,8 +35,8 @@ def cheapest_paths(
 
     Shapes: cost [E], finite and 0 or more -> a list of max_length graphs of N nodes, whose edata are path [P, l + 1],
     the nodes from u to v, in the graph's own id type, and cost [P] float32, that of the whole path.
-    Memory and time: one search of Dijkstra's for each node by SciPy, which stops at max_length times the largest cost;
-    of the N x N distances a block is computed at a time.
+    Time: one search of Dijkstra's for each node by SciPy, which begins with a row of N distances and goes on to all
+    nodes that are nearer than max_length times the largest cost. Memory: of the N x N distances a block at a time.
     Raises GraphError for anything but a graph of one relation from nodes to the same nodes and for costs that are
     negative or not finite, ShapeError for a cost that is no such tensor, for lengths below 1 and a share below 0.
 

@@ -94,7 +94,7 @@ class MAGNA(System):
         return self.fc_out(h)
 
     def attention(self, graph: DGLGraph, feat: Features) -> list[Tensor]:
-        """alpha of every block's one hop: a list of [E, H, 1]."""
+        """A of every block, the attention of one hop: a list of [E, H, 1]."""
         h, found = self.fc_in(feat), []
         for layer in self.layers:
             h, alpha = layer(graph, h, get_attention=True)

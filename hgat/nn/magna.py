@@ -128,7 +128,7 @@ class MAGNAConv(nn.Module):
 
         graph: DGLGraph with one relation from nodes to the same nodes, each with an in-edge; feat [N, F]; etype [E],
         the number of every edge's relation, and rel_feat [R, F_r], given if and only if the layer has rel_feats ->
-        [N, H, D], and with get_attention alpha [E, H, 1] of one hop, before dropout.
+        [N, H, D], and with get_attention A, [E, H, 1], which is of one hop and before dropout.
         Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for anything but such a
         graph, a block among them, ShapeError for tensors that do not fit, and for attention that a filter has not.
         """
@@ -157,11 +157,10 @@ class MAGNAConv(nn.Module):
     def _of_relations(self, graph, etype, rel_feat):
         """attn_rel . tanh(W_r r) of every edge, [E, H]; computed once for every relation."""
         for name, given in (("etype", etype), ("rel_feat", rel_feat)):
-            if (given is None) == (self._rel_feats is not None):
-                got = "none" if given is None else "some"
-                raise ShapeError(
-                    f"{name}: expected {'some' if self._rel_feats else 'none without rel_feats'}, got {got}"
-                )
+            if given is None and self._rel_feats is not None:
+                raise ShapeError(f"{name}: expected it of a layer that has rel_feats, got none")
+            if given is not None and self._rel_feats is None:
+                raise ShapeError(f"{name}: expected none of a layer without rel_feats, got {brief(given)}")
         if etype is None or rel_feat is None:
             return None
         check_floats("rel_feat", rel_feat, weight_of(self.fc_rel))
@@ -206,7 +205,7 @@ class MAGNABlock(nn.Module):
     conv: MAGNAConv with out_feats / num_heads columns for each head, whose settings are diffusion, hops, alpha,
     attn_drop, feat_drop and rel_feats. x goes through a linear map of its own where F is not out_feats. W_1 is four
     times as wide as out_feats. norm: False leaves out LN. feed_forward: with False out = elu(y). ff_drop: drop_ff.
-    feat_drop: of the rows that are projected, too.
+    feat_drop: drop, and what conv drops of its features.
 
     Raises ShapeError for a constructor's argument out of range, and where out_feats is no multiple of num_heads.
     Paper: Wang et al. 2021, arXiv:2009.14332, eq. 6-7. Differs: LN is PyTorch's, where the authors' code divides by an
@@ -275,7 +274,7 @@ class MAGNABlock(nn.Module):
         """New rows of every node.
 
         graph, get_attention and the relations etype and rel_feat are MAGNAConv's; feat [N, F] -> [N, out_feats], and
-        with get_attention alpha [E, H, 1].
+        with get_attention conv's A, [E, H, 1].
         Raises what MAGNAConv raises.
         """
         check_floats("feat", feat)
