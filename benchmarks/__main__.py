@@ -16,8 +16,9 @@ COMMANDS = {
     "gpu": "operators, layers, epochs and sampled training on a GPU, right first, then fast",
     "large": "one layer on 20 million edges inside a limit of memory",
     "ogb": "epochs on data of OGB's real shapes in OGB's format: whole graphs, and sampled training taken apart",
+    "diffusion": "attention spread over K hops beside one layer of GAT, with memory as K grows",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
-    "preparation": "what DAGNN, GAMLP and TDGNN compute once before training: seconds, and peak memory",
+    "preparation": "what DAGNN, GAMLP, TDGNN and SPAGAN compute once before training: seconds, and peak memory",
     "processes": "epochs of sampled training on one process and on two",
     "scaling": "growth with edges, heads, width and threads, as plots",
 }

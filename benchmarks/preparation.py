@@ -1,9 +1,11 @@
-"""What systems that attend over hops compute once, before training, on the power-law graph of ogbn-arxiv's size.
+"""What systems that attend over hops and paths compute once, before training, on the power-law graph of ogbn-arxiv's size.
 
 - normalised: the weights of the normalised adjacency, what DAGNN needs on a graph.
 - hops: five hops of 128 features, what GAMLP and DAGNN with graph.precompute train on, in memory and in a folder.
 - shells: TDGNN's shells of three hops. All pairs of that size fit into no memory, which is told after the first block
   of nodes; the 32 strongest of each node are found on a fiftieth of the graph, as the time grows with N x E.
+- paths: SPAGAN's cheapest paths of up to 1, 2 and 3 edges, the costs those of random attention. Every node searches as
+  far as that many of the dearest edges, and each search begins with a row of N distances; on parts of the graph.
 
 Each in a process of its own, with hgat alone: seconds are those of the fastest of the rounds and of this machine, and
 memory is the peak above what was there before, with the result in it (see benchmarks.memory).
@@ -20,12 +22,17 @@ from pathlib import Path
 __all__ = ["CASES", "run"]
 
 WIDTH, HOPS, SMALL, KEEP = 128, 5, 0.02, 32
+PATHS = {"paths1": (1, 0.1), "paths2": (2, 0.1), "paths3": (3, SMALL)}  # edges of a path, part of the size
 CASES = {
     "normalised": "weights of the normalised adjacency",
     "memory": f"{HOPS} hops of {WIDTH} features, in memory",
     "folder": f"{HOPS} hops of {WIDTH} features, in a folder",
     "shells": "shells of 3 hops, all pairs",
     "strongest": f"shells of 3 hops, {KEEP} a node, 1/{round(1 / SMALL)} of the size",
+    **{
+        name: f"cheapest paths of up to {length} edges, 1/{round(1 / part)} of the size"
+        for name, (length, part) in PATHS.items()
+    },
 }
 
 
@@ -64,7 +71,12 @@ def _call(name, scale, place):
     import hgat
     from benchmarks import graphs
 
-    graph = graphs.arxiv(scale * (SMALL if name == "strongest" else 1.0)).graph
+    length, part = PATHS.get(name, (0, SMALL if name == "strongest" else 1.0))
+    graph = graphs.arxiv(scale * part).graph
+    if name in PATHS:
+        weight = hgat.ops.edge_softmax(graph, torch.randn(graph.num_edges()))
+        cost = 1 - weight / weight.max()
+        return lambda: [x for found in hgat.graph.cheapest_paths(graph, cost, length) for x in found.edata.values()]
     if name == "normalised":
         return lambda: [hgat.graph.normalized(graph)]
     if name in ("shells", "strongest"):

@@ -94,6 +94,12 @@ def _rtgat(layer, **options):
     return layer(torch.randn(3, IN), torch.randn(3, 2, 2, IN), torch.rand(3, 2, 2), mask, **options)
 
 
+def _paths(layer, **options):
+    graph = build("homogeneous")
+    paths = hgraph.cheapest_paths(graph, torch.rand(graph.num_edges()))
+    return layer(paths, torch.randn(graph.num_nodes(), IN), **options)
+
+
 SIZES = ("in_feats", "out_feats", "num_heads")
 DROPS = ("feat_drop", "attn_drop")
 PLAIN = {"in_feats": IN, "out_feats": OUT, "num_heads": HEADS}
@@ -228,6 +234,14 @@ LAYERS = {
     ),
     "DAGNNConv": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2), ("in_feats",), (), ("propagation",)),
     "DAGNNConv, popular": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2, propagation="gat")),
+    "MAGNAConv": Layer(*one_relation("MAGNAConv", **PLAIN), (*SIZES, "hops"), (*DROPS, "alpha"), ("diffusion",)),
+    "MAGNABlock": Layer(
+        *one_relation("MAGNABlock", **PLAIN | {"out_feats": 12}), (*SIZES, "hops"), (*DROPS, "ff_drop"), ("diffusion",)
+    ),
+    "SPAGANConv": Layer(
+        lambda **o: hnn.SPAGANConv(**PLAIN | o), _paths, (*SIZES, "max_length"), DROPS, ("path_encoder", "score")
+    ),
+    "SPAGANConv, lstm": Layer(lambda **o: hnn.SPAGANConv(**PLAIN, path_encoder="lstm", score="path", **o), _paths),
     "FAConv": Layer(*one_relation("FAConv", in_feats=IN), ("in_feats",), ("attn_drop",), ("form",)),
     "FAConv, two channels": Layer(*one_relation("FAConv", in_feats=IN, form="two_channel", bias=False, attn_drop=0.2)),
     "ACMConv": Layer(*one_relation("ACMConv", in_feats=IN, out_feats=OUT), SIZES[:2], (), ("form",)),

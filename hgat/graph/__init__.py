@@ -8,6 +8,7 @@ from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.motifs import signed_degrees, signed_motifs
 from hgat.graph.normalized import normalized
+from hgat.graph.paths import cheapest_paths
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
@@ -25,6 +26,7 @@ __all__ = [
     "Walks",
     "add_inverse",
     "attacked_edges",
+    "cheapest_paths",
     "csr",
     "disjoint_union",
     "event_times",
