@@ -7,6 +7,7 @@ from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
+from hgat.graph.pairs import Enclosing, NonEdges, enclosing
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
@@ -15,8 +16,10 @@ from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
 
 __all__ = [
+    "Enclosing",
     "JoinedRelations",
     "JoinedTypes",
+    "NonEdges",
     "RecentEvents",
     "RecentNeighbours",
     "Snapshots",
@@ -26,6 +29,7 @@ __all__ = [
     "attacked_edges",
     "csr",
     "disjoint_union",
+    "enclosing",
     "event_times",
     "flipped_features",
     "from_events",
