@@ -53,15 +53,20 @@ def enclosing(graph: dgl.DGLGraph, src: Tensor, dst: Tensor, hops: int) -> Enclo
     rows, start = out_rows(graph, CPU), torch.arange(len(src)) * nodes  # a node of a pair is pair * N + node
 
     def followed(keys):
-        """(position among the keys, key of the neighbour, edge) of every edge that leaves one of `keys`."""
+        """(position among the keys, key of the neighbour, place of the edge) of all that leaves one of `keys`."""
         node = keys % nodes
-        first, degree = rows.indptr[node], rows.indptr[node + 1] - rows.indptr[node]
+        first, base = rows.indptr[node], keys - node
+        degree = rows.indptr[node + 1] - first
         at = torch.repeat_interleave(torch.arange(len(keys)), degree)
-        place = torch.arange(len(at)) - torch.repeat_interleave(degree.cumsum(0) - degree - first, degree)
-        other, pair = rows.other[place], keys[at] // nodes
-        ends = (node[at] == src[pair]) & (other == dst[pair]) | (node[at] == dst[pair]) & (other == src[pair])
-        kept = ~ends | (src[pair] == dst[pair])
-        return at[kept], (start[pair] + other)[kept], rows.edge_id[place[kept]]
+        place = torch.arange(len(at)) + torch.repeat_interleave(first - degree.cumsum(0) + degree, degree)
+        other = rows.other.index_select(0, place) + torch.repeat_interleave(base, degree)
+        # The key that the pair's own edge would lead to, of an end; no key of another node.
+        facing = torch.full_like(keys, -1)
+        for one, two in ((src, dst), (dst, src)):
+            end, there = _within(start + one, keys)
+            facing[end[there]] = torch.where(one == two, -1, start + two)[there]
+        kept = (other != torch.repeat_interleave(facing, degree)).nonzero().flatten()
+        return at.index_select(0, kept), other.index_select(0, kept), place.index_select(0, kept)
 
     def reached(ends):
         """(keys, hops) of all that is within reach of one end of each pair, by key."""
@@ -76,11 +81,12 @@ def enclosing(graph: dgl.DGLGraph, src: Tensor, dst: Tensor, hops: int) -> Enclo
 
     found = [reached(ends) for ends in (src, dst)]
     keys = torch.unique(torch.cat([found[0][0], found[1][0]]))
-    at, other, edge = followed(keys)
+    at, other, place = followed(keys)
     row, inside = _within(other, keys)
-    at, row, edge = at[inside], row[inside], edge[inside]
+    inside = inside.nonzero().flatten()
+    at, row, place = at.index_select(0, inside), row.index_select(0, inside), place.index_select(0, inside)
     batched = dgl.graph((at, row), num_nodes=len(keys), idtype=graph.idtype)
-    batched.ndata[dgl.NID], batched.edata[dgl.EID] = keys % nodes, edge
+    batched.ndata[dgl.NID], batched.edata[dgl.EID] = keys % nodes, rows.edge_id[place]
     if len(src):
         batched.set_batch_num_nodes(torch.bincount(keys // nodes, minlength=len(src)))
         batched.set_batch_num_edges(torch.bincount(keys[at] // nodes, minlength=len(src)))
