@@ -1,0 +1,68 @@
+"""PaGNN as a whole model: it answers pairs, from the neighbourhoods around both ends."""
+
+from typing import Any
+
+import torch
+from dgl import NID
+from torch import Tensor, nn
+
+from hgat.errors import check_range, check_whole
+from hgat.graph import Enclosing, enclosing, homogeneous, to_device
+from hgat.models._batches import Features, one_type
+from hgat.models._stack import feature_width
+from hgat.models._system import Facts, System
+from hgat.nn.pagnn import PaGNNConv
+
+__all__ = ["PaGNN"]
+
+
+class PaGNN(System):
+    """PaGNN: whether two nodes are linked, from what each of them broadcasts into their common surroundings.
+
+        x = W f;  z_v: PaGNNConv from u to v, z_u: another one from v to u;  logit = w . [z_u || z_v] + b
+
+    in_feats: F. hidden: d. hops: K, of the neighbourhoods, of the broadcast and of the aggregation. feat_drop: dropout
+    on f and on what is aggregated. attn_drop: on alpha. The neighbourhoods of a batch's pairs, without the pairs' own
+    edges, are cut out before forward, by `paired`; the whole ones, where the company's code samples 200 nodes a hop.
+    Raises ShapeError for sizes and rates out of range.
+    Paper and departures: hgat.nn.PaGNNConv; one logit, where the code has two and a softmax's worth of freedom more.
+    """
+
+    solves = ("links",)
+
+    def __init__(
+        self, in_feats: int, *, hidden: int = 32, hops: int = 2, feat_drop: float = 0.0, attn_drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_whole(1, in_feats=in_feats, hidden=hidden, hops=hops)
+        check_range(0, 1, feat_drop=feat_drop, attn_drop=attn_drop)
+        self.hops = hops
+        self.feat_drop, self.fc = nn.Dropout(feat_drop), nn.Linear(in_feats, hidden)
+        self.forwards = PaGNNConv(hidden, hops, feat_drop, attn_drop)
+        self.backwards = PaGNNConv(hidden, hops, feat_drop, attn_drop)
+        self.score = nn.Linear(2 * hidden, 1)
+
+    @staticmethod
+    def prepare(shown: Facts) -> tuple:
+        """(graph, features): every edge in both directions, once, and every node attends to itself once."""
+        return homogeneous.prepare(shown.graph, self_loops=True, undirected=True), dict(shown.feat)
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "PaGNN":
+        """A model as wide as the features."""
+        return cls(feature_width(inputs[1], shown.target), **settings)
+
+    def paired(self, inputs: tuple, src: Tensor, dst: Tensor) -> tuple:
+        """((features, the pairs' neighbourhoods), ()) of the pairs src, dst [B]."""
+        graph, feat = inputs
+        return (feat, to_device(enclosing(graph, src, dst, self.hops), self.fc.weight.device)), ()
+
+    def forward(self, feat: Features, pairs: Enclosing) -> Tensor:
+        """Logits of B pairs. feat [N, F] or {node type: [N, F]} of the whole graph -> [B]. Raises ShapeError."""
+        graph = pairs.graph
+        rows = self.fc(self.feat_drop(one_type(feat)))
+        nodes = graph.ndata[NID].to(rows.device)
+        feat = rows.index_select(0, nodes)
+        ahead = self.forwards(graph, feat, pairs.hops_src, pairs.dst)
+        back = self.backwards(graph, feat, pairs.hops_dst, pairs.src)
+        return self.score(torch.cat([back, ahead], 1)).squeeze(1)
