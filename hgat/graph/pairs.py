@@ -86,10 +86,11 @@ def enclosing(graph: dgl.DGLGraph, src: Tensor, dst: Tensor, hops: int) -> Enclo
     inside = inside.nonzero().flatten()
     at, row, place = at.index_select(0, inside), row.index_select(0, inside), place.index_select(0, inside)
     batched = dgl.graph((at, row), num_nodes=len(keys), idtype=graph.idtype)
-    batched.ndata[dgl.NID], batched.edata[dgl.EID] = keys % nodes, rows.edge_id[place]
+    batched.ndata[dgl.NID] = (keys % nodes).to(graph.idtype)
+    batched.edata[dgl.EID] = rows.edge_id[place].to(graph.idtype)
     if len(src):
-        batched.set_batch_num_nodes(torch.bincount(keys // nodes, minlength=len(src)))
-        batched.set_batch_num_edges(torch.bincount(keys[at] // nodes, minlength=len(src)))
+        batched.set_batch_num_nodes(torch.bincount(keys // nodes, minlength=len(src)).to(graph.idtype))
+        batched.set_batch_num_edges(torch.bincount(keys[at] // nodes, minlength=len(src)).to(graph.idtype))
     away = []
     for known, count in found:
         place, there = _within(keys, known)

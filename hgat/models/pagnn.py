@@ -61,7 +61,7 @@ class PaGNN(System):
         """Logits of B pairs. feat [N, F] or {node type: [N, F]} of the whole graph -> [B]. Raises ShapeError."""
         graph = pairs.graph
         rows = self.fc(self.feat_drop(one_type(feat)))
-        nodes = graph.ndata[NID].to(rows.device)
+        nodes = graph.ndata[NID].to(rows.device).long()
         feat = rows.index_select(0, nodes)
         ahead = self.forwards(graph, feat, pairs.hops_src, pairs.dst)
         back = self.backwards(graph, feat, pairs.hops_dst, pairs.src)
