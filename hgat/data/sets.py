@@ -19,8 +19,19 @@ STAND_IN = "Stand-in for"  # how the note of one begins
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
+class _Noted:
+    """What the notes of a data set say of it."""
+
+    notes: tuple[str, ...]
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether this is a stand-in for the data set whose name it has, which its notes say."""
+        return any(note.startswith(STAND_IN) for note in self.notes)
+
+
 @dataclass(frozen=True, eq=False)
-class NodeData:
+class NodeData(_Noted):
     """A graph, its features and labels, and its splits; checked once, when it is made.
 
     `graph` is the graph as the files state it: no self-loops and no inverse relations are added, and no
@@ -65,11 +76,6 @@ class NodeData:
     def split(self) -> Mapping[str, Tensor]:
         """The split in force, {"train", "val", "test"}: int64 ids of nodes of type `target`."""
         return {part: getattr(self, part) for part in PARTS}
-
-    @property
-    def stands_in(self) -> bool:
-        """Whether this is a stand-in for the data set whose name it has, which its notes say."""
-        return any(note.startswith(STAND_IN) for note in self.notes)
 
     def with_split(self, number: int) -> "NodeData":
         """A copy in which split `number`, counted on from the first behind the last, is in force.
@@ -189,7 +195,7 @@ class NodeData:
 
 
 @dataclass(frozen=True, eq=False)
-class PairData:
+class PairData(_Noted):
     """A graph and pairs of its nodes to be told apart, some linked and some not, split as the files do.
 
     `graph` has one node type and one relation: what may be read, the training links and no others. `feat` maps the node
