@@ -1,0 +1,88 @@
+"""PaGNN: pairs are answered from their surroundings, whatever else is asked for beside them, and never from their edge."""
+
+from dataclasses import replace
+
+import dgl
+import pytest
+import torch
+from toys import parties
+
+from hgat.errors import GraphError, RecipeError, ShapeError
+from hgat.models import PaGNN
+from hgat.models._system import resting
+from hgat.tasks.links import Links
+
+
+def setting(**settings):
+    """(model, its inputs) on the toy, hops 2."""
+    shown = Links(parties()).shown()
+    inputs = PaGNN.prepare(shown)
+    torch.manual_seed(0)
+    model = PaGNN.build(shown, inputs, hidden=6, **settings)
+    torch.nn.init.normal_(model.score.weight)
+    return model, inputs
+
+
+def answer(model, inputs, src, dst):
+    (feat, pairs), query = model.paired(inputs, torch.tensor(src), torch.tensor(dst))
+    return resting(model, lambda: model(feat, pairs, *query))
+
+
+def test_a_pairs_answer_does_not_depend_on_the_pairs_beside_it():
+    model, inputs = setting()
+    alone = torch.cat([answer(model, inputs, [u], [v]) for u, v in ((0, 3), (7, 50), (0, 3), (119, 2))])
+    torch.testing.assert_close(answer(model, inputs, [0, 7, 0, 119], [3, 50, 3, 2]), alone)
+    assert len(alone.unique()) == 3
+
+
+def test_the_pairs_own_edge_is_never_read():
+    model, (graph, feat) = setting()
+    src, dst = graph.edges()
+    number = int(((src < dst)).nonzero()[0])
+    u, v = int(src[number]), int(dst[number])
+    without = dgl.remove_edges(graph, graph.edge_ids(torch.tensor([u, v]), torch.tensor([v, u])))
+    assert without.num_edges() == graph.num_edges() - 2
+    assert answer(model, (graph, feat), [u], [v]).equal(answer(model, (without, feat), [u], [v]))
+    # It is read where others ask.
+    w = int(next(x for x in graph.out_edges(u)[1] if x not in (u, v)))
+    assert not torch.allclose(answer(model, (graph, feat), [u], [w]), answer(model, (without, feat), [u], [w]))
+
+
+def test_a_node_without_links_and_ends_in_two_components_are_answered():
+    task = Links(parties())
+    shown = task.shown()
+    lonely = replace(shown, graph=dgl.add_nodes(shown.graph, 2), feat={"_N": torch.cat([shown.feat["_N"], torch.ones(2, 8)])})
+    inputs = PaGNN.prepare(lonely)
+    model = PaGNN.build(lonely, inputs)
+    found = answer(model, inputs, [120, 120, 0, 0], [121, 5, 119, 0])
+    assert torch.isfinite(found).all() and len(found) == 4
+
+
+def test_both_directions_of_a_directed_graph_are_read():
+    task = Links(parties(), directed=True)
+    graph, _ = PaGNN.prepare(task.shown())
+    src, dst = graph.edges()
+    pairs = set(zip(src.tolist(), dst.tolist(), strict=True))
+    assert pairs == {(v, u) for u, v in pairs} and all((v, v) in pairs for v in range(120))
+
+
+def test_forward_builds_no_structure(monkeypatch):
+    model, inputs = setting()
+    (feat, pairs), _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
+    monkeypatch.setattr("hgat.models.pagnn.enclosing", None)
+    monkeypatch.setattr(dgl, "graph", None)
+    assert torch.isfinite(resting(model, lambda: model(feat, pairs))).all()
+
+
+def test_what_does_not_fit_is_one_sentence():
+    model, inputs = setting()
+    with pytest.raises(GraphError, match="dst: expected ids of 120 nodes, from 0 to 119, got 120"):
+        model.paired(inputs, torch.tensor([0]), torch.tensor([120]))
+    (feat, pairs), _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
+    with pytest.raises(ShapeError, match="expected features of one node type"):
+        model({"a": feat["_N"], "b": feat["_N"]}, pairs)
+    with pytest.raises(ShapeError, match="hops: expected 1 or more, got 0"):
+        setting(hops=0)
+    bare = replace(Links(parties()).shown(), feat={"_N": None})
+    with pytest.raises(RecipeError, match="feat: expected features of '_N' nodes, got none"):
+        PaGNN.build(bare, PaGNN.prepare(bare))
