@@ -7,6 +7,7 @@ from dgl import DGLGraph
 from torch import Tensor, nn
 
 from hgat.errors import check_shape
+from hgat.graph import csr
 from hgat.nn.common import check_floats, check_graph, check_rates, check_sizes
 from hgat.nn.gat import GATConv
 
@@ -52,7 +53,7 @@ class PaGNNConv(nn.Module):
     def broadcast(self, graph: DGLGraph, feat: Tensor, away: Tensor) -> Tensor:
         """b [M, d]: what reaches each node. feat [M, d], away [M]: edges from the sender to each node, -1 for none."""
         self._check(graph, feat, away)
-        src, dst = (end.to(away.device).long() for end in graph.edges(order="eid"))
+        src, dst = csr.edges(graph, away.device)
         sent = torch.where((away == 0).unsqueeze(1), feat, 0.0)
         for hop, (conv, gate) in enumerate(zip(self.sends, self.gates, strict=True), 1):
             here = (away == hop).nonzero().flatten()

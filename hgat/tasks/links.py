@@ -164,7 +164,7 @@ class Links(Task):
             shown = Facts(graph, pairs.feat, target=ntype, num_classes=self.out_feats, directed=self.directed)
             others = NonEdges(graph.num_nodes(), *pairs.links["train"], directed=self.directed)
             if not len(others):
-                raise RecipeError(f"task: expected pairs of nodes without a link to learn from, got none of {pairs.name}")
+                raise RecipeError(f"task: expected pairs of nodes without a link, got none of {pairs.name}")
             self._of_seed[seed] = pairs, shown, others
         return self._of_seed[seed]
 
@@ -301,9 +301,7 @@ class _Split:
         kept = torch.zeros(len(self.keys), dtype=torch.bool)
         kept[sets["train"]] = True
         # Of a loop the place is any, and does not count.
-        graph = dgl.edge_subgraph(
-            self.data.graph, kept[self.place] | self.loop, relabel_nodes=False, store_ids=False
-        )
+        graph = dgl.edge_subgraph(self.data.graph, kept[self.place] | self.loop, relabel_nodes=False, store_ids=False)
         nodes = graph.num_nodes()
         drawn = _distinct(len(self.others), val + test, np.random.RandomState([seed, 1]))
         wrong = dict(zip(("val", "test"), torch.from_numpy(drawn).split([val, test]), strict=True))
@@ -354,5 +352,3 @@ def _measures(links: np.ndarray, others: np.ndarray) -> dict[str, float]:
         **{f"hits@{k}": np.mean(place <= k) for k in HITS if k <= others.shape[-1]},
     }
     return {name: 100.0 * float(value) for name, value in found.items()}
-
-

@@ -1,4 +1,4 @@
-"""OGB's sets of links by the names of their cards, through OGB's own files: split and pairs as OGB's loader gives them."""
+"""OGB's sets of links by the names of their cards, through OGB's own files: the split and the pairs are OGB's."""
 
 import dataclasses
 
@@ -94,7 +94,11 @@ def test_nodes_without_features_train_nothing_without_a_graph(root):
         ("ogbl-ddi", {"edge_neg": None}, "split: expected edge, edge_neg of val, got no edge_neg"),
         ("ogbl-ddi", {"edge": torch.zeros(3, 3)}, r"split: edge: expected \[M, 2\], got \[3, 3\]"),
         ("ogbl-ddi", {"edge": torch.full((3, 2), NODES)}, f"links of val: expected ids of nodes from 0 to {NODES - 1}"),
-        ("ogbl-citation2", {"target_node": None}, "source_node, target_node, target_node_neg of val, got no target_node"),
+        (
+            "ogbl-citation2",
+            {"target_node": None},
+            "expected source_node, target_node, target_node_neg of val, got no",
+        ),
     ],
 )
 def test_a_split_of_another_form_is_one_sentence(root, monkeypatch, name, change, sentence):

@@ -1,4 +1,4 @@
-"""PaGNN: pairs are answered from their surroundings, whatever else is asked for beside them, and never from their edge."""
+"""PaGNN: pairs are answered from their surroundings, whatever stands beside them, and never from their edge."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def test_a_pairs_answer_does_not_depend_on_the_pairs_beside_it():
 def test_the_pairs_own_edge_is_never_read():
     model, (graph, feat) = setting()
     src, dst = graph.edges()
-    number = int(((src < dst)).nonzero()[0])
+    number = int((src < dst).nonzero()[0])
     u, v = int(src[number]), int(dst[number])
     without = dgl.remove_edges(graph, graph.edge_ids(torch.tensor([u, v]), torch.tensor([v, u])))
     assert without.num_edges() == graph.num_edges() - 2
@@ -51,7 +51,8 @@ def test_the_pairs_own_edge_is_never_read():
 def test_a_node_without_links_and_ends_in_two_components_are_answered():
     task = Links(parties())
     shown = task.shown()
-    lonely = replace(shown, graph=dgl.add_nodes(shown.graph, 2), feat={"_N": torch.cat([shown.feat["_N"], torch.ones(2, 8)])})
+    feat = torch.cat([shown.feat["_N"], torch.ones(2, 8)])
+    lonely = replace(shown, graph=dgl.add_nodes(shown.graph, 2), feat={"_N": feat})
     inputs = PaGNN.prepare(lonely)
     model = PaGNN.build(lonely, inputs)
     found = answer(model, inputs, [120, 120, 0, 0], [121, 5, 119, 0])

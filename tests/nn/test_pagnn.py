@@ -12,7 +12,7 @@ D = 5
 
 
 def setting(hops=2, seed=0):
-    """(layer, graph, feat, hops from the sender, receivers) of three pairs on a path with a chord and a far component."""
+    """(layer, graph, feat, hops from the sender, receivers) of three pairs, on a path with chords and a far edge."""
     torch.manual_seed(seed)
     src, dst = torch.tensor([[0, 1, 2, 3, 4, 0, 7, 1], [1, 2, 3, 4, 5, 2, 8, 3]])
     whole = dgl.add_self_loop(dgl.to_bidirected(dgl.graph((src, dst), num_nodes=9)))

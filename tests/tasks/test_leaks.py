@@ -527,7 +527,7 @@ def test_a_task_that_trains_on_all_labels_is_found_out(make, monkeypatch):
 
 
 def pairs_changed(seed, held_out=None):
-    """The toy's split by a seed as PairData; held_out: other links and pairs in the place of those that are held out."""
+    """The toy's split by a seed as PairData; held_out: with other links and pairs where they are held out."""
     pairs = tasks.find("links")(parties()).for_seed(seed).pairs
     if held_out is None:
         return pairs

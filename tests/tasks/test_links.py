@@ -15,7 +15,7 @@ from toys import circles, films, parties
 import hgat.data
 from hgat.data import NodeData, PairData
 from hgat.errors import DataError, RecipeError, TrainingError
-from hgat.models import Batch, System
+from hgat.models import System
 from hgat.models.gat import GAT
 from hgat.tasks import links
 from hgat.tasks.links import HITS, Links
@@ -254,10 +254,18 @@ def complete(nodes, without=0):
 @pytest.mark.parametrize(
     ("data", "settings", "sentence"),
     [
-        (data_of(complete(9, 3)), {}, "expected 5 pairs of nodes without a link, as many as links to score, got 3 of t"),
+        (
+            data_of(complete(9, 3)),
+            {},
+            "expected 5 pairs of nodes without a link, as many as links to score, got 3",
+        ),
         (data_of(complete(9)), {}, "expected 6 pairs of nodes without a link, as many as links to score, got 0 of t"),
         (data_of(complete(3, 1)), {}, "expected three links of two nodes or more to split, got 2 of t"),
-        (data_of(dgl.graph((range(9), range(9)))), {}, "expected three links of two nodes or more to split, got 0 of t"),
+        (
+            data_of(dgl.graph((range(9), range(9)))),
+            {},
+            "expected three links of two nodes or more to split, got 0",
+        ),
         (films(), {}, "expected a graph of one node type and one relation, got 2 and 4 of films"),
         (data_of(mixed()), {"val_share": 0.5, "test_share": 0.5}, "shares above 0 that leave links to train on"),
         (data_of(mixed()), {"val_share": 0.0}, "shares above 0 that leave links to train on, got val_share = 0.0"),
@@ -302,7 +310,7 @@ ENDS = torch.arange(7)
         ({"links": dict.fromkeys(PARTS, (ENDS.float(), ENDS))}, "links of train: expected int64 ids, one or more, got"),
         (
             {"negatives": dict.fromkeys(PARTS[1:], (ENDS[:6].unsqueeze(1), ENDS[:6].unsqueeze(1)))},
-            r"negatives of val: expected \[K\] and \[K\], or \[M, 1\] and \[M, K\] with M = 7, got \[6, 1\] and \[6, 1\]",
+            r"of val: expected \[K\] and \[K\], or \[M, 1\] and \[M, K\] with M = 7, got \[6, 1\] and \[6, 1\]",
         ),
         ({"negatives": dict.fromkeys(PARTS[1:], (ENDS, ENDS - 1))}, "negatives of val: expected ids of nodes from 0"),
     ],
