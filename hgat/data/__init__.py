@@ -26,8 +26,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
     `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
     take `verify` (True): False accepts files with other checksums or counts than the card's.
-    Returns NodeData, EventData, StreamData or PairData, by the data set; raises DataError for an unknown name or option,
-    a value of the wrong type, and every file that is missing, damaged or unsafe.
+    Returns NodeData, EventData, StreamData or PairData, by the data set; raises DataError for an unknown name or
+    option, a value of the wrong type, and every file that is missing, damaged or unsafe.
     """
     # The type of the result is left open: a checker that reads no names would ask every caller to tell the two apart.
     card = _card.read(name)

@@ -40,7 +40,8 @@ class Task:
     """A question on a data set: what is shown, what is asked, and how an answer is scored.
 
     kind: the class of data that it takes, or several. metrics: the names that a recipe's train.metric may have; all in
-    percent, and more is better. bounds: the least and the largest value of any of them. least_loss: that of the loss beside them.
+    percent, and more is better. bounds: the least and the largest value of any of them. least_loss: that of the loss
+    beside them.
     controls: {name: Control}, what a recipe's train.controls may name beside "uniform" and the system's own ablations.
     unit: what is counted in tables. Keyword-only arguments of a subclass's constructor are the keys of a recipe's
     [task].

@@ -10,7 +10,7 @@ Adamic-Adar: Adamic and Adar 2003; the other counts: Liben-Nowell and Kleinberg 
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import dgl
 import numpy as np
@@ -158,7 +158,7 @@ class Links(Task):
         """(the pairs of this seed, what is shown of them, the pairs that are no training link)."""
         seed = 0 if self._split is None else self.seed
         if seed not in self._of_seed:
-            pairs = self.data if self._split is None else self._split.of(seed)
+            pairs = cast(PairData, self.data) if self._split is None else self._split.of(seed)
             (ntype,) = pairs.graph.ntypes
             graph = without_columns(pairs.graph)
             shown = Facts(graph, pairs.feat, target=ntype, num_classes=self.out_feats, directed=self.directed)
