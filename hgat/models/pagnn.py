@@ -1,12 +1,12 @@
 """PaGNN as a whole model: it answers pairs, from the neighbourhoods around both ends."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from dgl import NID
 from torch import Tensor, nn
 
-from hgat.errors import check_range, check_whole
+from hgat.errors import RecipeError, check_range, check_whole
 from hgat.graph import Enclosing, enclosing, homogeneous, to_device
 from hgat.models._batches import Features, one_type
 from hgat.models._stack import feature_width
@@ -19,28 +19,39 @@ __all__ = ["PaGNN"]
 class PaGNN(System):
     """PaGNN: whether two nodes are linked, from what each of them broadcasts into their common surroundings.
 
-        x = W f;  z_v: PaGNNConv from u to v, z_u: another one from v to u;  logit = w . [z_u || z_v] + b
+        x = W f;  z_v: PaGNNConv from u to v, z_u: another one from v to u
+        logit = w . [z_u || z_v] + b,  or with decoder = "product" w . [z_u || z_v || z_u * z_v] + b
 
     in_feats: F. hidden: d. hops: K, of the neighbourhoods, of the broadcast and of the aggregation. feat_drop: dropout
-    on f and on what is aggregated. attn_drop: on alpha. The neighbourhoods of a batch's pairs, without the pairs' own
+    on f and on what is aggregated. attn_drop: on alpha. decoder: "linear" is the company's code; it cannot compare two
+    ends neither of whose broadcasts reaches what the other one aggregates, "product" (ours) can. The neighbourhoods of a batch's pairs, without the pairs' own
     edges, are cut out before forward, by `paired`; the whole ones, where the company's code samples 200 nodes a hop.
-    Raises ShapeError for sizes and rates out of range.
+    Raises ShapeError for sizes and rates out of range, RecipeError for another decoder.
     Paper and departures: hgat.nn.PaGNNConv; one logit, where the code has two and a softmax's worth of freedom more.
     """
 
     solves = ("links",)
 
     def __init__(
-        self, in_feats: int, *, hidden: int = 32, hops: int = 2, feat_drop: float = 0.0, attn_drop: float = 0.0
+        self,
+        in_feats: int,
+        *,
+        hidden: int = 32,
+        hops: int = 2,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        decoder: Literal["linear", "product"] = "linear",
     ) -> None:
         super().__init__()
         check_whole(1, in_feats=in_feats, hidden=hidden, hops=hops)
         check_range(0, 1, feat_drop=feat_drop, attn_drop=attn_drop)
-        self.hops = hops
+        if decoder not in ("linear", "product"):
+            raise RecipeError(f"model.decoder: expected 'linear' or 'product', got {decoder!r}")
+        self.hops, self.decoder = hops, decoder
         self.feat_drop, self.fc = nn.Dropout(feat_drop), nn.Linear(in_feats, hidden)
         self.forwards = PaGNNConv(hidden, hops, feat_drop, attn_drop)
         self.backwards = PaGNNConv(hidden, hops, feat_drop, attn_drop)
-        self.score = nn.Linear(2 * hidden, 1)
+        self.score = nn.Linear((3 if decoder == "product" else 2) * hidden, 1)
 
     @staticmethod
     def prepare(shown: Facts) -> tuple:
@@ -65,4 +76,5 @@ class PaGNN(System):
         feat = rows.index_select(0, nodes)
         ahead = self.forwards(graph, feat, pairs.hops_src, pairs.dst)
         back = self.backwards(graph, feat, pairs.hops_dst, pairs.src)
-        return self.score(torch.cat([back, ahead], 1)).squeeze(1)
+        both = [back, ahead, back * ahead] if self.decoder == "product" else [back, ahead]
+        return self.score(torch.cat(both, 1)).squeeze(1)

@@ -82,6 +82,8 @@ def test_what_does_not_fit_is_one_sentence():
     (feat, pairs), _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
     with pytest.raises(ShapeError, match="expected features of one node type"):
         model({"a": feat["_N"], "b": feat["_N"]}, pairs)
+    with pytest.raises(RecipeError, match="model.decoder: expected 'linear' or 'product', got 'sum'"):
+        setting(decoder="sum")
     with pytest.raises(ShapeError, match="hops: expected 1 or more, got 0"):
         setting(hops=0)
     bare = replace(Links(parties()).shown(), feat={"_N": None})
