@@ -109,6 +109,7 @@ class Links(Task):
     Hits@k: the share of links above all but k - 1 of the part's pairs without a link, or, where each link has pairs of
     its own, in the first k places among them. MRR: the mean of 1 / rank, among the same; ties count half. They are in
     percent, as all scores are.
+    A pair without a direction is asked for with the smaller id first.
     The answer of a system: rows [N, F] of all nodes, z_u . z_v the logit of a pair, or where links have a direction
     that of the first half of z_u and the second half of z_v; or, of a system that has `paired`, logits [B] of pairs.
     """
@@ -201,7 +202,7 @@ class Links(Task):
         src, dst = pairs.links["train"]
         for part in torch.randperm(len(src)).split(self.batch or len(src)):
             drawn = others.at(torch.randint(len(others), (len(part) * self.negatives,)))
-            ends = torch.cat([src[part], drawn[0]]), torch.cat([dst[part], drawn[1]])
+            ends = self._ordered(torch.cat([src[part], drawn[0]]), torch.cat([dst[part], drawn[1]]))
             label = torch.zeros(len(ends[0]))
             label[: len(part)] = 1
             found = model.paired(inputs, *ends)
@@ -213,6 +214,10 @@ class Links(Task):
         logits = answer if answer.dim() == 1 else self._products(answer, batch.more["src"], batch.more["dst"])
         label: Any = batch.label
         return F.binary_cross_entropy_with_logits(logits, label.to(logits))
+
+    def _ordered(self, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor]:
+        """The ends as they are asked for: the order in which a file has those of an undirected pair tells nothing."""
+        return (src, dst) if self.directed else (torch.minimum(src, dst), torch.maximum(src, dst))
 
     def _products(self, rows: Tensor, src: Tensor, dst: Tensor) -> Tensor:
         """Logits [B] of pairs by the rows [N, F] of their ends."""
@@ -228,7 +233,7 @@ class Links(Task):
         def score(src, dst):
             found = []
             for piece in pieces(len(dst), max(1, AT_ONCE // max(dst[:1].numel(), 1))):
-                ends = src[piece].expand_as(dst[piece]).flatten(), dst[piece].flatten()
+                ends = self._ordered(src[piece].expand_as(dst[piece]).flatten(), dst[piece].flatten())
                 own = model.paired(inputs, *ends)
                 if own is not None:
                     found.append(model.answer(inputs, Batch(inputs=own[0], query=own[1])).cpu())

@@ -133,6 +133,21 @@ def test_training_sees_every_link_once_an_epoch_and_fresh_pairs_that_may_be_held
     assert held & {pair for wrong in drawn for pair in wrong}, "a link that is held out is not avoided"
 
 
+@pytest.mark.parametrize("directed", [False, True])
+def test_the_order_of_both_ends_tells_a_link_from_no_other_pair(directed):
+    """In the file every link but one leads from the smaller id; pairs without one are drawn in that order."""
+    data = pair_data(directed)
+    turned = replace(data, links={part: ends[::-1] for part, ends in data.links.items()})
+    found = []
+    for task in (Links(data), Links(turned)):
+        torch.manual_seed(0)
+        more = next(task.batches(System(), ())).more
+        found.append((more["src"][:23], more["dst"][:23]))
+    (src, dst), (again, other) = found
+    assert (src.equal(again) and dst.equal(other) and (src <= dst).all()) != directed
+    assert directed or (more["src"] <= more["dst"]).all()
+
+
 def test_the_loss_is_that_of_inner_products():
     task, (one, other) = Links(pair_data()), (Links(pair_data(directed=d), out_feats=6) for d in (False, True))
     rows = torch.randn(23, 6)
@@ -189,15 +204,18 @@ class Says(System):
         return self.score(src, dst)
 
 
+@pytest.mark.parametrize("directed", [False, True])
 @pytest.mark.parametrize("per_link", [False, True])
-def test_the_pairs_of_a_part_are_scored_each_in_its_place(monkeypatch, per_link):
-    data = pair_data(per_link=per_link)
+def test_the_pairs_of_a_part_are_scored_each_in_its_place(monkeypatch, per_link, directed):
+    data = pair_data(directed, per_link)
     monkeypatch.setattr(links, "AT_ONCE", 5)
     task = Links(data)
     model = Says(lambda src, dst: (100 * src + dst).double() / 1000)
     right, wrong = task._scores(model, (), "test")
     for got, (src, dst) in ((right, data.links["test"]), (wrong, data.negatives["test"])):
-        np.testing.assert_allclose(got, ((100 * src + dst).double() / 1000).numpy())
+        src = src.expand_as(dst)
+        low, high = (src, dst) if directed else (torch.minimum(src, dst), torch.maximum(src, dst))
+        np.testing.assert_allclose(got, ((100 * low + high).double() / 1000).numpy())
     metric, loss = task.evaluate(model, (), "test", "mrr")
     assert metric == pytest.approx(links._measures(right, wrong)["mrr"])
     terms = [*np.log1p(np.exp(-right)), *np.log1p(np.exp(wrong)).ravel()]
