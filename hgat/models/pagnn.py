@@ -24,10 +24,11 @@ class PaGNN(System):
 
     in_feats: F. hidden: d. hops: K, of the neighbourhoods, of the broadcast and of the aggregation. feat_drop: dropout
     on f and on what is aggregated. attn_drop: on alpha. decoder: "linear" is the company's code; it cannot compare two
-    ends neither of whose broadcasts reaches what the other one aggregates, "product" (ours) can. The neighbourhoods of a batch's pairs, without the pairs' own
-    edges, are cut out before forward, by `paired`; the whole ones, where the company's code samples 200 nodes a hop.
+    ends neither of whose broadcasts reaches what the other one aggregates, "product" (ours) can.
+    The neighbourhoods of a batch's pairs, without the pairs' own edges, are cut out before forward, by `paired`: whole
+    ones, where the company's code samples 200 nodes a hop.
     Raises ShapeError for sizes and rates out of range, RecipeError for another decoder.
-    Paper and departures: hgat.nn.PaGNNConv; one logit, where the code has two and a softmax's worth of freedom more.
+    Paper and departures: hgat.nn.PaGNNConv; one logit, where the code has two.
     """
 
     solves = ("links",)

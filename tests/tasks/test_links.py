@@ -149,9 +149,9 @@ def test_the_order_of_both_ends_tells_a_link_from_no_other_pair(directed):
 
 
 def test_the_loss_is_that_of_inner_products():
-    task, (one, other) = Links(pair_data()), (Links(pair_data(directed=d), out_feats=6) for d in (False, True))
+    one, other = (Links(pair_data(directed), out_feats=6) for directed in (False, True))
     rows = torch.randn(23, 6)
-    batch = next(task.batches(System(), ()))
+    batch = next(one.batches(System(), ()))
     src, dst, label = (batch.more["src"], batch.more["dst"], batch.label)
     product = (rows[src] * rows[dst]).sum(1)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(product, label)
