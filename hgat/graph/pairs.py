@@ -149,10 +149,9 @@ class NonEdges:
         if self.directed:
             src, dst = number // (self.num_nodes - 1), number % (self.num_nodes - 1)
             return src, dst + (dst >= src)
-        # v (v - 1) / 2 + u with u < v; the root is rounded, so v may be one off.
+        # v (v - 1) / 2 + u with u < v; the root is rounded, so v may be one too large.
         dst = ((1 + (1 + 8 * number.double()).sqrt()) / 2).long()
         dst = dst - (dst * (dst - 1) // 2 > number).long()
-        dst = dst + ((dst + 1) * dst // 2 <= number).long()
         return number - dst * (dst - 1) // 2, dst
 
     def _number(self, src, dst):

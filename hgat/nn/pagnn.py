@@ -57,7 +57,7 @@ class PaGNNConv(nn.Module):
         sent = torch.where((away == 0).unsqueeze(1), feat, 0.0)
         for hop, (conv, gate) in enumerate(zip(self.sends, self.gates, strict=True), 1):
             here = (away == hop).nonzero().flatten()
-            mask = ((away[src] == hop - 1) | (src == dst)) & (away[dst] == hop)
+            mask = (away[src] == hop - 1) | (src == dst)  # rows of others than these are not read
             seen = torch.tanh(conv(graph, sent, edge_mask=mask).squeeze(1)[here])
             out, into, new = gate(seen).chunk(3, 1)
             cell = torch.sigmoid(into) * torch.tanh(new)
