@@ -28,7 +28,8 @@ class PaGNN(System):
     The neighbourhoods of a batch's pairs, without the pairs' own edges, are cut out before forward, by `paired`: whole
     ones, where the company's code samples 200 nodes a hop.
     Raises ShapeError for sizes and rates out of range, RecipeError for another decoder.
-    Paper and departures: hgat.nn.PaGNNConv; one logit, where the code has two.
+    Paper: Yang et al. 2021 (ECML-PKDD), doi:10.1007/978-3-030-86520-7_24. Differs as hgat.nn.PaGNNConv does, and: one
+    logit, where the company's code has two.
     """
 
     solves = ("links",)
