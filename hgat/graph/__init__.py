@@ -7,7 +7,7 @@ from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
-from hgat.graph.pairs import Enclosing, NonEdges, enclosing
+from hgat.graph.pairs import Enclosing, NonEdges, Routes, enclosing, routes
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
@@ -22,6 +22,7 @@ __all__ = [
     "NonEdges",
     "RecentEvents",
     "RecentNeighbours",
+    "Routes",
     "Snapshots",
     "Views",
     "Walks",
@@ -46,6 +47,7 @@ __all__ = [
     "recent_events",
     "recent_neighbours",
     "relations",
+    "routes",
     "snapshots",
     "to_device",
     "views",

@@ -3,11 +3,10 @@
 from typing import Any, Literal
 
 import torch
-from dgl import NID
 from torch import Tensor, nn
 
 from hgat.errors import RecipeError, check_range, check_whole
-from hgat.graph import Enclosing, enclosing, homogeneous, to_device
+from hgat.graph import Routes, homogeneous, routes, to_device
 from hgat.models._batches import Features, one_type
 from hgat.models._stack import feature_width
 from hgat.models._system import Facts, System
@@ -20,13 +19,14 @@ class PaGNN(System):
     """PaGNN: whether two nodes are linked, from what each of them broadcasts into their common surroundings.
 
         x = W f;  z_v: PaGNNConv from u to v, z_u: another one from v to u
-        logit = w . [z_u || z_v] + b,  or with decoder = "product" w . [z_u || z_v || z_u * z_v] + b
+        logit = w . [z_u || z_v] + b,  or with decoder = "product" w . [z_u || z_v] + b + z_u . z_v
 
     in_feats: F. hidden: d. hops: K, of the neighbourhoods, of the broadcast and of the aggregation. feat_drop: dropout
     on f and on what is aggregated. attn_drop: on alpha. decoder: "linear" is the company's code; it cannot compare two
-    ends neither of whose broadcasts reaches what the other one aggregates, "product" (ours) can.
-    The neighbourhoods of a batch's pairs, without the pairs' own edges, are cut out before forward, by `paired`: whole
-    ones, where the company's code samples 200 nodes a hop.
+    ends neither of whose broadcasts reaches what the other one aggregates, "product" (ours) can. share_weights: one
+    layer for both directions, ours too, for links without a direction: which end is which tells nothing.
+    The routes of a batch's pairs, without the pairs' own edges, are found before forward, by `paired`: all of them,
+    where the company's code samples 200 nodes a hop.
     Raises ShapeError for sizes and rates out of range, RecipeError for another decoder.
     Paper: Yang et al. 2021 (ECML-PKDD), doi:10.1007/978-3-030-86520-7_24. Differs as hgat.nn.PaGNNConv does, and: one
     logit, where the company's code has two.
@@ -43,6 +43,7 @@ class PaGNN(System):
         feat_drop: float = 0.0,
         attn_drop: float = 0.0,
         decoder: Literal["linear", "product"] = "linear",
+        share_weights: bool = False,
     ) -> None:
         super().__init__()
         check_whole(1, in_feats=in_feats, hidden=hidden, hops=hops)
@@ -52,8 +53,8 @@ class PaGNN(System):
         self.hops, self.decoder = hops, decoder
         self.feat_drop, self.fc = nn.Dropout(feat_drop), nn.Linear(in_feats, hidden)
         self.forwards = PaGNNConv(hidden, hops, feat_drop, attn_drop)
-        self.backwards = PaGNNConv(hidden, hops, feat_drop, attn_drop)
-        self.score = nn.Linear((3 if decoder == "product" else 2) * hidden, 1)
+        self.backwards = self.forwards if share_weights else PaGNNConv(hidden, hops, feat_drop, attn_drop)
+        self.score = nn.Linear(2 * hidden, 1)
 
     @staticmethod
     def prepare(shown: Facts) -> tuple:
@@ -66,17 +67,17 @@ class PaGNN(System):
         return cls(feature_width(inputs[1], shown.target), **settings)
 
     def paired(self, inputs: tuple, src: Tensor, dst: Tensor) -> tuple:
-        """((features, the pairs' neighbourhoods), ()) of the pairs src, dst [B]."""
+        """((features, routes from src to dst, routes back), ()) of the pairs src, dst [B]."""
         graph, feat = inputs
-        return (feat, to_device(enclosing(graph, src, dst, self.hops), self.fc.weight.device)), ()
+        return (feat, *to_device(routes(graph, src, dst, self.hops), self.fc.weight.device)), ()
 
-    def forward(self, feat: Features, pairs: Enclosing) -> Tensor:
-        """Logits of B pairs. feat [N, F] or {node type: [N, F]} of the whole graph -> [B]. Raises ShapeError."""
-        graph = pairs.graph
+    def forward(self, feat: Features, ahead: Routes, back: Routes) -> Tensor:
+        """Logits of B pairs.
+
+        feat: [N, F] or {node type: [N, F]} of the whole graph; ahead, back: hgat.graph.routes of the pairs -> [B].
+        Raises ShapeError for features that do not fit, GraphError for routes of another number of hops.
+        """
         rows = self.fc(self.feat_drop(one_type(feat)))
-        nodes = graph.ndata[NID].to(rows.device).long()
-        feat = rows.index_select(0, nodes)
-        ahead = self.forwards(graph, feat, pairs.hops_src, pairs.dst)
-        back = self.backwards(graph, feat, pairs.hops_dst, pairs.src)
-        both = [back, ahead, back * ahead] if self.decoder == "product" else [back, ahead]
-        return self.score(torch.cat(both, 1)).squeeze(1)
+        z_dst, z_src = self.forwards(ahead, rows), self.backwards(back, rows)
+        logit = self.score(torch.cat([z_src, z_dst], 1)).squeeze(1)
+        return logit + (z_src * z_dst).sum(1) if self.decoder == "product" else logit

@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from dgl import DGLGraph
 from torch import Tensor, nn
 
-from hgat.errors import check_shape
-from hgat.graph import csr
-from hgat.nn.common import check_floats, check_graph, check_rates, check_sizes
+from hgat.errors import GraphError, check_shape
+from hgat.graph import Routes
+from hgat.nn.common import check_floats, check_rates, check_sizes
 from hgat.nn.gat import GATConv
 
 __all__ = ["PaGNNConv"]
@@ -50,40 +49,41 @@ class PaGNNConv(nn.Module):
         self.collects = nn.ModuleList(GATConv(feats, feats, 1, **options) for _ in range(hops))
         self.depth = nn.LSTMCell(2 * feats, feats, bias=False)
 
-    def broadcast(self, graph: DGLGraph, feat: Tensor, away: Tensor) -> Tensor:
-        """b [M, d]: what reaches each node. feat [M, d], away [M]: edges from the sender to each node, -1 for none."""
-        self._check(graph, feat, away)
-        src, dst = csr.edges(graph, away.device)
-        sent = torch.where((away == 0).unsqueeze(1), feat, 0.0)
-        for hop, (conv, gate) in enumerate(zip(self.sends, self.gates, strict=True), 1):
-            here = (away == hop).nonzero().flatten()
-            mask = (away[src] == hop - 1) | (src == dst)  # rows of others than these are not read
-            seen = torch.tanh(conv(graph, sent, edge_mask=mask).squeeze(1)[here])
-            out, into, new = gate(seen).chunk(3, 1)
-            cell = torch.sigmoid(into) * torch.tanh(new)
-            sent = sent.index_put((here,), torch.sigmoid(out) * torch.tanh(cell) + feat[here])
-        return sent
+    def broadcast(self, routes: Routes, feat: Tensor) -> Tensor:
+        """b [R, d] of the nodes around the receivers. feat [N, d], of the whole graph. Raises as forward does."""
+        self._check(routes, feat)
+        last = feat.index_select(0, routes.senders)
+        sent = [feat.new_zeros(1, self.feats), last]
+        for block, nodes, conv, gate in zip(routes.sends, routes.reached, self.sends, self.gates, strict=True):
+            # A node that is reached now has sent nothing itself.
+            rows = torch.cat([last.new_zeros(len(nodes), self.feats), last])
+            out, into, new = gate(torch.tanh(conv(block, rows).squeeze(1))).chunk(3, 1)
+            last = torch.sigmoid(out) * torch.tanh(torch.sigmoid(into) * torch.tanh(new)) + feat.index_select(0, nodes)
+            sent.append(last)
+        return torch.cat(sent).index_select(0, routes.place)
 
-    def forward(self, graph: DGLGraph, feat: Tensor, away: Tensor, receivers: Tensor) -> Tensor:
-        """Rows z [B, d] of the receiving ends.
+    def forward(self, routes: Routes, feat: Tensor) -> Tensor:
+        """Rows z [B, d] of the receivers of B pairs.
 
-        graph: the neighbourhoods of B pairs (hgat.graph.enclosing), M nodes, with the self-loops that it is to have.
-        feat [M, d]. away [M], int64: how many edges lead from the sending end of its pair to each node, -1 for too
-        many. receivers [B], int64: the rows of the receiving ends.
-        Raises GraphError for anything but a graph of one node type, ShapeError for tensors unlike the graph.
+        routes: hgat.graph.routes of as many hops, of a graph with the self-loops that it is to have. feat: [N, d], of
+        all nodes of the whole graph.
+        Raises GraphError for anything but such routes, ShapeError for features unlike the layer.
         """
-        sent = self.broadcast(graph, feat, away)
-        step = self.fc(self.feat_drop(torch.cat([feat, sent], 1)))
-        out = step[receivers]
-        state = out.new_zeros(out.shape), out.new_zeros(out.shape)
-        for conv in self.collects:
-            step = torch.tanh(conv(graph, step).squeeze(1))
-            state = self.depth(torch.cat([step[receivers], out], 1), state)
+        sent = self.broadcast(routes, feat)
+        step = self.fc(self.feat_drop(torch.cat([feat.index_select(0, routes.around), sent], 1)))
+        pairs = len(routes.senders)
+        out = step[:pairs]
+        state = torch.zeros_like(out), torch.zeros_like(out)
+        for block, conv in zip(routes.collects, self.collects, strict=True):
+            step = torch.tanh(conv(block, step).squeeze(1))
+            state = self.depth(torch.cat([step[:pairs], out], 1), state)
             out = state[0]
         return out
 
-    def _check(self, graph, feat, away):
-        check_graph(graph)
+    def _check(self, routes, feat):
+        if not isinstance(routes, Routes):
+            raise GraphError(f"routes: expected hgat.graph.Routes, got {type(routes).__name__}")
+        if len(routes.sends) != self.hops:
+            raise GraphError(f"routes: expected {self.hops} hops, got {len(routes.sends)}")
         check_floats("feat", feat, self.fc.weight)
-        check_shape("feat", feat, ("M", graph.num_nodes()), ("d", self.feats))
-        check_shape("away", away, ("M", graph.num_nodes()))
+        check_shape("feat", feat, ("N", routes.num_nodes), ("d", self.feats))

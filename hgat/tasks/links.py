@@ -17,13 +17,15 @@ import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
+from dgl import DGLGraph
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from hgat.data import NodeData, PairData
 from hgat.errors import GraphError, RecipeError, TrainingError
 from hgat.graph import NonEdges
-from hgat.models import Batch, Facts, System
+from hgat.models import GAT, Batch, Facts, System
+from hgat.models._stack import feature_width
 from hgat.models._system import pieces
 from hgat.tasks._task import PARTS, Control, Task, without_columns
 from hgat.tasks.nodes import NoGraph
@@ -95,6 +97,33 @@ class PreferentialAttachment(_Counted):
         return degree[src] * degree[dst]
 
 
+class GATEncoder(Control):
+    """Two layers of GAT that embed the nodes, four heads and one: what a pair's ends are, and nothing between them.
+
+    hidden: width of the heads of the first layer side by side. feat_drop: dropout on features and on alpha. A link
+    without a direction passes messages both ways.
+    """
+
+    title = "GAT encoder"
+
+    def __init__(self, in_feats: int, out_feats: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        options = {"feat_drop": drop, "attn_drop": drop, "value_drop": 0.0}
+        self.encoder = GAT(in_feats, out_feats, hidden=max(1, hidden // 4), heads=(4, 1), **options)
+
+    @staticmethod
+    def prepare(shown: Facts) -> tuple:
+        return GAT.prepare(shown, undirected=not shown.directed)
+
+    @classmethod
+    def build(cls, shown: Facts, inputs: tuple, *, hidden: int = 64, feat_drop: float = 0.5) -> Control:
+        return cls(feature_width(inputs[1], shown.target), shown.num_classes, hidden, feat_drop)
+
+    def forward(self, graph: DGLGraph, feat: Mapping[str, Tensor]) -> Tensor:
+        """feat {node type: [N, F]} -> rows [N, F of the task]. Raises nothing: both are the control's own."""
+        return self.encoder(graph, feat)
+
+
 class Links(Task):
     """Which pairs of nodes are linked: binary cross-entropy over training links and as many other pairs.
 
@@ -123,6 +152,7 @@ class Links(Task):
         "adamic_adar": AdamicAdar,
         "preferential_attachment": PreferentialAttachment,
         "no_graph": NoGraph,
+        "gat": GATEncoder,
     }
 
     def __init__(

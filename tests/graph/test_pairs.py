@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hgat.errors import GraphError
-from hgat.graph import NonEdges, enclosing
+from hgat.graph import NonEdges, enclosing, routes
 
 
 def links(kind, nodes=17, seed=0):
@@ -64,6 +64,81 @@ def test_every_neighbourhood_is_what_a_walk_finds(kind, hops, idtype):
         assert sorted(zip(part.edata[dgl.EID].tolist(), *ends, strict=True)) == expected
         first += len(nodes)
     assert first == graph.num_nodes()
+
+
+@pytest.mark.parametrize("idtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_routes_are_what_a_walk_finds(hops, idtype):
+    """Every block's edges are those between the hops; only what leads on to the receiver's surroundings is sent."""
+    found = links("both ways")
+    found.append(found[0][::-1])  # an edge that is there twice, both ways
+    asked = [*PAIRS, *[pair for pair in found if pair[0] != pair[1]][:5]]
+    src, dst = (torch.tensor(end) for end in zip(*asked, strict=True))
+    both = routes(graph_of(found, idtype=idtype), src, dst, hops)
+    assert len(both) == 2
+    for ways, ends in zip(both, ((0, 1), (1, 0)), strict=True):
+        assert ways.senders.tolist() == [pair[ends[0]] for pair in asked] and ways.num_nodes == 17
+        sent, collected = [[] for _ in asked], [[] for _ in asked]
+        # Which pair a row is of: along the blocks from the receivers outwards, and from the senders.
+        pair_of = torch.full((len(ways.around),), -1)
+        pair_of[: len(asked)] = torch.arange(len(asked))
+        for block in reversed(ways.collects):
+            u, v = block.edges()
+            pair_of[u] = pair_of[v]
+        for block in ways.collects:
+            assert block.is_block
+            u, v = block.edges()
+            left = hops - 1 - len(collected[0])
+            for k, pair in enumerate(asked):
+                here = pair_of[v] == k
+                got = sorted(zip(ways.around[u[here]].tolist(), ways.around[v[here]].tolist(), strict=True))
+                near = walked(found, pair[ends[1]], pair, left)
+                own = [] if pair[0] == pair[1] else [pair, pair[::-1]]
+                assert got == sorted(x for x in found if x[1] in near and x not in own)
+                collected[k].append(got)
+        last_pair, last_ids, kept = torch.arange(len(asked)), ways.senders, []
+        for hop, (block, ids) in enumerate(zip(ways.sends, ways.reached, strict=True), 1):
+            u, v = block.edges()
+            rows = torch.cat([ids, last_ids])
+            here = torch.full((len(ids),), -1)
+            new = u >= len(ids)
+            here[v[new]] = last_pair[u[new] - len(ids)]
+            assert (here >= 0).all(), "every node that is reached is reached from the hop before"
+            assert u[~new].equal(v[~new]) and sorted(u[~new].tolist()) == list(range(len(ids))), "each attends to itself"
+            for k, pair in enumerate(asked):
+                chosen = new & (here[v] == k)
+                got = sorted(zip(rows[u[chosen]].tolist(), ids[v[chosen]].tolist(), strict=True))
+                away = walked(found, pair[ends[0]], pair, hops)
+                ball = walked(found, pair[ends[1]], pair, hops)
+                useful = {w for w, at in away.items() if at == hops and w in ball}
+                for step in range(hops - 1, hop - 1, -1):
+                    before = {x for x, y in found if y in useful and away.get(x) == step and away[y] == step + 1}
+                    useful = before | {w for w, at in away.items() if at == step and w in ball}
+                own = [] if pair[0] == pair[1] else [pair, pair[::-1]]
+                expected = [x for x in found if away.get(x[0]) == hop - 1 and x[1] in useful and x not in own]
+                assert got == sorted(expected)
+                sent[k].append(got)
+            kept.append((here, ids))
+            last_pair, last_ids = here, ids
+        table = torch.cat([torch.tensor([-1]), ways.senders, *(ids for _, ids in kept)])
+        owner = torch.cat([torch.tensor([-1]), torch.arange(len(asked)), *(pairs for pairs, _ in kept)])
+        reached = ways.place > 0
+        assert table[ways.place[reached]].equal(ways.around[reached])
+        assert owner[ways.place[reached]].equal(pair_of[reached])
+        for k, pair in enumerate(asked):
+            away = walked(found, pair[ends[0]], pair, hops)
+            here = pair_of == k
+            assert {int(v) for v in ways.around[here & reached]} == {int(v) for v in ways.around[here]} & set(away)
+
+
+def test_routes_ask_for_both_directions_and_for_hops():
+    one = torch.tensor([0])
+    with pytest.raises(GraphError, match="graph: expected both directions of every edge, got one alone"):
+        routes(graph_of([(0, 1), (1, 2), (2, 1)]), one, one + 1, 2)
+    with pytest.raises(GraphError, match="hops: expected 1 or more, got 0"):
+        routes(graph_of([(0, 1), (1, 0)]), one, one + 1, 0)
+    with pytest.raises(GraphError, match="src: expected ids of 17 nodes, from 0 to 16, got 17"):
+        routes(graph_of([(0, 1), (1, 0)]), one + 17, one, 1)
 
 
 def test_nothing_tells_whether_the_pairs_own_edge_was_there():

@@ -5,19 +5,30 @@ import pytest
 import torch
 
 from hgat.errors import GraphError, ShapeError
-from hgat.graph import enclosing
+from hgat.graph import enclosing, routes
 from hgat.nn import PaGNNConv
 
 D = 5
+ENDS = torch.tensor([0, 5, 0]), torch.tensor([1, 2, 7])
 
 
-def setting(hops=2, seed=0):
-    """(layer, graph, feat, hops from the sender, receivers) of three pairs, on a path with chords and a far edge."""
+def setting(hops=2, seed=0, back=False):
+    """(layer, routes, feat of the whole graph) of three pairs, on a path with chords and a far edge."""
     torch.manual_seed(seed)
+    return PaGNNConv(D, hops), routes(whole(), *ENDS, hops)[back], torch.randn(9, D)
+
+
+def whole():
     src, dst = torch.tensor([[0, 1, 2, 3, 4, 0, 7, 1], [1, 2, 3, 4, 5, 2, 8, 3]])
-    whole = dgl.add_self_loop(dgl.to_bidirected(dgl.graph((src, dst), num_nodes=9)))
-    around = enclosing(whole, torch.tensor([0, 5, 0]), torch.tensor([1, 2, 7]), hops)
-    return PaGNNConv(D, hops), around.graph, torch.randn(around.graph.num_nodes(), D), around.hops_src, around.dst
+    return dgl.add_self_loop(dgl.to_bidirected(dgl.graph((src, dst), num_nodes=9)))
+
+
+def around(hops, back=False):
+    """(graph, hops from the sender, hops from the receiver, receivers): the same neighbourhoods, not cut into blocks."""
+    found = enclosing(whole(), *ENDS, hops)
+    ends = (found.hops_src, found.hops_dst), (found.src, found.dst)
+    (away, near), (_, receivers) = (end[::-1] if back else end for end in ends)
+    return found.graph, away, near, receivers
 
 
 def attended(conv, graph, rows, edges, v, both=True):
@@ -55,53 +66,72 @@ def by_hand(layer, graph, feat, away, receivers):
     return sent, out
 
 
+def nearest_first(graph, near):
+    """The rows of an uncut neighbourhood in the order of routes.around."""
+    return torch.cat([(near == hop).nonzero().flatten() for hop in range(int(near.max()) + 1)])
+
+
+@pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("hops", [1, 2, 3])
-def test_the_equations(hops):
-    layer, *inputs = setting(hops)
+def test_the_equations_on_neighbourhoods_that_are_not_cut(hops, back):
+    layer, ways, feat = setting(hops, back=back)
     for conv in [*layer.sends, *layer.collects]:
         torch.nn.init.normal_(conv.bias)
-    sent, out = by_hand(layer, *inputs)
-    torch.testing.assert_close(layer.broadcast(*inputs[:3]), sent)
-    torch.testing.assert_close(layer(*inputs), out)
+    graph, away, near, receivers = around(hops, back)
+    sent, out = by_hand(layer, graph, feat[graph.ndata[dgl.NID]], away, receivers)
+    order = nearest_first(graph, near)
+    assert ways.around.equal(graph.ndata[dgl.NID][order])
+    torch.testing.assert_close(layer.broadcast(ways, feat), sent[order])
+    torch.testing.assert_close(layer(ways, feat), out)
 
 
 def test_a_node_beyond_the_hops_has_no_broadcast_and_all_within_have_one():
-    layer, graph, feat, away, _ = setting(2)
-    sent = layer.broadcast(graph, feat, away)
+    layer, ways, feat = setting(2)
+    graph, away, near, _ = around(2)
+    order = nearest_first(graph, near)
+    sent, away = layer.broadcast(ways, feat), away[order]
     assert (away < 0).any() and (away == 2).any()
     assert (sent[away < 0] == 0).all() and (sent[away >= 0] != 0).any(1).all()
     # Two hops away from node 5 ends what it sends: only the receiver's surroundings lie farther.
-    assert {int(v) for v in graph.ndata[dgl.NID][away < 0]} >= {0, 1, 7, 8}
+    assert {int(v) for v in graph.ndata[dgl.NID][order][away < 0]} >= {0, 1, 7, 8}
 
 
 def test_gradients_reach_every_weight_of_the_broadcast_and_the_senders_own_row():
-    layer, graph, feat, away, receivers = setting(2)
+    layer, ways, feat = setting(2)
     feat.requires_grad_()
-    (layer(graph, feat, away, receivers) * torch.randn(3, D)).sum().backward()
+    (layer(ways, feat) * torch.randn(3, D)).sum().backward()
     for name, parameter in layer.named_parameters():
         assert torch.isfinite(parameter.grad).all() and (parameter.grad != 0).any(), name
-    assert (feat.grad[away == 0] != 0).any()
-    sent = layer.broadcast(graph, feat, away)
-    (grad,) = torch.autograd.grad(sent[away == 2].sum(), feat)
-    assert (grad[(away == 0) & (graph.ndata[dgl.NID] == 0)] != 0).any(), "two hops carry it"
+    graph, away, near, _ = around(2)
+    order = nearest_first(graph, near)
+    far = (away[order] == 2) & (graph.ndata[dgl.NID][order] != 0)
+    (grad,) = torch.autograd.grad(layer.broadcast(ways, feat)[far].sum(), feat)
+    assert (grad[0] != 0).any(), "two hops carry what node 0 sends"
 
 
 def test_what_is_broadcast_is_what_the_receiver_sees():
-    """Another row of the sender changes that of a receiver that is reached, or that sees who is, and of no other."""
-    layer, graph, feat, away, receivers = setting(2)
+    """Another row of node 0 changes a receiver that its broadcast reaches, and none that it neither reaches nor sees."""
+    layer, ways, feat = setting(2)
     other = feat.clone()
-    other[away == 0] += 1.0
-    assert (away[receivers] >= 0).tolist() == [True, False, False]
+    other[0] += 1.0
     with torch.no_grad():
-        moved = (layer(graph, feat, away, receivers) - layer(graph, other, away, receivers)).abs().amax(1) > 1e-6
-    assert moved.tolist() == [True, True, False]
+        moved = (layer(ways, feat) - layer(ways, other)).abs().amax(1) > 1e-6
+    assert moved.tolist() == [True, True, False], "node 2 sees node 0 as its neighbour, node 7 not at all"
 
 
-def test_the_graph_is_left_as_it_was():
-    layer, graph, feat, away, receivers = setting(2)
-    before = {key: value.clone() for key, value in graph.ndata.items()}
-    layer(graph, feat, away, receivers)
-    assert list(graph.ndata) == list(before) and all(graph.ndata[key].equal(before[key]) for key in before)
+def test_the_routes_are_left_as_they_were():
+    layer, ways, feat = setting(2)
+    before = [block.num_edges() for block in ways.sends + ways.collects]
+    one = layer(ways, feat)
+    assert [block.num_edges() for block in ways.sends + ways.collects] == before
+    assert all(not block.srcdata and not block.edata for block in ways.sends + ways.collects)
+    assert layer(ways, feat).equal(one)
+
+
+def test_no_pairs_give_no_rows():
+    layer, _, feat = setting(2)
+    none = torch.empty(0, dtype=torch.int64)
+    assert layer(routes(whole(), none, none, 2)[0], feat).shape == (0, D)
 
 
 @pytest.mark.parametrize("settings", [{"feats": 0}, {"hops": 0}, {"feat_drop": 1.5}, {"attn_drop": -0.1}])
@@ -110,11 +140,11 @@ def test_settings_out_of_range_are_one_sentence(settings):
         PaGNNConv(**{"feats": D, **settings})
 
 
-def test_tensors_unlike_the_graph_are_one_sentence():
-    layer, graph, feat, away, receivers = setting(2)
-    with pytest.raises(ShapeError, match="feat: expected"):
-        layer(graph, feat[1:], away, receivers)
-    with pytest.raises(ShapeError, match="away: expected"):
-        layer(graph, feat, away[1:], receivers)
-    with pytest.raises(GraphError, match="expected a DGLGraph"):
-        layer("graph", feat, away, receivers)
+def test_what_does_not_fit_the_routes_is_one_sentence():
+    layer, ways, feat = setting(2)
+    with pytest.raises(ShapeError, match=r"feat: expected \[N, d\] = \[9, 5\], got \[8, 5\]"):
+        layer(ways, feat[1:])
+    with pytest.raises(GraphError, match="routes: expected 2 hops, got 3"):
+        layer(setting(3)[1], feat)
+    with pytest.raises(GraphError, match="routes: expected hgat.graph.Routes, got DGLGraph"):
+        layer(whole(), feat)
