@@ -53,24 +53,24 @@ def enclosing(graph: dgl.DGLGraph, src: Tensor, dst: Tensor, hops: int) -> Enclo
     batched.ndata[dgl.NID] = (keys % asked.nodes).to(graph.idtype)
     batched.edata[dgl.EID] = asked.rows.edge_id[place].to(graph.idtype)
     if len(asked.src):
-        parts = {"minlength": len(asked.src)}
-        batched.set_batch_num_nodes(torch.bincount(keys // asked.nodes, **parts).to(graph.idtype))
-        batched.set_batch_num_edges(torch.bincount(keys[at] // asked.nodes, **parts).to(graph.idtype))
+        of_node, of_edge = keys // asked.nodes, keys[at] // asked.nodes
+        batched.set_batch_num_nodes(torch.bincount(of_node, minlength=len(asked.src)).to(graph.idtype))
+        batched.set_batch_num_edges(torch.bincount(of_edge, minlength=len(asked.src)).to(graph.idtype))
     away = []
     for ball in balls:
-        hop = torch.repeat_interleave(torch.arange(hops + 1), torch.tensor(ball.upto).diff(prepend=torch.zeros(1).long()))
+        hop = torch.bucketize(torch.arange(len(ball.keys)), torch.tensor(ball.upto), right=True)
         away.append(torch.full_like(keys, FAR).index_put((torch.searchsorted(keys, ball.keys),), hop))
     ends = (torch.searchsorted(keys, asked.start + end) for end in (asked.src, asked.dst))
     return Enclosing(batched, *ends, *away)
 
 
 class Routes(NamedTuple):
-    """What goes from one end of each of B pairs, the sender, to the other one, the receiver, in K hops, as DGL's blocks.
+    """What goes from one end of each of B pairs, the sender, to the other, the receiver, in K hops, as DGL's blocks.
 
-    sends: K blocks, the k-th of the nodes that k edges lead to from the sender: to each from those that k - 1 edges lead
-    to, and from itself. Its sources are its destinations, then those of the block before. Nodes from which no edges lead
-    on to what is around the receiver are left out. senders: [B], their numbers in the whole graph; reached: K tensors,
-    those of every block's destinations.
+    sends: K blocks. The destinations of the k-th are the nodes that k edges lead to from the sender, and the edges come
+    from those that k - 1 edges lead to, and from each node itself. Its sources are its destinations, then those of the
+    block before. Nodes from which nothing leads on to what is around the receiver are left out. senders: [B], their
+    numbers in the whole graph; reached: K tensors, those of every block's destinations.
     collects: K blocks, the k-th from the nodes within K - k + 1 edges of the receiver to those within K - k, with which
     its sources begin. around: [R], numbers of the first one's sources, nearest first, the B receivers before all.
     place: [R], the row of each in what was sent: 0 for nothing, then the senders, then every block's destinations.

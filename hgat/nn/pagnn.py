@@ -26,7 +26,8 @@ class PaGNNConv(nn.Module):
     A node that more than K edges are between it and the sender, or none at all, has no broadcast: b_i = 0. Gradients
     reach every weight of the broadcast; in the code of the paper's company they are cut off there.
 
-    x [M, d], b [M, d], z [B, d]; forward says the rest. Raises ShapeError for sizes and rates out of range.
+    x [N, d] of the whole graph, b [R, d] of what is around the receivers, z [B, d]; forward says the rest. Raises
+    ShapeError for sizes and rates out of range.
 
     Paper: Yang et al. 2021 (ECML-PKDD), doi:10.1007/978-3-030-86520-7_24, whose own equations could not be read: these
     are those of its authors' company (TuGraph-AntGraphLearning). Differs from that code: every node is reached once, at

@@ -78,24 +78,21 @@ def test_routes_are_what_a_walk_finds(hops, idtype):
     assert len(both) == 2
     for ways, ends in zip(both, ((0, 1), (1, 0)), strict=True):
         assert ways.senders.tolist() == [pair[ends[0]] for pair in asked] and ways.num_nodes == 17
-        sent, collected = [[] for _ in asked], [[] for _ in asked]
         # Which pair a row is of: along the blocks from the receivers outwards, and from the senders.
         pair_of = torch.full((len(ways.around),), -1)
         pair_of[: len(asked)] = torch.arange(len(asked))
         for block in reversed(ways.collects):
             u, v = block.edges()
             pair_of[u] = pair_of[v]
-        for block in ways.collects:
+        for left, block in zip(reversed(range(hops)), ways.collects, strict=True):
             assert block.is_block
             u, v = block.edges()
-            left = hops - 1 - len(collected[0])
             for k, pair in enumerate(asked):
                 here = pair_of[v] == k
                 got = sorted(zip(ways.around[u[here]].tolist(), ways.around[v[here]].tolist(), strict=True))
                 near = walked(found, pair[ends[1]], pair, left)
                 own = [] if pair[0] == pair[1] else [pair, pair[::-1]]
                 assert got == sorted(x for x in found if x[1] in near and x not in own)
-                collected[k].append(got)
         last_pair, last_ids, kept = torch.arange(len(asked)), ways.senders, []
         for hop, (block, ids) in enumerate(zip(ways.sends, ways.reached, strict=True), 1):
             u, v = block.edges()
@@ -104,7 +101,7 @@ def test_routes_are_what_a_walk_finds(hops, idtype):
             new = u >= len(ids)
             here[v[new]] = last_pair[u[new] - len(ids)]
             assert (here >= 0).all(), "every node that is reached is reached from the hop before"
-            assert u[~new].equal(v[~new]) and sorted(u[~new].tolist()) == list(range(len(ids))), "each attends to itself"
+            assert u[~new].equal(v[~new]) and sorted(u[~new].tolist()) == list(range(len(ids))), "each and itself"
             for k, pair in enumerate(asked):
                 chosen = new & (here[v] == k)
                 got = sorted(zip(rows[u[chosen]].tolist(), ids[v[chosen]].tolist(), strict=True))
@@ -117,7 +114,6 @@ def test_routes_are_what_a_walk_finds(hops, idtype):
                 own = [] if pair[0] == pair[1] else [pair, pair[::-1]]
                 expected = [x for x in found if away.get(x[0]) == hop - 1 and x[1] in useful and x not in own]
                 assert got == sorted(expected)
-                sent[k].append(got)
             kept.append((here, ids))
             last_pair, last_ids = here, ids
         table = torch.cat([torch.tensor([-1]), ways.senders, *(ids for _, ids in kept)])

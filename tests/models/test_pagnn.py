@@ -24,8 +24,8 @@ def setting(**settings):
 
 
 def answer(model, inputs, src, dst):
-    (feat, pairs), query = model.paired(inputs, torch.tensor(src), torch.tensor(dst))
-    return resting(model, lambda: model(feat, pairs, *query))
+    found, query = model.paired(inputs, torch.tensor(src), torch.tensor(dst))
+    return resting(model, lambda: model(*found, *query))
 
 
 def test_a_pairs_answer_does_not_depend_on_the_pairs_beside_it():
@@ -69,19 +69,41 @@ def test_both_directions_of_a_directed_graph_are_read():
 
 def test_forward_builds_no_structure(monkeypatch):
     model, inputs = setting()
-    (feat, pairs), _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
-    monkeypatch.setattr("hgat.models.pagnn.enclosing", None)
+    found, _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
+    monkeypatch.setattr("hgat.models.pagnn.routes", None)
     monkeypatch.setattr(dgl, "graph", None)
-    assert torch.isfinite(resting(model, lambda: model(feat, pairs))).all()
+    monkeypatch.setattr(dgl, "create_block", None)
+    assert torch.isfinite(resting(model, lambda: model(*found))).all()
+
+
+def test_without_a_direction_shared_weights_give_a_pair_the_same_rows_whichever_end_is_first():
+    for shared in (True, False):
+        model, inputs = setting(share_weights=shared, decoder="product")
+        torch.nn.init.zeros_(model.score.weight)  # what is left is the inner product
+        one, back = answer(model, inputs, [0, 7], [3, 50]), answer(model, inputs, [3, 50], [0, 7])
+        assert torch.allclose(one, back) == shared
+
+
+def test_the_product_adds_the_inner_product_of_both_ends():
+    model, inputs = setting(decoder="product")
+    (feat, ahead, back), _ = model.paired(inputs, torch.tensor([0, 7]), torch.tensor([3, 50]))
+    found = resting(model, lambda: model(feat, ahead, back))
+    with torch.no_grad():
+        x = model.fc(feat["_N"])
+        z_dst, z_src = model.forwards(ahead, x), model.backwards(back, x)
+        linear = torch.cat([z_src, z_dst], 1) @ model.score.weight[0] + model.score.bias
+    torch.testing.assert_close(found, linear + (z_src * z_dst).sum(1))
+    model.decoder = "linear"
+    torch.testing.assert_close(resting(model, lambda: model(feat, ahead, back)), linear)
 
 
 def test_what_does_not_fit_is_one_sentence():
     model, inputs = setting()
     with pytest.raises(GraphError, match="dst: expected ids of 120 nodes, from 0 to 119, got 120"):
         model.paired(inputs, torch.tensor([0]), torch.tensor([120]))
-    (feat, pairs), _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
+    (feat, *both), _ = model.paired(inputs, torch.tensor([0]), torch.tensor([3]))
     with pytest.raises(ShapeError, match="expected features of one node type"):
-        model({"a": feat["_N"], "b": feat["_N"]}, pairs)
+        model({"a": feat["_N"], "b": feat["_N"]}, *both)
     with pytest.raises(RecipeError, match="model.decoder: expected 'linear' or 'product', got 'sum'"):
         setting(decoder="sum")
     with pytest.raises(ShapeError, match="hops: expected 1 or more, got 0"):

@@ -24,7 +24,7 @@ def whole():
 
 
 def around(hops, back=False):
-    """(graph, hops from the sender, hops from the receiver, receivers): the same neighbourhoods, not cut into blocks."""
+    """(graph, hops from the sender, hops from the receiver, receivers): the same, not cut into blocks."""
     found = enclosing(whole(), *ENDS, hops)
     ends = (found.hops_src, found.hops_dst), (found.src, found.dst)
     (away, near), (_, receivers) = (end[::-1] if back else end for end in ends)
@@ -110,7 +110,7 @@ def test_gradients_reach_every_weight_of_the_broadcast_and_the_senders_own_row()
 
 
 def test_what_is_broadcast_is_what_the_receiver_sees():
-    """Another row of node 0 changes a receiver that its broadcast reaches, and none that it neither reaches nor sees."""
+    """Another row of node 0 changes who is reached by it or sees it, and nobody else."""
     layer, ways, feat = setting(2)
     other = feat.clone()
     other[0] += 1.0

@@ -567,7 +567,7 @@ def test_other_links_that_are_held_out_change_no_control(make):
     for variant in links.Links.controls:
         one, other = (linked(make, "gat", held_out, variant) for held_out in (None, 1))
         assert one[1] != other[1]
-        if variant == "no_graph":
+        if variant in ("no_graph", "gat"):  # the others learn nothing
             same(one[0], other[0], variant)
 
 

@@ -251,6 +251,27 @@ def test_counts_are_networkxs_of_the_training_links(name, directed):
     assert max(expected) > 0 and control.solutions == 0
 
 
+@pytest.mark.parametrize("directed", [False, True])
+def test_the_gat_encoder_is_gat_on_the_training_links(directed):
+    task = Links(data_of(mixed(directed)), directed=directed, out_feats=6)
+    control, shown = task.controls["gat"], task.shown()
+    graph, feat = inputs = control.prepare(shown)
+    ends = pairs_of(shown.graph.edges(), True)
+    both = set(ends) if directed else {*ends, *(pair[::-1] for pair in ends)}
+    assert {*pairs_of(graph.edges(), True)} == both | {(v, v) for v in range(31)}
+    model = control.build(shown, inputs, hidden=12, feat_drop=0.4)
+    peer = GAT.build(shown, inputs, hidden=3, heads=(4, 1), feat_drop=0.4, attn_drop=0.4, value_drop=0.0)
+    peer.load_state_dict(model.encoder.state_dict())
+    for one, other in ((model, peer), (model.eval(), peer.eval())):
+        rows = []
+        for network in (one, other):
+            torch.manual_seed(1)
+            rows.append(network(graph, feat))
+        assert rows[0].equal(rows[1]) and rows[0].shape == (31, 6)
+    with pytest.raises(RecipeError, match="feat: expected features of '_N' nodes, got none"):
+        control.build(shown, (graph, {"_N": None}))
+
+
 def test_a_node_whose_links_are_all_held_out_is_scored_like_others():
     """Node 4 has one link; in some seed it is tested on."""
     graph = dgl.to_bidirected(dgl.graph(([0, 1, 2, 3, 0, 1, 3], [1, 2, 3, 0, 2, 3, 4]), num_nodes=6))
