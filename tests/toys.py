@@ -156,9 +156,23 @@ def camps(seed=0):
     return SignedData("camps", dgl.graph((src, dst), num_nodes=nodes), sign)
 
 
+def parties(seed=0):
+    """Who is linked is of one party of twelve, most of whom are linked; a node's own features say nothing of it."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, party, width = 120, 12, 8
+    src, dst = torch.combinations(torch.arange(nodes)).T
+    linked = (src // party == dst // party) & (torch.rand(len(src), generator=generator) < 0.6)
+    src, dst = src[linked], dst[linked]
+    graph = dgl.graph((torch.cat([src, dst]), torch.cat([dst, src])), num_nodes=nodes)
+    feat = torch.randn(nodes, width, generator=generator)
+    label = torch.zeros(nodes, dtype=torch.int64)
+    return NodeData("parties", graph, {"_N": feat}, "_N", label, **_split(nodes, generator), num_classes=1)
+
+
 PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
+    "links": [Toy(parties, {"out_feats": 16}, {"metric": "auc", "epochs": 40, "lr": 0.01, "patience": 40}, beats=20.0)],
     "nodes": [Toy(neighbours, {}, QUICK), Toy(films, {}, QUICK, graph={"paths": PATHS})],
     "numbers": [Toy(heights, {}, {**QUICK, "metric": "r2"}, beats=40.0)],
     "signs": [

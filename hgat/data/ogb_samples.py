@@ -312,6 +312,41 @@ def _ddi(rng, nodes, facts):
     return {**_one_graph(nodes, parts["train"]["edge"]), **_link_split(facts, parts)}
 
 
+def _ppa(rng, nodes, facts):
+    """As ogbl-ddi, of proteins that show their species, one of 58, which says nothing."""
+    return {**_ddi(rng, nodes, facts), "raw/node-feat.csv.gz": np.eye(58, dtype=np.int64)[rng.integers(58, size=nodes)]}
+
+
+def _citation2(rng, nodes, facts):
+    """Papers cite papers of their circle, which share a few words, and surveys, which are in no circle and cite none.
+
+    One paper in eight is a survey, and only how often it is cited tells it. What is to be predicted, and what is not,
+    leads to papers that are none.
+    """
+    circle, _, edge = _circles(nodes)
+    edge, circle = _shuffled(rng, nodes, edge, circle)
+    surveys = rng.permutation(nodes)[: nodes // 8]
+    plain = np.setdiff1d(np.arange(nodes), surveys)
+    edge = edge[~np.isin(edge, surveys).any(axis=1)]
+    held = len(edge) // 5
+    drawn = np.unique(np.stack([np.repeat(plain, 8), rng.choice(surveys, 8 * len(plain))], axis=1), axis=0)
+    cited = np.concatenate([edge[2 * held :], drawn])
+    parts = {"train": {"source_node": cited[:, 0], "target_node": cited[:, 1]}}
+    for number, name in enumerate(OGB_PARTS[1:]):
+        source, target = edge[number * held : (number + 1) * held].T
+        wrong = rng.choice(plain, (len(source), 1000))
+        while (near := circle[wrong] == circle[source][:, None]).any():
+            wrong[near] = rng.choice(plain, int(near.sum()))
+        parts[name] = {"source_node": source, "target_node": target, "target_node_neg": wrong}
+    feat = rng.normal(size=(circle.max() + 1, 128))[circle] * 0.2 + rng.normal(size=(nodes, 128))
+    return {
+        **_one_graph(nodes, cited),
+        "raw/node-feat.csv.gz": feat.round(4),
+        "raw/node_year.csv.gz": _column(rng.integers(*YEARS["train"], nodes)),
+        **_link_split(facts, parts),
+    }
+
+
 def _triples(rng, sizes, relations, total, circles):
     """Triples of relations: a quarter join entities of one circle, the others an entity and a hub.
 
@@ -469,6 +504,8 @@ SAMPLES: dict[str, tuple[Callable[..., dict], int]] = {
     "ogbn-mag": (_mag, 2400),
     "ogbl-collab": (_collab, 1200),
     "ogbl-ddi": (_ddi, 600),
+    "ogbl-ppa": (_ppa, 600),
+    "ogbl-citation2": (_citation2, 600),
     "ogbl-biokg": (_biokg, 600),
     "ogbl-wikikg2": (_wikikg2, 1000),
     "ogbg-molhiv": (_molhiv, 600),

@@ -1,4 +1,4 @@
-"""The frozen descriptions of a data set: what loaders give and training takes. Nodes, timed events, a stream."""
+"""The frozen descriptions of a data set: what loaders give and training takes. Nodes, pairs, timed events, a stream."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,15 +12,26 @@ from hgat.graph.events import event_times
 from hgat.graph.places import Places
 from hgat.graph.recent import entities
 
-__all__ = ["PARTS", "EventData", "NodeData", "SignedData", "StreamData"]
+__all__ = ["PARTS", "EventData", "NodeData", "PairData", "SignedData", "StreamData"]
 
 PARTS = ("train", "val", "test")
 STAND_IN = "Stand-in for"  # how the note of one begins
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
+class _Noted:
+    """What the notes of a data set say of it."""
+
+    notes: tuple[str, ...]
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether this is a stand-in for the data set whose name it has, which its notes say."""
+        return any(note.startswith(STAND_IN) for note in self.notes)
+
+
 @dataclass(frozen=True, eq=False)
-class NodeData:
+class NodeData(_Noted):
     """A graph, its features and labels, and its splits; checked once, when it is made.
 
     `graph` is the graph as the files state it: no self-loops and no inverse relations are added, and no
@@ -65,11 +76,6 @@ class NodeData:
     def split(self) -> Mapping[str, Tensor]:
         """The split in force, {"train", "val", "test"}: int64 ids of nodes of type `target`."""
         return {part: getattr(self, part) for part in PARTS}
-
-    @property
-    def stands_in(self) -> bool:
-        """Whether this is a stand-in for the data set whose name it has, which its notes say."""
-        return any(note.startswith(STAND_IN) for note in self.notes)
 
     def with_split(self, number: int) -> "NodeData":
         """A copy in which split `number`, counted on from the first behind the last, is in force.
@@ -189,6 +195,66 @@ class NodeData:
 
 
 @dataclass(frozen=True, eq=False)
+class PairData(_Noted):
+    """A graph and pairs of its nodes to be told apart, some linked and some not, split as the files do.
+
+    `graph` has one node type and one relation: what may be read, the training links and no others. `feat` maps the node
+    type to [N, F] float32, or to None. `links` are {"train", "val", "test"}: (source, destination), int64 [M] each.
+    `negatives` are {"val", "test"}: pairs without a link, (source, destination), [K] each, that all links of the part
+    are scored against, or [M, 1] and [M, K], each link's own. `directed`: u v and v u are two links. `metric`: what the
+    data's makers score by, "" where they do not say. `notes` are sentences that belong under every table of results.
+    Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    links: Mapping[str, tuple[Tensor, Tensor]]
+    negatives: Mapping[str, tuple[Tensor, Tensor]]
+    directed: bool = False
+    metric: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: nodes, edges, relations, features and the links of the parts."""
+        features = sum(feat.shape[1] for feat in self.feat.values() if feat is not None)
+        return {**_size(self.graph), "features": features, **{part: len(self.links[part][0]) for part in PARTS}}
+
+    def __post_init__(self):
+        if len(self.graph.ntypes) != 1 or len(self.graph.canonical_etypes) != 1:
+            got = f"{len(self.graph.ntypes)} and {len(self.graph.canonical_etypes)}"
+            self._refuse("graph", "one node type and one relation", got)
+        _check_types(self, "feat", self.feat)
+        _check_rows(self)
+        nodes = self.graph.num_nodes()
+        for what, parts, given in (("links", PARTS, self.links), ("negatives", PARTS[1:], self.negatives)):
+            if set(given) != set(parts):
+                self._refuse(what, f"the parts {_listed(parts)}", _listed(given) or "none")
+            for part in parts:
+                self._check_pairs(f"{what} of {part}", given[part], nodes)
+        for part in PARTS[1:]:
+            src, dst = self.negatives[part]
+            count = len(self.links[part][0])
+            own = dst.dim() == 2 and src.shape == (count, 1) and len(dst) == count
+            if not own and not (dst.dim() == 1 and src.shape == dst.shape):
+                expected = f"[K] and [K], or [M, 1] and [M, K] with M = {count}"
+                self._refuse(f"negatives of {part}", expected, f"{list(src.shape)} and {list(dst.shape)}")
+
+    def _check_pairs(self, what, pairs, nodes):
+        for ids in pairs:
+            if ids.dtype != torch.int64 or ids.numel() == 0:
+                self._refuse(what, "int64 ids, one or more", f"{ids.dtype} {list(ids.shape)}")
+            if ids.min() < 0 or ids.max() >= nodes:
+                wrong = ids[(ids < 0) | (ids >= nodes)]
+                self._refuse(what, f"ids of nodes from 0 to {nodes - 1}", wrong[0].item())
+        if what.startswith("links") and not (pairs[0].dim() == 1 and pairs[0].shape == pairs[1].shape):
+            self._refuse(what, "[M] and [M]", f"{list(pairs[0].shape)} and {list(pairs[1].shape)}")
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+
+@dataclass(frozen=True, eq=False)
 class EventData:
     """Events in time, for tasks whose answer is who meets whom next.
 
@@ -209,17 +275,9 @@ class EventData:
         return _size(self.graph)
 
     def __post_init__(self):
-        for what, by_type in (("feat", self.feat), ("ids", self.ids)):
-            if set(by_type) != set(self.graph.ntypes):
-                expected = f"the node types {_listed(self.graph.ntypes)}"
-                raise DataError(f"{self.name}: {what}: expected {expected}, got {_listed(by_type)}")
-        for ntype, feat in self.feat.items():
-            nodes = self.graph.num_nodes(ntype)
-            if feat is not None and (feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32):
-                got = f"{feat.dtype} {list(feat.shape)}"
-                raise DataError(
-                    f"{self.name}: features of {ntype}: expected [N, F] float32 with N = {nodes}, got {got}"
-                )
+        _check_types(self, "feat", self.feat)
+        _check_types(self, "ids", self.ids)
+        _check_rows(self)
         for etype in self.graph.canonical_etypes:
             event_times(self.graph, etype)
 
@@ -312,7 +370,7 @@ class StreamData:
 
 
 @dataclass(frozen=True, eq=False)
-class SignedData:
+class SignedData(_Noted):
     """A graph whose edges have signs, for tasks that ask for the sign of an edge.
 
     graph: one relation among nodes of one type, directed, without a pair that is there twice with one sign. sign: [E]
@@ -348,6 +406,20 @@ class SignedData:
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+
+def _check_types(data, what, by_type):
+    if set(by_type) != set(data.graph.ntypes):
+        expected = f"the node types {_listed(data.graph.ntypes)}"
+        raise DataError(f"{data.name}: {what}: expected {expected}, got {_listed(by_type)}")
+
+
+def _check_rows(data):
+    for ntype, feat in data.feat.items():
+        nodes = data.graph.num_nodes(ntype)
+        if feat is not None and (feat.dim() != 2 or len(feat) != nodes or feat.dtype != torch.float32):
+            got = f"{feat.dtype} {list(feat.shape)}"
+            raise DataError(f"{data.name}: features of {ntype}: expected [N, F] float32 with N = {nodes}, got {got}")
 
 
 def _size(graph):

@@ -8,6 +8,7 @@ from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.motifs import signed_degrees, signed_motifs
 from hgat.graph.normalized import normalized
+from hgat.graph.pairs import Enclosing, NonEdges, Routes, enclosing, routes
 from hgat.graph.paths import cheapest_paths
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
@@ -17,10 +18,13 @@ from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
 
 __all__ = [
+    "Enclosing",
     "JoinedRelations",
     "JoinedTypes",
+    "NonEdges",
     "RecentEvents",
     "RecentNeighbours",
+    "Routes",
     "Snapshots",
     "Views",
     "Walks",
@@ -29,6 +33,7 @@ __all__ = [
     "cheapest_paths",
     "csr",
     "disjoint_union",
+    "enclosing",
     "event_times",
     "flipped_features",
     "from_events",
@@ -47,6 +52,7 @@ __all__ = [
     "relations",
     "signed_degrees",
     "signed_motifs",
+    "routes",
     "snapshots",
     "to_device",
     "views",

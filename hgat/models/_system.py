@@ -33,6 +33,7 @@ class Facts:
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
     [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. numeric: labels are
     numbers, [N] with NaN everywhere else, in standard deviations from the mean of the training nodes, and C is 1.
+    Where links are asked for: target, the type of their ends; num_classes: the columns of a row that stands for a node.
     Elsewhere they are empty.
     Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each
     once it is known, which its edges' edata["time"] say, and zeros before.
@@ -167,6 +168,13 @@ class System(nn.Module):
         system that needs the whole graph.
         """
         raise RecipeError(f"task.batch: expected none for {type(self).__name__}, which trains on the whole graph")
+
+    def paired(self, inputs: tuple, src: Tensor, dst: Tensor) -> tuple | None:
+        """(inputs, query) of forward that answers with a logit [B] for each of the pairs src, dst [B].
+
+        The batch's structure is built here and not in forward. None for a system whose answer is a row for each node.
+        """
+        return None
 
     def whole(self, inputs: tuple, batch_size: int | None = None) -> Any:
         """forward on everything, in eval mode; batch_size: in pieces of so many rows where the system can do that."""

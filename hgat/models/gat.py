@@ -16,5 +16,6 @@ class GAT(Stack):
     features, stands in the authors' code and not in the paper.
     """
 
+    solves = ("nodes", "links")
     layer = GATConv
     defaults = {"feat_drop": 0.6, "attn_drop": 0.6, "value_drop": 0.6}

@@ -15,5 +15,6 @@ class GATv2(Stack):
     Paper: Brody et al. 2022, arXiv:2105.14491, eq. 7, in GAT's architecture.
     """
 
+    solves = ("nodes", "links")
     layer = GATv2Conv
     defaults = {"feat_drop": 0.6, "attn_drop": 0.6, "share_weights": True}

@@ -39,14 +39,15 @@ class Control(System):
 class Task:
     """A question on a data set: what is shown, what is asked, and how an answer is scored.
 
-    kind: the class of data that it takes. metrics: the names that a recipe's train.metric may have; all in percent, and
-    more is better. bounds: the least and the largest value of any of them. least_loss: that of the loss beside them.
+    kind: the class of data that it takes, or several. metrics: the names that a recipe's train.metric may have; all in
+    percent, and more is better. bounds: the least and the largest value of any of them. least_loss: that of the loss
+    beside them.
     controls: {name: Control}, what a recipe's train.controls may name beside "uniform" and the system's own ablations.
     unit: what is counted in tables. Keyword-only arguments of a subclass's constructor are the keys of a recipe's
     [task].
     """
 
-    kind: ClassVar[type]
+    kind: ClassVar[type | tuple[type, ...]]
     metrics: ClassVar[tuple[str, ...]] = ()
     bounds: ClassVar[tuple[float, float]] = (0.0, 100.0)
     least_loss: ClassVar[float] = 0
@@ -56,8 +57,9 @@ class Task:
 
     def __init__(self, data: Any) -> None:
         if not isinstance(data, self.kind):
+            kinds = self.kind if isinstance(self.kind, tuple) else (self.kind,)
             raise RecipeError(
-                f"task: expected data of the kind {self.kind.__name__} for {self.name()}, got "
+                f"task: expected data of the kind {' or '.join(k.__name__ for k in kinds)} for {self.name()}, got "
                 f"{type(data).__name__} of {data.name}"
             )
         self.data = data

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import heights
+from toys import heights, parties
 
 import hgat.data
 from hgat import models, tasks
@@ -20,7 +20,7 @@ from hgat.data import EventData, NodeData
 from hgat.errors import HgatError
 from hgat.graph import from_events
 from hgat.models import System
-from hgat.tasks import snapshot_links
+from hgat.tasks import links, snapshot_links
 from hgat.tasks.nodes import Nodes
 from hgat.tasks.numbers import Numbers
 from hgat.tasks.snapshot_links import SnapshotLinks
@@ -521,6 +521,105 @@ def test_a_task_that_trains_on_all_labels_is_found_out(make, monkeypatch):
     (one, _), (other, _) = (weights(make, "gat", False, held_out) for held_out in (None, 1))
     with pytest.raises(AssertionError):
         same(one, other)
+
+
+# Links
+
+
+def pairs_changed(seed, held_out=None):
+    """The toy's split by a seed as PairData; held_out: with other links and pairs where they are held out."""
+    pairs = tasks.find("links")(parties()).for_seed(seed).pairs
+    if held_out is None:
+        return pairs
+    random = torch.Generator().manual_seed(held_out)
+
+    def other(ends):
+        return tuple(torch.randint(0, 120, end.shape, generator=random) for end in ends)
+
+    held = {part: other(pairs.links[part]) for part in ("val", "test")}
+    wrong = {part: other(pairs.negatives[part]) for part in ("val", "test")}
+    return dataclasses.replace(pairs, links={**pairs.links, **held}, negatives=wrong)
+
+
+def linked(make, system, held_out, variant="ours", batch=None):
+    """What is shown, prepared, asked and learned with these links held out, and the loss on those of the test."""
+    experiment = make(pairs_changed(1, held_out), system, {"name": "links", "out_feats": 4, "batch": batch}, epochs=2)
+    training = experiment.training(variant, 1)
+    task, inputs = training.fit.task, training.inputs
+    asked_for = []
+    torch.manual_seed(3)
+    for found in task.batches(System(), ()):
+        asked_for.append([found.label, dict(found.more)])
+    to_the_end(training)
+    prepared = {part: value[:2] for part, value in inputs.items()}
+    return [task.shown(), prepared, asked_for, training.model.state_dict()], training.fit.evaluate("test")[1]
+
+
+@pytest.mark.parametrize("batch", [None, 101])
+@pytest.mark.parametrize("system", solving("links"))
+def test_other_links_that_are_held_out_change_nothing_that_is_learned(make, system, batch):
+    one, other = (linked(make, system, held_out, batch=batch) for held_out in (None, 1))
+    same(one[0], other[0], system)
+    assert one[1] != other[1], "the change is seen where it is scored"
+
+
+def test_other_links_that_are_held_out_change_no_control(make):
+    for variant in links.Links.controls:
+        one, other = (linked(make, "gat", held_out, variant) for held_out in (None, 1))
+        assert one[1] != other[1]
+        if variant in ("no_graph", "gat"):  # the others learn nothing
+            same(one[0], other[0], variant)
+
+
+class Knows(System):
+    """Says of a pair whether it is an edge of what is shown."""
+
+    solves = ("links",)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    @classmethod
+    def build(cls, shown, inputs):
+        return cls()
+
+    def paired(self, inputs, src, dst):
+        return inputs, (src, dst)
+
+    def forward(self, graph, feat, src, dst):
+        return self.scale * graph.has_edges_between(src, dst).float()
+
+
+def test_a_system_that_knows_the_shown_links_knows_none_that_is_held_out(make, monkeypatch):
+    def outcome():
+        training = to_the_end(make(parties(), Knows, {"name": "links"}, metric="auc").training("ours", 0))
+        return [training.fit.evaluate(part)[0] for part in ("train", "val", "test")]
+
+    train, val, test = outcome()
+    assert train > 90.0 and val == test == 50.0
+    real = links._Split.of
+
+    def leaking(self, seed):
+        return dataclasses.replace(real(self, seed), graph=self.data.graph)
+
+    monkeypatch.setattr(links._Split, "of", leaking)
+    assert outcome()[1:] == [100.0, 100.0], "and it does know them where the task leaks"
+
+
+def test_a_task_that_avoids_held_out_links_in_training_is_found_out(make, monkeypatch):
+    """Pairs that are drawn in training tell, by what is never among them, what the test will ask."""
+    real = links.Links._own
+
+    def leaking(self):
+        pairs, shown, _ = real(self)
+        every = [torch.cat([pairs.links[part][end] for part in pairs.links]) for end in (0, 1)]
+        return pairs, shown, links.NonEdges(shown.graph.num_nodes(), *every)
+
+    monkeypatch.setattr(links.Links, "_own", leaking)
+    one, other = (linked(make, "gat", held_out) for held_out in (None, 1))
+    with pytest.raises(AssertionError):
+        same(one[0][2], other[0][2])
 
 
 # Numbers
