@@ -7,6 +7,7 @@ from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.normalized import normalized
+from hgat.graph.ppr import ppr_graph, ppr_values
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
@@ -39,6 +40,8 @@ __all__ = [
     "metapath_graph",
     "metapaths",
     "normalized",
+    "ppr_graph",
+    "ppr_values",
     "recent_events",
     "recent_neighbours",
     "relations",
