@@ -35,6 +35,8 @@ def inputs(graph, name, width=IN, pair=False):
     if pair:
         feat = feat, torch.randn(graph.num_dst_nodes(), width)
     edge = torch.randn(graph.num_edges(), EDGE)
+    if name == "PPRGATConv":
+        return feat, edge[:, 0]
     return (feat, edge) if name in ("EdgeGATConv", "EGATConv") else (feat,)
 
 
@@ -107,6 +109,8 @@ LAYERS = {
         ),
         ("in_node_feats", "in_edge_feats", "out_node_feats", "out_edge_feats", "num_heads"),
     ),
+    "PPRGATConv": Layer(*one_relation("PPRGATConv", **PLAIN), SIZES, (*DROPS, "value_drop"), ("score",)),
+    "PPRGATConv, v2": Layer(*one_relation("PPRGATConv", **PLAIN, score="v2", residual=True)),
     "AGNNConv": Layer(*one_relation("AGNNConv")),
     "HGTConv": Layer(
         lambda **o: hnn.HGTConv(
