@@ -35,7 +35,8 @@ class Card:
 
     `counts` are those of the default options: nodes, edges, relations, features (columns over all node
     types), classes, train, val, test; a count that the card leaves out is not checked. `layout` holds
-    what the format leaves open, such as column names; its keys are described by the loader.
+    what the format leaves open, such as column names; its keys are described by the loader. Data that are
+    generated have no files.
     """
 
     name: str
@@ -79,7 +80,7 @@ def read(name: str) -> Card:
     if name not in names():
         raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}")
     content = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
-    files = tuple(File(**file) for file in content.pop("file"))
+    files = tuple(File(**file) for file in content.pop("file", ()))
     for table in ("counts", "layout"):
         content[table] = MappingProxyType(content.get(table, {}))
     content["notes"] = tuple(content.get("notes", ()))

@@ -34,7 +34,7 @@ class PPRGAT(Stack):
         neighbours: Literal["topk", "edges"] = "topk",
         ppr: Literal["push", "exact"] = "push",
         form: Literal["row", "sym", "col"] = "sym",
-        k: int = 32,
+        k: int = 16,
         alpha: float = 0.25,
         epsilon: float = 1e-4,
         undirected: bool = False,

@@ -83,7 +83,7 @@ class PPRGATConv(nn.Module):
         check_number(negative_slope=negative_slope)
         check_activation(activation)
         if not isinstance(score, str) or score not in SCORES:
-            raise ShapeError(f"score: expected one of {list(SCORES)}, got {brief(score)}")
+            raise ShapeError(f"score: expected 'v1' or 'v2', got {brief(score)}")
         width, first = num_heads * out_feats, score == "v1"
         self._num_heads, self._out_feats, self.score = num_heads, out_feats, score
         self._allow_zero_in_degree = allow_zero_in_degree

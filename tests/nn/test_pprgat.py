@@ -167,7 +167,7 @@ def test_wrong_calls_are_one_sentence():
         with pytest.raises(ShapeError, match="^ppr: expected"):
             layer(graph, feat, wrong)
     for wrong in ("v3", 1, None):
-        with pytest.raises(ShapeError, match="^score: expected one of"):
+        with pytest.raises(ShapeError, match="^score: expected 'v1' or 'v2'"):
             PPRGATConv(IN, OUT, HEADS, score=wrong)
     with pytest.raises(dgl.DGLError, match="0-in-degree"):
         layer(build("zero_in_degree"), torch.randn(29, IN), torch.rand(61))
