@@ -16,6 +16,7 @@ COMMANDS = {
     "gpu": "operators, layers, epochs and sampled training on a GPU, right first, then fast",
     "large": "one layer on 20 million edges inside a limit of memory",
     "ogb": "epochs on data of OGB's real shapes in OGB's format: whole graphs, and sampled training taken apart",
+    "ppr": "personalised PageRank by push beside a power iteration that ends at the same rule",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
     "processes": "epochs of sampled training on one process and on two",
     "scaling": "growth with edges, heads, width and threads, as plots",

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import blocks, epochs, graphs, layers, memory, operators, peers, report, scaling, timing
+from benchmarks import blocks, epochs, graphs, layers, memory, operators, peers, ppr, report, scaling, timing
 from benchmarks.__main__ import main
 from benchmarks.timing import Candidate, Case
 
@@ -198,6 +198,7 @@ SPECS = [
     *(s for s in layers.specs(TINY) if "root" not in s.options),
     *(s for s in epochs.specs(TINY) if "root" not in s.options),
     memory.Spec("benchmarks.epochs:han", {"where": "arxiv", "scale": TINY}),
+    *ppr.specs(TINY),
     *(s for s in blocks.specs(TINY, seeds=16) if "root" not in s.options),
 ]
 

@@ -253,3 +253,15 @@ def test_which_pairs_are_edges_is_known_before_training(monkeypatch):
 def test_wrong_settings(name, value, expected):
     with pytest.raises(ShapeError, match=re.escape(f"{name}: expected {expected}, got {value}")):
         SuperGAT(IN, CLASSES, **{name: value})
+
+
+@pytest.mark.parametrize("score", ["go", "dp", "sd", "mx"])
+def test_the_edge_loss_reaches_every_projection_without_a_labelled_node(score):
+    graph, feat = build("homogeneous"), torch.randn(23, IN)
+    inputs = SuperGAT.prepare(Facts(graph, {"_N": feat}, target="_N", num_classes=CLASSES))
+    model = SuperGAT(IN, CLASSES, score=score, edge_loss=2.0)
+    model.objective(
+        lambda answer, batch: 0.0 * answer.sum(), inputs, Batch(rows=torch.empty(0, dtype=torch.int64))
+    ).backward()
+    for layer in model.layers:
+        assert layer.fc.weight.grad.abs().sum() > 0

@@ -1,0 +1,52 @@
+"""Personalised PageRank of some nodes of a power-law graph of a million edges: by push, and by SciPy's power iteration.
+
+Both end at one rule, by which nothing of a walk above epsilon times the degree is under way at any node, so that both
+are below the value by at most epsilon times the degree. The power iteration has all walks side by side, a dense [N, B].
+Outputs are values over degrees, which the rule bounds alike.
+"""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from benchmarks.graphs import power_law
+from benchmarks.memory import Spec
+from benchmarks.timing import Candidate, Case
+from hgat.graph.ppr import _Walk
+
+__all__ = ["push", "specs"]
+
+NODES, EDGES, WALKS = 100_000, 1_000_000, 64
+ALPHA, EPSILON = 0.25, 1e-5
+
+
+def push(scale=1.0, epsilon=EPSILON):
+    """The case of `WALKS` nodes, row form."""
+    nodes = max(int(NODES * scale), 2 * WALKS)
+    graph = power_law(nodes, max(int(EDGES * scale), 2 * nodes)).graph
+    walk = _Walk(graph, ALPHA, "row", "push", epsilon, None)
+    _, rows_of = walk._pushed()
+    back, threshold = sp.csr_matrix(walk.step.T), epsilon * walk.degree[:, None]
+    none = torch.zeros((), requires_grad=True)
+
+    def over_degrees(rows):
+        return torch.from_numpy(rows / walk.degree) + none
+
+    def by_push():
+        return over_degrees(rows_of(0, WALKS).toarray())
+
+    def by_power():
+        left, found = np.zeros((nodes, WALKS)), np.zeros((nodes, WALKS))
+        left[np.arange(WALKS), np.arange(WALKS)] = 1.0
+        while (left > threshold).any():
+            found += ALPHA * left
+            left = (1 - ALPHA) * (back @ left)
+        return over_degrees(found.T)
+
+    candidates = [Candidate("hgat", by_push, {"none": none}), Candidate("SciPy", by_power, {"none": none})]
+    return Case(f"PageRank of {WALKS}, {graph.num_edges():,} edges, epsilon {epsilon:g}", candidates, ("forward",))
+
+
+def specs(scale=1.0, root=None):
+    """Every case."""
+    yield Spec("benchmarks.ppr:push", {"scale": scale}, memory=False)
