@@ -18,6 +18,7 @@ COMMANDS = {
     "ogb": "epochs on data of OGB's real shapes in OGB's format: whole graphs, and sampled training taken apart",
     "ppr": "personalised PageRank by push beside a power iteration that ends at the same rule",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
+    "preparation": "what DAGNN, GAMLP and TDGNN compute once before training: seconds, and peak memory",
     "processes": "epochs of sampled training on one process and on two",
     "scaling": "growth with edges, heads, width and threads, as plots",
 }
@@ -97,7 +98,7 @@ def main(argv=None):
     set_threads(options.threads)
     from benchmarks.report import Report
 
-    rounds = 0 if options.command == "large" else options.rounds  # one run of each way
+    rounds = 0 if options.command in ("large", "preparation") else options.rounds  # no rounds of several ways
     report = Report(rounds, not options.no_memory, options.only, options.backend)
     above = {"above": "it is faster than one process with one thread"} if options.command == "processes" else {}
     report.start(f"benchmarks {options.command}: {COMMANDS[options.command]}.", options.scale, **above)
@@ -114,6 +115,10 @@ def main(argv=None):
 
         report.with_memory = False
         scaling.run(report, options.out, options.scale)
+    elif options.command == "preparation":
+        from benchmarks import preparation
+
+        preparation.run(report, options.rounds, options.scale)
     elif options.command == "processes":
         from benchmarks import processes
 

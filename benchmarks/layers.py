@@ -10,6 +10,9 @@
   PyG's RGATConv, across relations, additive. PyG has one score vector for all relations where hgat has one for each:
   all relations get the same one, and its gradients are compared summed over relations. PyG copies a matrix for every
   edge, so there is a smaller typed graph for it beside the large one.
+- FAConv: hgat; PyG's layer with the same weights of edges, given to it, so that it normalises nothing and adds no
+  self-loops; DGL's built-in message functions on a score for each end; and "authors", the message passing of FAGCN's
+  authors in DGL, which concatenates both ends' rows on every edge. On the arxiv graph, beside the operators' floor.
 - HANConv: hgat and PyG with one projection for all meta-paths and ReLU; hgat and DGL, in the way of DGL's HAN example,
   with a projection for each and ELU. On HAN's ACM, and on two power-law graphs of ogbn-arxiv's size together.
 
@@ -28,11 +31,12 @@ import dgl.function as fn
 from benchmarks import graphs
 from benchmarks.graphs import Missing
 from benchmarks.memory import Spec
+from benchmarks.operators import FLOOR
 from benchmarks.peers import HOMOGENEOUS, pyg, supergat
 from benchmarks.timing import Candidate, Case
 from dgl.nn.functional import edge_softmax
 
-__all__ = ["DGLHan", "DGLRelational", "han", "hgt", "homogeneous", "rgat", "specs"]
+__all__ = ["DGLHan", "DGLRelational", "frequency", "han", "hgt", "homogeneous", "rgat", "specs"]
 
 
 def _input(rows, width):
@@ -56,6 +60,68 @@ def homogeneous(layer, where, heads=4, width=32, in_feats=128, scale=1.0, root=N
         leaves = {"feat": feat, **peer.leaves}
         candidates.append(Candidate(name, lambda apply=peer.apply: apply(structure, feat), leaves))
     return Case(f"{layer} {heads} x {width}, {where}", candidates)
+
+
+# ---------------------------------------------------------------------------------------- FAGCN
+
+
+def frequency(width=64, scale=1.0):
+    """The case of FAConv, one layer of the stack: its own input is where the stack began."""
+    structure = graphs.arxiv(scale)
+    graph, feat, initial = structure.graph, _input(structure.num_src, width), _input(structure.num_src, width)
+    weight = hgat.graph.normalized(graph)
+    torch.manual_seed(0)
+    ours = graphs.place(hgat.nn.FAConv(width, bias=False))
+    gate = ours.gate.weight
+    leaves = {"feat": feat, "initial": initial, "gate": gate}
+
+    def scored(edges):
+        return {"e": torch.tanh(edges.data["e"]) * edges.data["w"]}
+
+    def concatenated(edges):
+        score = torch.cat([edges.dst["h"], edges.src["h"]], 1) @ gate.T
+        return {"e": torch.tanh(score) * edges.data["w"]}
+
+    def theirs(built_in):
+        with graph.local_scope():
+            graph.ndata["h"], graph.edata["w"] = feat, weight.unsqueeze(1)
+            if built_in:
+                graph.ndata["er"], graph.ndata["el"] = (feat @ part.unsqueeze(1) for part in gate[0].chunk(2))
+                graph.apply_edges(fn.u_add_v("el", "er", "e"))
+                graph.apply_edges(scored)
+            else:
+                graph.apply_edges(concatenated)
+            graph.update_all(fn.u_mul_e("h", "e", "m"), fn.sum("m", "out"))
+            return graph.ndata["out"] + ours.eps * initial
+
+    candidates = [
+        Candidate("hgat", lambda: ours(graph, feat, initial, weight), leaves),
+        Candidate("DGL", lambda: theirs(built_in=True), leaves),
+        Candidate("authors", lambda: theirs(built_in=False), leaves),
+    ]
+    if pyg() is not None:
+        candidates.append(_pyg_frequency(structure, ours, feat, initial, weight))
+    floor = Candidate(FLOOR, lambda: dgl.ops.copy_u_sum(graph, feat), {"feat": feat}, compared=False)
+    return Case(f"FAConv {width}, arxiv", [*candidates, floor])
+
+
+def _pyg_frequency(structure, ours, feat, initial, weight):
+    """PyG's FAConv with the gate of hgat's layer, whose halves are its att_r and att_l."""
+    layer = graphs.place(pyg().nn.FAConv(feat.shape[1], ours.eps, add_self_loops=False, normalize=False))
+    ends = layer.att_r.weight, layer.att_l.weight
+    with torch.no_grad():
+        for end, part in zip(ends, ours.gate.weight.chunk(2, 1), strict=True):
+            end.copy_(part)
+    edges = structure.edge_index
+    sorted_weight = graphs.place(weight[torch.argsort(structure.graph.edges(order="eid")[1], stable=True)])
+
+    def common(grads):
+        return {name: grads[name] for name in ("feat", "initial")} | {
+            "gate": torch.cat([grads["dst"], grads["src"]], 1)
+        }
+
+    leaves = {"feat": feat, "initial": initial, "dst": ends[0], "src": ends[1]}
+    return Candidate("PyG", lambda: layer(feat, initial, edges, sorted_weight), leaves, common)
 
 
 # ---------------------------------------------------------------------------------------- RGAT
@@ -358,6 +424,10 @@ def specs(scale=1.0, root=None):
             yield Spec(here + "homogeneous", {"layer": layer, "where": "block", "scale": scale})
         small = {"layer": layer, "where": "cora", "heads": 8, "width": 8, "root": root}
         yield Spec(here + "homogeneous", small)
+    for width in (64, 128):
+        # Both ends' rows on every edge are what the authors' form makes.
+        edge_bytes = int(graphs.ARXIV[1] * scale) * 2 * width * 4
+        yield Spec(here + "frequency", {"width": width, "scale": scale}, edge_bytes)
     for share in (0.1, 0.01):
         edges = int(2 * sum(graphs.MAG_EDGES.values()) * share * scale)
         yield Spec(here + "hgt", {"share": share, "scale": scale}, edges * 64 * 4 * 2)

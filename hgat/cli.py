@@ -149,10 +149,13 @@ def _picture(result):
 def _table(recipe, metrics):
     unit, seeds = metrics["unit"], len(metrics["seeds"])
     sizes = metrics[unit]
+    chosen = f"epoch chosen on {sizes['val']:,} validation {unit}"
+    if recipe.train.stop == "last":
+        chosen = f"the last of {recipe.train.epochs} epochs"
     lines = [
         f"{recipe.title}",
         f"{metrics['metric'].replace('_', ' ')} in percent on {sizes['test']:,} test {unit}, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, epoch chosen on {sizes['val']:,} validation {unit}",
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {chosen}",
         "",
     ]
     rows = [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]

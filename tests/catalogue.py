@@ -34,10 +34,13 @@ def inputs(graph, name, width=IN, pair=False):
     feat = torch.randn(graph.num_src_nodes(), width)
     if pair:
         feat = feat, torch.randn(graph.num_dst_nodes(), width)
-    edge = torch.randn(graph.num_edges(), EDGE)
-    if name == "PPRGATConv":
-        return feat, edge[:, 0]
-    return (feat, edge) if name in ("EdgeGATConv", "EGATConv") else (feat,)
+    beside = {
+        "EdgeGATConv": (graph.num_edges(), EDGE),
+        "EGATConv": (graph.num_edges(), EDGE),
+        "FAConv": (graph.num_dst_nodes(), width),
+        "PPRGATConv": (graph.num_edges(),),
+    }
+    return (feat, torch.randn(beside[name])) if name in beside else (feat,)
 
 
 def one_relation(name, **defaults):
@@ -52,6 +55,12 @@ def one_relation(name, **defaults):
         return layer(graph, *inputs(graph, name), **options)
 
     return make, call
+
+
+def _uncertain(layer, **options):
+    graph = build("homogeneous")
+    of_node, of_edge = torch.rand(graph.num_nodes()) / 9, torch.rand(graph.num_edges())
+    return layer(graph, *inputs(graph, "UAGConv"), of_node, of_edge, **options)
 
 
 def stack_of_snapshots():
@@ -222,12 +231,37 @@ LAYERS = {
     ),
     "DAGNNConv": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2), ("in_feats",), (), ("propagation",)),
     "DAGNNConv, popular": Layer(*one_relation("DAGNNConv", in_feats=IN, hops=2, propagation="gat")),
+    "FAConv": Layer(*one_relation("FAConv", in_feats=IN), ("in_feats",), ("attn_drop",), ("form",)),
+    "FAConv, two channels": Layer(*one_relation("FAConv", in_feats=IN, form="two_channel", bias=False, attn_drop=0.2)),
+    "ACMConv": Layer(*one_relation("ACMConv", in_feats=IN, out_feats=OUT), SIZES[:2], (), ("form",)),
+    "ACMConv, everything": Layer(
+        *one_relation(
+            "ACMConv", in_feats=IN, out_feats=OUT, form="acmii", score_norm=True, scale_by_channels=True, num_nodes=23
+        ),
+        ("in_feats", "out_feats", "num_nodes"),
+    ),
+    "ACMConv, low": Layer(*one_relation("ACMConv", in_feats=IN, out_feats=OUT, channels=("low",))),
+    "UAGConv": Layer(*one_relation("UAGConv", **PLAIN), SIZES, (*DROPS, "value_drop")),
+    "UAGConv, uncertain": Layer(lambda **o: hnn.UAGConv(**PLAIN | o), _uncertain),
+    "SuperGATConv": Layer(*one_relation("SuperGATConv", **PLAIN), SIZES, DROPS),
+    "SuperGATConv, sd": Layer(*one_relation("SuperGATConv", **PLAIN, score="sd")),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)
     ),
 }
-# Those that take one relation and nothing but features behind it.
-ON_ONE_GRAPH = ("GATConv", "GATv2Conv", "DotGatConv", "EdgeGATConv", "EGATConv", "AGNNConv")
+# Those that take one relation, or a block, and behind it features and what `inputs` gives besides.
+ON_ONE_GRAPH = (
+    "GATConv",
+    "GATv2Conv",
+    "DotGatConv",
+    "EdgeGATConv",
+    "EGATConv",
+    "AGNNConv",
+    "SuperGATConv",
+    "FAConv",
+    "ACMConv",
+    "UAGConv",
+)
 
 
 def tensors(result):

@@ -89,6 +89,8 @@ def data_of(recipe):
 
 # Meta-paths of millions of pairs take their time; one with few shows the same.
 LIGHTER = {
+    "dagnn-cora": ["--set", "train.least=0"],
+    "tdgnn-film": ["--set", "train.least=0"],
     "dysat-enron": ["--set", "task.first_target=14", "--set", "task.ahead=1"],
     "dysat-movielens": ["--set", "data.since=1451606400", "--set", "task.first_target=2"],
     "tgat-movielens": ["--set", "data.since=1467331200"],
@@ -120,8 +122,12 @@ def test_every_recipe_on_its_real_data(name, shell):
         (value,) = part["test"]["values"]
         assert part["test"] == {"values": [value], "mean": value, "std": None}
         assert recipe.task_class.bounds[0] <= value <= recipe.task_class.bounds[1]
-        # The control on neighbours is solved, along a path of its own.
-        assert part["epochs"] == [2] or variant == "neighbours" or recipe.task["name"] != "nodes"
+        # Stages have two each; the control on neighbours is solved, along a path of its own.
+        assert (
+            part["epochs"] in ([2], [2 * recipe.model.get("stages", 1)])
+            or variant == "neighbours"
+            or recipe.task["name"] != "nodes"
+        )
         assert len(part["epochs"]) == len(part["seconds"]) == 1
     assert list(metrics["controls"]) == recipe.train.controls
     assert metrics["paper"] == (recipe.expect.paper or None)
@@ -240,7 +246,7 @@ def test_a_reader_that_leaves_early():
         (["--set", "train.epochs=many"], "train.epochs: expected int, got 'many'"),
         (["--set", "train.lr"], "--set: expected section.key=value, got 'train.lr'"),
         (["--set", "train.lr=nan"], "train.lr: expected finite float, got nan"),
-        (["--set", "data.split=1"], "citeseer: expected only the keys verify, normalize, got 'split'"),
+        (["--set", "data.split=1"], "citeseer.split: expected 'planetoid' or 'gpr_gnn' or 'uag' .*, got 1"),
         (["--set", "data.normalize=l2"], "citeseer.normalize: expected 'row' or 'none', got 'l2'"),
         (["--set", "data.verify=true"], "expected 3327 for nodes as the data set's card says, got 686"),
         (
@@ -729,7 +735,10 @@ def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
         (["graph.typo=1"], "graph: expected only the keys cumulative, .*, got 'typo'"),
         (["train.metric=accuracy"], "train.metric: expected one of macro_auc, .*, got 'accuracy'"),
         (["train.controls=['majority']"], "train.controls: expected names among .*, got 'majority'"),
-        (["data.name=citeseer", "data.verify=false"], "citeseer: expected only the keys verify, normalize, got 'src'"),
+        (
+            ["data.name=citeseer", "data.verify=false"],
+            "citeseer: expected only the keys verify, normalize, split, draws, got 'src'",
+        ),
         (["train.refit=true"], "train.refit: expected false with snapshot_links, got true"),
     ],
 )
@@ -776,3 +785,12 @@ def test_an_old_key_is_one_line_and_not_a_line_of_the_program(small):
         "hgat: protocol.batch is now called task.batch; the old name goes with the next release",
         "hgat: task.batch: expected 1 or more, got 0",
     ]
+
+
+def test_a_run_that_keeps_the_last_epoch_says_so(small, tmp_path):
+    for settings, said in (
+        ([], "epoch chosen on"),
+        (["--set", "train.stop=last", "--set", "train.epochs=2"], "the last of 2"),
+    ):
+        done = small("--seeds", 1, "--out", tmp_path / said.split()[1], *settings)
+        assert done.status == 0 and f"1 seed, {said}" in done.out.splitlines()[1], done

@@ -66,6 +66,8 @@ def moved(value):
         return value.to("meta") if value.is_floating_point() or value.dtype == torch.bool else value
     if isinstance(value, dict):
         return {key: moved(one) for key, one in value.items()}
+    if hasattr(value, "_make"):  # a namedtuple
+        return value._make(map(moved, value))
     return type(value)(map(moved, value)) if type(value) in (list, tuple) else value
 
 

@@ -12,7 +12,7 @@ from hgat.errors import DataError
 from hgat.renamed import old_names
 from hgat.settings import check_settings
 
-__all__ = ["EventData", "NodeData", "StreamData", "available", "load", "mapped"]
+__all__ = ["EventData", "NodeData", "StreamData", "available", "forms", "load", "mapped"]
 
 
 def available() -> list[str]:
@@ -20,8 +20,13 @@ def available() -> list[str]:
     return _card.names()
 
 
+def forms() -> list[str]:
+    """The formats of which `load` reads any folder or file, by the option `path`, sorted."""
+    return sorted(_card.FORMS)
+
+
 def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Any:
-    """Load a data set by name.
+    """Load a data set by name, or any folder or file of a form (`forms`) by the form's name and `path`.
 
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
     `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
@@ -33,9 +38,12 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
     card = _card.read(name)
     loader = importlib.import_module(f"hgat.data.{card.format}").load
     check_settings(name, loader, options, DataError)
+    own = options.get("path") is not None
+    if name in forms() and not own:
+        raise DataError(f"{name}.path: expected {_card.FORMS[name]}, got no such key")
     home = Path(root or os.environ.get("HGAT_DATA") or "~/.cache/hgat").expanduser()
     task = loader(card, home / card.folder, **options)
-    if options.get("verify", True) and task.name == card.name:
+    if options.get("verify", True) and task.name == card.name and not own:
         card.check(task, {key: value for key, value in options.items() if key != "verify"})
     return task
 

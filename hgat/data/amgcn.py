@@ -28,7 +28,7 @@ from hgat.data import labels, tables
 from hgat.data.card import Card
 from hgat.data.files import find
 from hgat.data.sets import NodeData
-from hgat.data.split import shuffled
+from hgat.data.split import class_counts, shuffled
 from hgat.errors import DataError
 
 LARGEST = 1 << 30  # bytes of a file, and elements of the features; UAI2010 has 15 million
@@ -71,22 +71,22 @@ def load(
     if not 1 <= val <= len(rest):
         raise DataError(f"{card.name}.val: expected 1 to {len(rest)} nodes outside train and test, got {val}")
     classes = int(label.max()) + 1
-    counts = torch.from_numpy(label)[train].bincount(minlength=classes)
+    split = {"train": train, "val": shuffled(rest, val_seed)[:val].sort().values, "test": test}
     return NodeData(
-        name=card.name if path is None else where.stem,
+        name=card.name if path is None else where.resolve().stem,
         graph=dgl.graph((ends[:, 0].copy(), ends[:, 1].copy()), num_nodes=nodes),
         feat={"_N": torch.from_numpy(feat)},
         target="_N",
         label=torch.from_numpy(label),
         train=train,
-        val=shuffled(rest, val_seed)[:val].sort().values,
+        val=split["val"],
         test=test,
         num_classes=classes,
         class_names=labels.class_names(card, classes) if path is None else (),
         notes=(
             *(card.notes if path is None else ()),
             f"The files have no validation part: {val} of the {len(rest)} nodes outside train and test were drawn.",
-            f"Training nodes of each class: {', '.join(map(str, counts.tolist()))}.",
+            class_counts(torch.from_numpy(label), [split], classes),
         ),
     )
 

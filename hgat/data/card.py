@@ -13,9 +13,15 @@ from typing import Any
 from hgat.errors import DataError
 from hgat.settings import tomllib
 
-__all__ = ["Card", "File", "names", "read"]
+__all__ = ["FORMS", "Card", "File", "names", "read"]
 
 CARDS = Path(__file__).parent / "cards"
+# Formats of which any folder or file can be read by its path, without a card: what it is, in words.
+FORMS = {
+    "amgcn": "a folder or a zip of AM-GCN's form",
+    "events": "a CSV file of events",
+    "geom_gcn": "a folder of Geom-GCN's form",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Card:
     `counts` are those of the default options: nodes, edges, relations, features (columns over all node
     types), classes, train, val, test; a count that the card leaves out is not checked. `layout` holds
     what the format leaves open, such as column names; its keys are described by the loader. Data that are
-    generated have no files.
+    generated have no files. `notes` belong under every table of results, `split_notes` under those on the
+    splits of the files.
     """
 
     name: str
@@ -50,6 +57,7 @@ class Card:
     counts: Mapping[str, int] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    split_notes: tuple[str, ...] = ()
     folder: str = ""
 
     def file(self, role: str) -> File:
@@ -76,13 +84,17 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Card:
-    """The card of a data set, or DataError with the names that exist."""
+    """The card of a data set, or one without files for the name of a form; DataError with the names that exist."""
+    if name in FORMS:
+        what = FORMS[name]
+        return Card(name, name, title=what, source=what, licence=what, citation=what, how=what, files=())
     if name not in names():
-        raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}")
+        raise DataError(f"data set: expected one of {', '.join([*names(), *FORMS])}, got {name!r}")
     content = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
     files = tuple(File(**file) for file in content.pop("file", ()))
     for table in ("counts", "layout"):
         content[table] = MappingProxyType(content.get(table, {}))
-    content["notes"] = tuple(content.get("notes", ()))
+    for key in ("notes", "split_notes"):
+        content[key] = tuple(content.get(key, ()))
     content.setdefault("folder", name)
     return Card(name=name, files=files, **content)

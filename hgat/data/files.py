@@ -11,7 +11,7 @@ from pathlib import Path
 from hgat.data.card import Card, File
 from hgat.errors import DataError
 
-__all__ = ["check", "find", "find_all"]
+__all__ = ["check", "find", "find_all", "sha256"]
 
 TIMEOUT = 10  # seconds without an answer; a machine without a network should say so soon
 
@@ -43,14 +43,15 @@ def check(file: File, path: str | os.PathLike[str]) -> None:
     """Raise DataError unless the file's SHA-256 is the card's; a card without one accepts anything."""
     if file.sha256 is None:
         return
-    got = _sha256(path)
+    got = sha256(path)
     if got != file.sha256:
         raise DataError(
             f"{path}: expected the SHA-256 {file.sha256}, got {got}; verify=False accepts another version of the file"
         )
 
 
-def _sha256(path):
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):
@@ -73,8 +74,8 @@ def _download(file, path, verify):
             announced, received = answer.headers.get("Content-Length"), os.path.getsize(partial)
             if announced is not None and int(announced) != received:
                 return f"{file.url} gave {received} of {announced} bytes"
-        if verify and file.sha256 not in (None, _sha256(partial)):
-            return f"{file.url} gave another file, with the SHA-256 {_sha256(partial)} and not {file.sha256}"
+        if verify and file.sha256 not in (None, sha256(partial)):
+            return f"{file.url} gave another file, with the SHA-256 {sha256(partial)} and not {file.sha256}"
         os.chmod(partial, 0o644)  # mkstemp makes it private; a shared folder needs it readable
         os.replace(partial, path)
         partial = None

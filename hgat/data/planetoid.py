@@ -28,15 +28,26 @@ from hgat.data import labels, pickles, tables
 from hgat.data.card import Card
 from hgat.data.files import find_all
 from hgat.data.sets import NodeData
+from hgat.data.split import Drawn, class_counts, drawn
 from hgat.errors import DataError
 
 LARGEST = 1 << 33  # elements of the features; Pubmed has 10 million
 
 
-def load(card: Card, folder: Path, *, verify: bool = True, normalize: Literal["row", "none"] = "row") -> NodeData:
+def load(
+    card: Card,
+    folder: Path,
+    *,
+    verify: bool = True,
+    normalize: Literal["row", "none"] = "row",
+    split: Drawn | None = None,
+    draws: int = 10,
+) -> NodeData:
     """Load a citation graph.
 
     `normalize`: "row" divides each node's features by their sum, as GAT does; "none" leaves them.
+    `split`: None for the public one, or `draws` at random with the sizes of a paper, of which seed k takes number k in
+    turn; see hgat.data.split.drawn.
     """
     path = find_all(card, folder, verify)
     test = _test_ids(path["test"])
@@ -73,18 +84,23 @@ def load(card: Card, folder: Path, *, verify: bool = True, normalize: Literal["r
     if second > known:
         raise DataError(f"{path['y']}: expected at most {known - card.layout['val']} rows, got {first}")
     source, target = _links(path["graph"], nodes)
+    classes = ally.shape[1]
+    splits: tuple = ()
+    public, notes = {"train": torch.arange(first), "val": torch.arange(first, second), "test": test}, card.notes
+    if split is not None:
+        splits, note = drawn(label, classes, split, draws, card.name)
+        notes = (*notes, note, class_counts(label, splits, classes))
     return NodeData(
         name=card.name,
         graph=dgl.graph((source, target), num_nodes=nodes),
         feat={"_N": feat},
         target="_N",
         label=label,
-        train=torch.arange(first),
-        val=torch.arange(first, second),
-        test=test,
-        num_classes=ally.shape[1],
-        class_names=labels.class_names(card, ally.shape[1]),
-        notes=card.notes,
+        **(splits[0] if splits else public),
+        num_classes=classes,
+        class_names=labels.class_names(card, classes),
+        notes=notes,
+        splits=splits,
     )
 
 

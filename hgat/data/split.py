@@ -1,11 +1,16 @@
-"""Seeded splits, the same for a seed on every machine and with every release."""
+"""Seeded splits, the same for a seed on every machine and with every release, and what is in them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 
 from hgat.errors import DataError
 
-__all__ = ["per_class", "shuffled"]
+__all__ = ["Drawn", "class_counts", "drawn", "per_class", "shuffled"]
+
+Drawn = Literal["planetoid", "gpr_gnn", "uag"]
 
 
 def shuffled(ids: torch.Tensor, seed: int) -> torch.Tensor:
@@ -34,3 +39,60 @@ def per_class(
             part.append(found)
     of_train, of_val, of_test = (torch.cat(part).sort().values for part in parts)
     return of_train, of_val, of_test
+
+
+def drawn(
+    label: torch.Tensor, classes: int, form: Drawn, draws: int, name: str
+) -> tuple[tuple[Mapping[str, torch.Tensor], ...], str]:
+    """(`draws` splits at random with the sizes of a paper, each {"train", "val", "test"}: ids; a note that says so).
+
+    Number k is decided by k alone, so that seed k trains on the same nodes whoever draws it. label [N], -1 for nodes in
+    no part, which do not count as N. form:
+    "planetoid": 20 of each class for training, or all of a smaller one; 500 and 1000 of the others.
+    "gpr_gnn": round(0.6 N / C) of each class, or all of a smaller one, of which the other parts have nothing then;
+    round(0.2 N) of the others; and what is left.
+    "uag": round(0.1 N) of all nodes, as many again, and what is left.
+    Raises DataError where a part has no nodes or too few; `name` is the data set's.
+    Papers: Yang et al. 2016, arXiv:1603.08861 (planetoid), drawn anew as by Liu et al. 2020, arXiv:2007.09296; Chien et
+    al. 2021, arXiv:2006.07988 (gpr_gnn), whose splits ACM has; Feng et al. 2021, arXiv:2009.10235 (uag).
+    """
+    if draws < 1:
+        raise DataError(f"{name}.draws: expected 1 or more, got {draws}")
+    known = (label >= 0).nonzero().flatten()
+    count = len(known)
+    most = {"planetoid": 20, "gpr_gnn": round(0.6 * count / classes)}
+    found = []
+    for number in range(draws):
+        order = shuffled(known, 2 * number)
+        if form == "uag":
+            chosen = torch.arange(count) < round(0.1 * count)
+        else:
+            one_hot = torch.nn.functional.one_hot(label[order], classes)
+            chosen = (one_hot.cumsum(0) * one_hot).sum(1) <= most[form]  # the first of each class
+        # Shuffled anew: what a small class has left stands late in the order by which it was chosen from.
+        rest = shuffled(order[~chosen].sort().values, 2 * number + 1)
+        val = {"planetoid": 500, "gpr_gnn": round(0.2 * count), "uag": round(0.1 * count)}[form]
+        test = 1000 if form == "planetoid" else max(len(rest) - val, 1)
+        if not chosen.any() or not val or val + test > len(rest):
+            raise DataError(
+                f"{name}.split: expected at least 1 training node and {max(val, 1)} + {test} others for {form!r}, "
+                f"got {int(chosen.sum())} and {len(rest)}"
+            )
+        parts = order[chosen], rest[:val], rest[val : val + test]
+        found.append({part: ids.sort().values for part, ids in zip(("train", "val", "test"), parts, strict=True)})
+    note = f"Splits drawn at random with the sizes of {form}, {draws} of them, and not those of the files."
+    return tuple(found), note
+
+
+def class_counts(label: torch.Tensor, splits: Sequence[Mapping[str, torch.Tensor]], classes: int) -> str:
+    """A note on how many nodes of each class are in each part, from the least to the most where splits differ.
+
+    label [N] of whole numbers.
+    """
+    of_parts = []
+    for part in ("train", "val", "test"):
+        counts = torch.stack([label[split[part]].bincount(minlength=classes) for split in splits])
+        ends = zip(counts.amin(0).tolist(), counts.amax(0).tolist(), strict=True)
+        of_parts.append(f"{part} {', '.join(str(a) if a == b else f'{a}-{b}' for a, b in ends)}")
+    over = f" in the {len(splits)} splits" if len(splits) > 1 else ""
+    return f"Nodes of each class{over}: {'; '.join(of_parts)}."

@@ -172,6 +172,11 @@ class System(nn.Module):
         """forward on everything, in eval mode; batch_size: in pieces of so many rows where the system can do that."""
         return self(*inputs)
 
+    def rows(self, inputs: tuple, ids: Tensor, batch_size: int | None = None) -> Any:
+        """What `whole` answers for the nodes `ids`; a system whose rows stand alone reads no others."""
+        answer = self.whole(inputs, batch_size)
+        return answer[ids.to(answer.device)]
+
     def attended(self, *inputs: Any) -> list[Shares] | list[Past]:
         """What attention was spent on, as Shares or Past of every layer worth looking at; what hgat.explain draws."""
         return []

@@ -12,7 +12,8 @@ from hgat.graph import homogeneous
 from hgat.models._batches import Features, Layered, one_type, over_layers, per_layer, source_ids
 from hgat.models._stack import feature_width
 from hgat.models._system import Ablation, Facts, Shares
-from hgat.nn.acm import CHANNELS, ACMConv, mean_weights
+from hgat.nn.acm import CHANNELS, ACMConv
+from hgat.nn.common import normalized_weights
 
 __all__ = ["ACM"]
 
@@ -82,7 +83,7 @@ class ACM(Layered):
     def prepare(shown: Facts, *, self_loops: bool = True, undirected: bool = True) -> tuple:
         """(graph, features): every node is in its own mean once; undirected: every edge in both directions, once."""
         graph = homogeneous.prepare(shown.graph, self_loops=self_loops, undirected=undirected)
-        mean_weights(graph)
+        normalized_weights(graph, "right")  # kept with the graph, for the layers
         return graph, dict(shown.feat)
 
     @classmethod

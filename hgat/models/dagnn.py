@@ -50,18 +50,27 @@ class DAGNN(System):
 
     @staticmethod
     def prepare(
-        shown: Facts, *, self_loops: bool = True, undirected: bool = False, precompute: int | None = None
+        shown: Facts,
+        *,
+        self_loops: bool = True,
+        undirected: bool = False,
+        precompute: int | None = None,
+        hop_folder: str | None = None,
     ) -> tuple:
         """(graph, features, weights of its edges), or with precompute (None, precompute + 1 hops of features, None).
 
         self_loops, undirected: as for attention over one relation. precompute: how many hops are spread now.
+        hop_folder: where these stay on disk, see hgat.ops.hop_features; in memory by default.
         """
         check_whole(0, precompute=precompute)
+        if hop_folder is not None and precompute is None:
+            raise RecipeError(f"graph.hop_folder: expected it beside graph.precompute, got {hop_folder!r} without")
         graph = homogeneous.prepare(shown.graph, self_loops=self_loops, undirected=undirected)
         if precompute is None:
             return graph, {ntype: sparse_rows(x) for ntype, x in shown.feat.items()}, normalized(graph)
         feature_width(shown.feat, shown.target)
-        return None, ops.propagate(graph, one_type(dict(shown.feat)), normalized(graph), precompute, every=True), None
+        feat = one_type(dict(shown.feat))
+        return None, ops.hop_features(graph, feat, precompute, normalized(graph), folder=hop_folder), None
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "DAGNN":

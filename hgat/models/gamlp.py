@@ -55,10 +55,11 @@ class GAMLP(System):
 
     in_feats: F. num_classes: C. Raises ShapeError for sizes, rates and numbers out of range, RecipeError for stages of
     nodes that have several classes.
-    Paper: Zhang et al. 2022, arXiv:2206.04355. Differs, as the authors' code does: encoders and batch normalisation;
-    hop 0 is part of the reference of "jk"; the weights of "recursive" are normalised anew for each hop; the inner
-    layers of the head add their input; temperature is the teacher's alone. The code has no "smoothing": the encoder of
-    its reference is ours. Biases before a batch normalisation and in the score, which the equations lack, are left out.
+    Paper: Zhang et al. 2022, arXiv:2206.04355. Differs, as the authors' code does: encoders and batch normalisation,
+    which batch_norm = False leaves out, with a bias in every layer in its place; hop 0 is part of the reference of
+    "jk"; the weights of "recursive" are normalised anew for each hop; the inner layers of the head add their input;
+    temperature is the teacher's alone. The code has no "smoothing": the encoder of its reference is ours. Biases before
+    a batch normalisation and in the score, which the equations lack, are left out.
     """
 
     sure: Tensor | None
@@ -81,6 +82,7 @@ class GAMLP(System):
         alpha: float = 0.5,
         encode: bool = True,
         residual: bool = True,
+        batch_norm: bool = True,
         feat_drop: float = 0.2,
         attn_drop: float = 0.5,
         hidden_drop: float = 0.5,
@@ -119,7 +121,7 @@ class GAMLP(System):
         width = hidden if encode else in_feats
 
         def encoder():
-            return _Perceptron(in_feats, hidden, hidden, 2, hidden_drop)
+            return _Perceptron(in_feats, hidden, hidden, 2, hidden_drop, batch_norm)
 
         self.encode = nn.ModuleList(encoder() for _ in range(num_hops + 1)) if encode else None
         self.encode_limit = encoder() if encode and reference == "smoothing" else None
@@ -127,12 +129,12 @@ class GAMLP(System):
         self.fuse = Fusion(width, score="linear", reference_feats=beside, activation=SCORES[score], attn_drop=attn_drop)
         self.join = None
         if reference == "jk":
-            head = _Head((num_hops + 1) * width, hidden, hidden, reference_layers, hidden_drop, alpha)
+            head = _Head((num_hops + 1) * width, hidden, hidden, reference_layers, hidden_drop, alpha, batch_norm)
             self.join = nn.Sequential(head, nn.PReLU(), nn.Dropout(hidden_drop))
         self.skip = nn.Linear(in_feats, width, bias=False) if residual else None
         self.after = nn.Sequential(nn.PReLU(), nn.Dropout(hidden_drop)) if residual else None
-        self.head = _Head(width, hidden, num_classes, layers, hidden_drop, alpha)
-        self.of_label = _Perceptron(num_classes, hidden, num_classes, label_layers, hidden_drop)
+        self.head = _Head(width, hidden, num_classes, layers, hidden_drop, alpha, batch_norm)
+        self.of_label = _Perceptron(num_classes, hidden, num_classes, label_layers, hidden_drop, batch_norm)
         self.feat_drop, self.label_drop = nn.Dropout(feat_drop), nn.Dropout(label_drop)
         # What the stage before says of the nodes that it is sure of; no part of the weights.
         self.register_buffer("sure", None, persistent=False)  # ids [R]
@@ -149,12 +151,14 @@ class GAMLP(System):
         norm: Literal["both", "right", "left"] = "both",
         self_loops: bool = True,
         undirected: bool = False,
+        hop_folder: str | None = None,
     ) -> tuple:
         """(X^(0) .. X^(hops), Y^(label_hops), X^(inf) as its two factors, how labels are spread).
 
         norm: of the adjacency, see hgat.graph.normalized. self_loops, undirected: as for attention over one relation.
         own_label: as in the paper, a training node's own label comes back to it on closed walks, of which few are left
         among all walks of many steps; False takes it out, at the cost of a column for each training node.
+        hop_folder: where X^(1) .. X^(hops) stay on disk, see hgat.ops.hop_features; in memory by default.
         The limit is the paper's, that of a connected graph whose edges go both ways.
         """
         check_whole(0, hops=hops, label_hops=label_hops)
@@ -166,7 +170,8 @@ class GAMLP(System):
         degree, r = graph.in_degrees().to(feat.dtype).unsqueeze(1), POWERS[norm]
         limit = degree**r, (degree ** (1 - r)).t() @ feat / graph.num_edges()
         label = spread(_first(shown))
-        return ops.propagate(graph, feat.contiguous(), weight, hops, every=True), label, limit, spread
+        spread_feat = ops.hop_features(graph, feat.contiguous(), hops, weight, folder=hop_folder)
+        return spread_feat, label, limit, spread
 
     @classmethod
     def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "GAMLP":
@@ -281,6 +286,10 @@ class GAMLP(System):
         found = [self(*_rows(inputs, part)) for part in pieces(len(inputs[1]), batch_size)]
         return torch.cat(found) if found else self(*inputs)
 
+    def rows(self, inputs: tuple, ids: Tensor, batch_size: int | None = None) -> Tensor:
+        """Logits of the nodes `ids`, whose rows alone are read; batch_size: that many at a time."""
+        return torch.cat([self(*_rows(inputs, part)) for part in ids.split(batch_size or max(len(ids), 1))])
+
     def attention(
         self, hops: Sequence[Tensor], label: Tensor, limit: tuple[Tensor, Tensor], spread: Any = None
     ) -> Tensor:
@@ -305,14 +314,20 @@ class _Norm(nn.BatchNorm1d):
         return super().forward(x)
 
 
-class _Perceptron(nn.Module):
-    """Linear layers with batch normalisation, one PReLU and dropout in between."""
+def _norms(widths, batch_norm):
+    return nn.ModuleList(_Norm(width) if batch_norm else nn.Identity() for width in widths)
 
-    def __init__(self, in_feats, hidden, out_feats, layers, drop):
+
+class _Perceptron(nn.Module):
+    """Linear layers with batch normalisation, or biases, one PReLU and dropout in between."""
+
+    def __init__(self, in_feats, hidden, out_feats, layers, drop, batch_norm):
         super().__init__()
         widths = [in_feats, *[hidden] * (layers - 1), out_feats]
-        self.layers = nn.ModuleList(nn.Linear(widths[k], widths[k + 1], bias=k == layers - 1) for k in range(layers))
-        self.norms = nn.ModuleList(_Norm(hidden) for _ in range(layers - 1))
+        self.layers = nn.ModuleList(
+            nn.Linear(widths[k], widths[k + 1], bias=k == layers - 1 or not batch_norm) for k in range(layers)
+        )
+        self.norms = _norms(widths[1:-1], batch_norm)
         self.prelu, self.drop = nn.PReLU() if layers > 1 else None, nn.Dropout(drop)
         for layer in self.layers:
             nn.init.xavier_uniform_(layer.weight, gain=nn.init.calculate_gain("relu"))
@@ -328,11 +343,11 @@ class _Perceptron(nn.Module):
 class _Head(nn.Module):
     """Layers whose inner ones see the rows behind the first again, and add their own input; GCNII's without a graph."""
 
-    def __init__(self, in_feats, hidden, out_feats, layers, drop, alpha):
+    def __init__(self, in_feats, hidden, out_feats, layers, drop, alpha, batch_norm):
         super().__init__()
         widths = [in_feats, *[hidden] * (layers - 1), out_feats]
-        self.layers = nn.ModuleList(nn.Linear(widths[k], widths[k + 1], bias=False) for k in range(layers))
-        self.norms = nn.ModuleList(_Norm(width) for width in widths[1:])
+        self.layers = nn.ModuleList(nn.Linear(widths[k], widths[k + 1], bias=not batch_norm) for k in range(layers))
+        self.norms = _norms(widths[1:], batch_norm)
         self.prelu, self.drop, self.alpha = nn.PReLU() if layers > 1 else None, nn.Dropout(drop), alpha
         for layer in self.layers:
             nn.init.uniform_(layer.weight, -(layer.out_features**-0.5), layer.out_features**-0.5)

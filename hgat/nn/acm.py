@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape
-from hgat.graph import csr, normalized
-from hgat.nn.common import both_ends, check_floats, check_graph, check_plain, check_sizes
+from hgat.graph import csr
+from hgat.nn.common import both_ends, check_floats, check_graph, check_plain, check_sizes, normalized_weights
 from hgat.nn.fusion import Fusion
 
 __all__ = ["ACMConv"]
@@ -116,7 +116,7 @@ class ACMConv(nn.Module):
         found = list(own.unbind(1))
         if smooth:
             if edge_weight is None:
-                edge_weight = mean_weights(graph)
+                edge_weight = normalized_weights(graph, "right", z.device)
             check_floats("edge_weight", edge_weight)
             check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
             weight = edge_weight.to(z.dtype).unsqueeze(1).expand(-1, smooth).contiguous()
@@ -141,8 +141,8 @@ class ACMConv(nn.Module):
             check_shape("nodes", nodes, ("N_src", graph.num_src_nodes()))
             rows = rows[nodes.to(rows.device).long()]
         check_shape("structure", rows, ("N_src", graph.num_src_nodes()), ("F", self._out_feats))
-        weight = csr.cached(graph, ("but loops", str(graph.device)), lambda: _but_loops(graph))
-        return ops.weighted_sum(graph, rows.unsqueeze(1), weight.to(rows.dtype).to(rows.device)).squeeze(1)
+        weight = csr.cached(graph, ("but loops", str(rows.device)), lambda: _but_loops(graph).to(rows.device))
+        return ops.weighted_sum(graph, rows.unsqueeze(1), weight.to(rows.dtype)).squeeze(1)
 
     def forward(
         self,
@@ -166,11 +166,6 @@ class ACMConv(nn.Module):
         out, alpha = self.fuse(scored, value=rows)
         out = out * self.scale if self.scale != 1 else out
         return (out, alpha) if get_attention else out
-
-
-def mean_weights(graph: DGLGraph) -> Tensor:
-    """One over the in-degree of each edge's destination, [E], kept with the graph."""
-    return csr.cached(graph, ("normalized right", str(graph.device)), lambda: normalized(graph, "right"))
 
 
 def _but_loops(graph):

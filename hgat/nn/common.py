@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hgat.errors import ShapeError, brief, check_range, check_shape, check_whole
-from hgat.graph import csr
+from hgat.graph import csr, normalized
 
 __all__ = [
     "WideParameters",
@@ -34,6 +34,7 @@ __all__ = [
     "glorot_",
     "linear_pair",
     "negative_slope",
+    "normalized_weights",
     "projected_ends",
     "projections",
     "repeated",
@@ -163,6 +164,12 @@ def degree_power(graph: dgl.DGLGraph, end: Literal["src", "dst"], power: float, 
         return torch.diff(rows.indptr).clamp(min=1).float().pow(power).to(like)
 
     return csr.cached(graph, ("degrees", end, power, str(like.device), like.dtype), build)
+
+
+def normalized_weights(graph: dgl.DGLGraph, norm: str, device: torch.device | None = None) -> torch.Tensor:
+    """The weights of hgat.graph.normalized, [E] float32, on a device, by default the graph's; kept with the graph."""
+    device = graph.device if device is None else device
+    return csr.cached(graph, ("normalized", norm, str(device)), lambda: normalized(graph, norm).to(device))
 
 
 def check_floats(name: str, tensor: object, like: torch.Tensor | None = None) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import GraphError, ShapeError
-from hgat.graph import csr, normalized
-from hgat.nn.common import check_feature, check_graph, check_plain, check_sizes
+from hgat.graph import csr
+from hgat.nn.common import check_feature, check_graph, check_plain, check_sizes, normalized_weights
 from hgat.nn.fusion import Fusion
 
 __all__ = ["DAGNNConv"]
@@ -79,7 +79,7 @@ class DAGNNConv(nn.Module):
                 h.append(ops.additive_attention(graph, h[-1][:, None], *(s[:, None] for s in score)).squeeze(1))
             return h
         if edge_weight is None:
-            edge_weight = csr.cached(graph, ("normalized", str(graph.device)), lambda: normalized(graph))
+            edge_weight = normalized_weights(graph, "both", feat.device)
         return ops.propagate(graph, feat, edge_weight.to(feat.dtype), self.hops, every=True)
 
     def forward(

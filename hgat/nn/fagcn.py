@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
-from hgat.graph import csr, normalized
+from hgat.graph import csr
 from hgat.nn.common import (
     both_ends,
     check_feature,
@@ -19,6 +19,7 @@ from hgat.nn.common import (
     check_rates,
     check_sizes,
     glorot_,
+    normalized_weights,
 )
 
 __all__ = ["FAConv"]
@@ -100,8 +101,7 @@ class FAConv(nn.Module):
         check_feature("initial", initial, self._in_feats, graph.num_dst_nodes(), self.gate.weight)
         check_plain("initial", initial)
         if edge_weight is None:
-            device = h_src.device
-            edge_weight = csr.cached(graph, ("normalized", str(device)), lambda: normalized(graph).to(device))
+            edge_weight = normalized_weights(graph, "both", h_src.device)
         check_floats("edge_weight", edge_weight)
         check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
         # The gate is linear, so each end has a score of its own, and nothing of size E * 2F is made.

@@ -7,7 +7,7 @@ from hgat.ops.dispatch import backends, use_backend
 from hgat.ops.dot import dot_product_attention, dot_product_logits, dot_product_weights
 from hgat.ops.dropout import attention_dropout
 from hgat.ops.gatv2 import gatv2_attention, gatv2_weights
-from hgat.ops.propagation import propagate
+from hgat.ops.propagation import hop_features, propagate
 from hgat.ops.segment import copy_u, copy_v, edge_weighted_sum, weighted_sum
 from hgat.ops.typed import typed_projection
 
@@ -25,6 +25,7 @@ __all__ = [
     "dot_product_weights",
     "edge_softmax",
     "edge_weighted_sum",
+    "hop_features",
     "in_chunks",
     "gatv2_attention",
     "gatv2_weights",

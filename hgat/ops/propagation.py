@@ -1,5 +1,6 @@
 """Features spread along the edges with weights that stay as they are, step after step."""
 
+import os
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor
 
 from hgat.errors import GraphError, ShapeError, check_range, check_shape, check_whole
 from hgat.graph.csr import single_relation
+from hgat.graph.hops import stored_hops
 from hgat.ops.checks import FLOATS, check_number
 from hgat.ops.segment import weighted_sum
 
-__all__ = ["propagate"]
+__all__ = ["hop_features", "propagate"]
 
 
 def propagate(
@@ -61,6 +63,44 @@ def propagate(
     if every:
         return [x, *(one.reshape(x.shape) for one in found[1:])]
     return z.reshape(x.shape) if steps else x.clone()
+
+
+def hop_features(
+    graph: DGLGraph,
+    feat: Tensor,
+    hops: int,
+    edge_weight: Tensor | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+) -> list[Tensor]:
+    """What a node's neighbours at every distance say, computed once before training: the hops of SIGN and GAMLP.
+
+        X^(0) = feat;   X^(k)_v = sum_u w_uv X^(k-1)_u
+
+    Shapes: feat [N, F], edge_weight [E], w, such as those of `hgat.graph.normalized`, ones by default -> the list
+    X^(0), ..., X^(hops), each [N, F]: what DGL's SIGNDiffusion leaves in a graph's data. Rows of it, `x[ids]`, train
+    GAMLP, DAGNN's gates or SIGN in batches without a graph. In memory it is `propagate` with every=True.
+
+    folder: X^(1) to X^(hops) are computed into files there, hop by hop, with room for one of them in memory, and are
+    memory-mapped tensors: rows are read from the disk when they are asked for, and what is assigned to them does not
+    reach it. The same bits as in memory. The folder appears whole or not at all. One that is there is read instead of
+    computed, if it was made of the same edges in the same order, weights, features and number of hops, of which it
+    holds the SHA-256; the hops themselves are not read through again.
+
+    Raises ShapeError for tensors and numbers that do not fit, and for a folder beside a half type or what gradients are
+    asked of; GraphError for a graph whose destinations are not its sources; DataError for a folder of anything else;
+    OutputError where it cannot be written.
+    Paper: Frasca et al. 2020 (SIGN), arXiv:2004.11198; Zhang et al. 2022 (GAMLP), arXiv:2206.04355.
+    """
+    check_whole(0, hops=hops)
+    found = propagate(graph, feat, edge_weight, 0 if folder is not None else hops, every=True)  # and its checks
+    if folder is None:
+        return found
+    plain = feat.dtype in (torch.float32, torch.float64) and feat.dim() == 2
+    if not plain or feat.requires_grad or edge_weight is not None and edge_weight.requires_grad:
+        got = "what gradients are asked of" if plain else f"{feat.dtype} {list(feat.shape)}"
+        raise ShapeError(f"hop_features: expected float32 or float64 [N, F] without gradients for a folder, got {got}")
+    return stored_hops(folder, graph, feat, edge_weight, int(hops), lambda x: propagate(graph, x, edge_weight))
 
 
 def _columns(graph: DGLGraph, x: Tensor, weight: Any) -> Tensor:

@@ -312,13 +312,13 @@ class Nodes(Task):
         """(metric in percent, loss) on the nodes of a part; GraphError for a graph that the model cannot run on."""
         model.eval()
         try:
-            logits = model.whole(inputs, self.batch)
+            ids = getattr(self.data, part)
+            logits = model.rows(inputs, ids, self.batch)
         except dgl.DGLError as error:
             raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
-        ids = getattr(self.data, part).to(logits.device)
-        loss = float(self._loss(logits[ids], self._label.to(logits.device)[ids]))
+        loss = float(self._loss(logits, self._label[ids].to(logits.device)))
         check_finite(loss, f"on the {part} nodes", self.data.feat)
-        return self._score(metric, logits[ids], self.data.label.to(logits.device)[ids]), loss
+        return self._score(metric, logits, self.data.label[ids].to(logits.device)), loss
 
     def results(
         self, model: System, inputs: tuple, metric: str, *, knn_share: float | None = None, **more: Any

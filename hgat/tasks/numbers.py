@@ -98,7 +98,7 @@ class Numbers(Nodes):
     @torch.no_grad()
     def results(self, model: System, inputs: tuple, metric: str, **more: Any) -> tuple[dict, dict[str, Tensor]]:
         """({"test": metric in percent, "more": all of them, and the mean absolute error}, {})."""
-        answer, label = model.eval().whole(inputs, self.batch)[self.data.test], self.data.label[self.data.test]
+        answer, label = model.eval().rows(inputs, self.data.test, self.batch), self.data.label[self.data.test]
         found = {name: self._score(name, answer, label) for name in ("r2", "auc") if name == "r2" or self._signed}
         error = float((self._said(answer) - label.double()).abs().mean())
         return {"test": found[metric], "more": {**found, f"mean absolute error, {self.data.class_names[0]}": error}}, {}

@@ -155,13 +155,22 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe: expected TOML in {path}, got {error}") from None
     content = _now(content)
     data = content.get("data")
-    named = data.get("name") if isinstance(data, dict) else None
+    named = _subject(data)
     for override in overrides:
         _apply(content, override)
-    if isinstance(data, dict) and data.get("name") != named:
-        # What was expected on other data says nothing of these.
-        content["expect"] = {"paper_note": f"left out: those of the recipe are of {named}"}
+    if _subject(data) != named:
+        # What was expected on other data, or on other splits, says nothing of these.
+        of = "other splits" if named[0] == data.get("name") else named[0]
+        content["expect"] = {"paper_note": f"left out: those of the recipe are of {of}"}
     return _build(path.stem, content)
+
+
+def _subject(data):
+    """What the numbers of a recipe are of: the name of its data, and whether splits are drawn."""
+    if not isinstance(data, dict):
+        return None
+    split = data.get("split")
+    return data.get("name"), split if isinstance(split, str) else None
 
 
 def _apply(content, override):
@@ -250,7 +259,7 @@ def _build(name, content):
 
 def _check(recipe):
     for section, (subject, known) in {
-        "data": ("name", data.available()),
+        "data": ("name", [*data.available(), *data.forms()]),
         "model": ("system", models.available()),
     }.items():
         got = getattr(recipe, section).get(subject)

@@ -443,7 +443,8 @@ def _summary(recipe, experiment, ledger, seeds):
     # The paper's numbers say nothing of another file in the data set's place.
     expect, notes, task = recipe.expect, list(experiment.task.data.notes), experiment.task
     stands_in = getattr(experiment.data, "stands_in", False)
-    if expect.paper and (stands_in or experiment.data.name != recipe.data["name"]):
+    of_others = recipe.data["name"] not in data.forms() and experiment.data.name != recipe.data["name"]
+    if expect.paper and (stands_in or of_others):
         expect = Expect()
         found = "a stand-in for" if stands_in else f"{experiment.data.name} and not on"
         notes.append(f"run on {found} the recipe's data: the paper's numbers are left out")

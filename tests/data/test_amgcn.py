@@ -61,7 +61,8 @@ def test_validation_is_cut_from_outside_train_and_test_and_said(load):
         drawn |= set(data.val.tolist())
     assert drawn == {2, 4, 5}
     assert "2 of the 3 nodes outside train and test were drawn." in data.notes[-2]
-    assert data.notes[-1] == "Training nodes of each class: 1, 1, 1."
+    of_val = data.label[data.val].bincount(minlength=3).tolist()
+    assert data.notes[-1] == f"Nodes of each class: train 1, 1, 1; val {str(of_val)[1:-1]}; test 0, 1, 0."
     assert load(val=3).val.tolist() == [2, 4, 5]
     for wrong in (0, 4):
         with pytest.raises(
@@ -71,7 +72,15 @@ def test_validation_is_cut_from_outside_train_and_test_and_said(load):
 
 
 def test_a_class_without_training_nodes_is_counted_and_kept(load):
-    assert load({"train1.txt": "1\n0\n"}).notes[-1] == "Training nodes of each class: 1, 1, 0."
+    assert load({"train1.txt": "1\n0\n"}).notes[-1].startswith("Nodes of each class: train 1, 1, 0; val ")
+
+
+def test_any_folder_is_read_by_the_name_of_the_form(load, tmp_path):
+    load()
+    where = tmp_path if (tmp_path / "toy.edge").exists() else tmp_path / "acm.zip"
+    data = hgat.data.load("amgcn", path=str(where), label_rate=1, val=2)
+    assert data.name == (where.stem if where == tmp_path else "acm") and data.num_classes == 3
+    assert all("card" not in note for note in data.notes) and len(data.notes) == 2
 
 
 WRONG = [

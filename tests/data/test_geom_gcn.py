@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import struct
@@ -12,6 +13,7 @@ import hgat.data
 from hgat.data import card as cards
 from hgat.data import geom_gcn
 from hgat.errors import DataError
+from hgat.tasks import find
 
 NODES = 6
 PARTS = ("train_mask", "val_mask", "test_mask")
@@ -34,6 +36,11 @@ INDICES = """node_id\tfeature(feature_amount:3)\tlabel
 4\t2\t2
 """
 EDGES = "node_id\tnode_id\n4\t1\n0\t5\n4\t1\n1\t4\n2\t2\n"
+
+
+def with_one(text, line, other):
+    assert line in text
+    return text.replace(line, other)
 
 
 def masks(split=0, dtype=bool):
@@ -137,6 +144,115 @@ def test_masks_of_integers_are_masks(load, dtype):
 
 def test_masks_are_read_uncompressed_too(load):
     load({"split_0.npz": packed(npy(described("|b1"), b"\0\0\0\1\0\0"), method=zipfile.ZIP_STORED)})
+
+
+COUNTED = INDICES.replace("feature(feature_amount:3)", "feature(feature_amount:931)")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes a folder of the form under a name, with files changed or left out, and loads it by its path."""
+
+    def run(changes=(), name="mine", splits=("split_0.npz",), **options):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        files = {"out1_node_feature_label.txt": BINARY, "out1_graph_edges.txt": EDGES}
+        files |= {file: archive(**masks(k)) for k, file in enumerate(splits)}
+        for file, value in {**files, **dict(changes)}.items():
+            if value is not None:
+                (folder / file).write_bytes(value if isinstance(value, bytes) else value.encode())
+        return hgat.data.load("geom_gcn", path=str(folder), **options)
+
+    return run
+
+
+def test_any_folder_of_the_form_is_read_by_its_path(own, load):
+    data, known = own(), load()
+    assert data.name == "mine" and (data.num_classes, data.class_names) == (3, ("0", "1", "2"))
+    assert torch.equal(data.feat["_N"], known.feat["_N"]) and torch.equal(data.label, known.label)
+    assert [e.tolist() for e in data.graph.edges()] == [e.tolist() for e in known.graph.edges()]
+    assert data.notes == ("Nodes of each class: train 1, 1, 1; val 0, 1, 0; test 0, 0, 1.",)
+    assert own(name="other", normalize="none").feat["_N"].sum() == 9
+    assert not own(name="texas").notes[0].startswith("A test part")  # the name of a card alone is none of its facts
+
+
+def test_a_header_that_counts_features_says_that_they_are_indices(own, load):
+    data = own({"out1_node_feature_label.txt": COUNTED}, normalize="none")
+    assert torch.equal(data.feat["_N"], load(name="actor", normalize="none").feat["_N"])
+    with pytest.raises(DataError, match="line 2: expected a list of 0 and 1 between commas, got '2,1,2'"):
+        own({"out1_node_feature_label.txt": COUNTED.replace("(feature_amount:931)", "")})
+
+
+def test_as_many_splits_as_lie_there_and_seed_k_takes_one_in_turn(own):
+    names = [f"split_{k}.npz" for k in (0, 1, 2, 10)] + ["split_last.npz"]  # 10 stands behind 2, and a word behind all
+    data = own(splits=names)
+    task = find("nodes")(data)
+    for seed in (0, 3, 4, 5, 7, 13):
+        expected = np.flatnonzero(masks(seed % 5)["train_mask"]).tolist()
+        assert data.with_split(seed).train.tolist() == task.for_seed(seed).shown().train.tolist() == expected
+    assert "in the 5 splits: train 1, 1, 1; val 0-1" in data.notes[-1]
+    alone = own(splits=names, split=3)
+    assert alone.splits == () and alone.test.tolist() == np.flatnonzero(masks(3)["test_mask"]).tolist()
+    with pytest.raises(DataError, match="mine.split: expected 0 to 4, got 5"):
+        own(splits=names, split=5)
+
+
+def test_splits_are_drawn_where_they_are_asked_for(own, load):
+    for data in (own(splits=(), split="uag", draws=3, name="bare"), load(split="uag", draws=3)):
+        assert len(data.splits) == 3 and torch.equal(data.test, data.splits[0]["test"])
+        assert [len(ids) for ids in data.splits[1].values()] == [1, 1, 4]
+        assert data.notes[-2].startswith("Splits drawn at random with the sizes of uag, 3 of them")
+        assert data.notes[-1].startswith("Nodes of each class in the 3 splits: train 0-1")
+
+
+OWN = {
+    "out1_node_feature_label.txt, got none": {"out1_node_feature_label.txt": None},
+    "out1_graph_edges.txt, got none": {"out1_graph_edges.txt": None},
+    "expected splits, split_0.npz and on, or data.split to draw some, got none": {"split_0.npz": None},
+    "expected labels below its 6 nodes, got 6": {"out1_node_feature_label.txt": BINARY.replace("\t2\n", "\t6\n")},
+    "line 3: expected 4 features as in the line before, got 3": {
+        "out1_node_feature_label.txt": with_one(BINARY, "0\t1,0,0,0\t1", "0\t1,0,0\t1")
+    },
+    "line 3: expected an integer, got ''": {"out1_node_feature_label.txt": with_one(COUNTED, "0\t0\t1", "0\t\t1")},
+    "expected at most 1,073,741,824 features of all nodes, got 6 . 1000000000": {
+        "out1_node_feature_label.txt": with_one(COUNTED, "0\t0\t1", "0\t999999999\t1")
+    },
+    "expected at least one node, got none": {"out1_node_feature_label.txt": ""},
+    "line 2: expected node ids from 0 to 5, got 6": {"out1_graph_edges.txt": "node_id\tnode_id\n0\t6\n"},
+    "split_0.npz: expected the array val_mask, got none": {"split_0.npz": archive(train_mask=masks()["train_mask"])},
+    "split_0.npz: expected an archive of NumPy arrays, got a damaged one": {"split_0.npz": b"PK"},
+}
+
+
+@pytest.mark.parametrize("sentence", OWN)
+def test_a_folder_that_is_none_is_one_sentence(own, sentence):
+    changes = OWN[sentence]
+    with pytest.raises(DataError, match=sentence) as error:
+        own(changes, splits=() if "split_0.npz" in changes else ("split_0.npz",))
+    assert "\n" not in str(error.value)
+
+
+def test_a_path_that_is_no_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in ("file", "none"):
+        with pytest.raises(DataError, match=f"data.path: expected a folder of Geom-GCN's form, got .*{path}, which is"):
+            hgat.data.load("geom_gcn", path=str(tmp_path / path))
+
+
+def test_texas_under_another_name_is_told(own, monkeypatch):
+    """By the checksum of the nodes' file where the edges are others, and by the name of Cornell."""
+    known = {role: hashlib.sha256(text.encode()).hexdigest() for role, text in (("nodes", BINARY), ("edges", EDGES))}
+    texas = cards.read("texas")
+    files = tuple(dataclasses.replace(file, sha256=known.get(file.role)) for file in texas.files)
+    monkeypatch.setattr(cards, "read", lambda name, read=cards.read: dataclasses.replace(read(name), files=files)
+                        if name == "texas" else read(name))  # fmt: skip
+    others = {"out1_graph_edges.txt": EDGES.replace("4\t1", "3\t1")}
+    for name in ("cornell", "a"):
+        assert own(others, name=name).notes[0].startswith("The features and labels of this folder are those of Texas")
+    assert len(own(name="b").notes) == 1  # its edges, too: Texas
+    changed = {"out1_node_feature_label.txt": BINARY.replace("2\t0,1", "2\t1,1")}
+    assert own(changed, name="Cornell").notes[0].endswith("under the name of Cornell; these differ.")
+    assert len(own(changed, name="c").notes) == 1
 
 
 def with_line(text, number, line):
@@ -339,6 +455,27 @@ def test_the_checksum_is_of_every_file(small, load, tmp_path):
         (tmp_path / file["name"]).write_bytes(content)
 
 
+@pytest.mark.parametrize("name", ["texas", "actor"])
+def test_the_real_folders_are_read_alike_by_their_paths(real, name):
+    root, card = real(name), cards.read(name)
+    one, other = hgat.data.load(name, root), hgat.data.load("geom_gcn", path=str(root / card.folder))
+    assert other.name == card.folder and other.num_classes == one.num_classes
+    assert torch.equal(one.feat["_N"], other.feat["_N"]) and torch.equal(one.label, other.label)
+    for mine, theirs in zip(one.splits, other.splits, strict=True):
+        assert all(torch.equal(mine[part], theirs[part]) for part in mine)
+    assert (*card.notes, *card.split_notes, *other.notes) == one.notes and len(other.notes) == 1
+    drawn = hgat.data.load(name, root, split="gpr_gnn")
+    assert not set(card.split_notes) & set(drawn.notes) and len(drawn.notes) == len(card.notes) + 2
+    classes = torch.bincount(one.label)
+    cap = round(0.6 * len(one.label) / 5)
+    for split in drawn.splits:
+        assert torch.equal(torch.bincount(one.label[split["train"]], minlength=5), classes.clamp(max=cap))
+    assert (len(drawn.train), len(drawn.val), len(drawn.test)) == {
+        "texas": (85, 37, 61),
+        "actor": (4501, 1520, 1579),
+    }[name]
+
+
 def same_label(task):
     source, target = task.graph.edges()
     apart = source != target
@@ -346,6 +483,7 @@ def same_label(task):
 
 
 def test_texas_is_what_the_card_says(real):
+    assert len(cards.read("texas").split_notes) == 2
     task = hgat.data.load("texas", real("texas"))
     assert (task.graph.num_nodes(), task.graph.num_edges(), task.num_classes) == (183, 325, 5)
     assert torch.bincount(task.label).tolist() == [33, 1, 18, 101, 30]

@@ -1,3 +1,5 @@
+import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -38,7 +40,13 @@ def test_a_name_is_no_path(name):
 @pytest.mark.parametrize(
     "name, options, sentence",
     [
-        ("cora", {"normalise": "row"}, "cora: expected only the keys verify, normalize, got 'normalise'"),
+        ("cora", {"normalise": "row"}, "cora: expected only the keys verify, normalize, split, draws, got 'normalise'"),
+        ("cora", {"split": "half"}, "cora.split: expected 'planetoid' or 'gpr_gnn' or 'uag' | None, got 'half'"),
+        (
+            "texas",
+            {"split": "half"},
+            "texas.split: expected int | 'planetoid' or 'gpr_gnn' or 'uag' | None, got 'half'",
+        ),
         ("cora", {"normalize": "l2"}, "cora.normalize: expected 'row' or 'none', got 'l2'"),
         ("cora", {"verify": 1}, "cora.verify: expected bool, got 1"),
         ("dblp", {"split_seed": "0"}, "dblp.split_seed: expected int, got '0'"),
@@ -81,3 +89,15 @@ def test_counts_unlike_the_card_are_refused_unless_verify_is_off(real, monkeypat
 def test_options_may_change_the_counts_of_the_split_but_not_of_the_graph(real):
     task = hgat.data.load("dblp", real("dblp"), min_count=200)
     assert task.feat["author"].shape[1] < 334
+
+
+def test_every_format_that_reads_a_path_has_its_name_for_it(tmp_path):
+    """By the name of its form a folder is read without a card, and nothing else is."""
+    formats = {hgat.data.card.read(name).format for name in hgat.data.available()}
+    loaders = {form: importlib.import_module(f"hgat.data.{form}").load for form in formats}
+    assert {f for f, load in loaders.items() if "path" in inspect.signature(load).parameters} == set(hgat.data.forms())
+    for form in hgat.data.forms():
+        with pytest.raises(DataError, match=f"{form}.path: expected a (folder|CSV file) .*, got no such key"):
+            hgat.data.load(form, tmp_path)
+        with pytest.raises(DataError, match=f"(data.path|{tmp_path}/none): expected a (folder|CSV file)"):
+            hgat.data.load(form, path=str(tmp_path / "none"))

@@ -142,3 +142,20 @@ def test_cora_is_what_the_card_says(real):
         0.0,
         1.0,
     }
+
+
+def test_random_splits_in_the_place_of_the_public_one(load, real):
+    small = load(split="uag", draws=4)
+    assert len(small.splits) == 4 and small.notes[-2].startswith("Splits drawn at random with the sizes of uag, 4")
+    for split in small.splits:  # of ten nodes with a label
+        assert [len(ids) for ids in split.values()] == [1, 1, 8]
+        assert (small.label[torch.cat(list(split.values()))] >= 0).all()
+    root = real("cora")
+    public, drawn = hgat.data.load("cora", root), hgat.data.load("cora", root, split="planetoid")
+    assert public.splits == () and public.notes == hgat.data.card.read("cora").notes
+    assert len(drawn.splits) == 10 and torch.equal(drawn.feat["_N"], public.feat["_N"])
+    for split in drawn.splits:
+        assert [len(ids) for ids in split.values()] == [140, 500, 1000]
+        assert torch.bincount(drawn.label[split["train"]]).tolist() == [20] * 7
+        assert not torch.equal(split["train"], public.train)
+    assert drawn.notes[-1].startswith("Nodes of each class in the 10 splits: train 20, 20, 20, 20, 20, 20, 20; val ")

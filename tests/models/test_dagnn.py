@@ -1,14 +1,20 @@
 """DAGNN as a whole: its equations, the perceptron that it is without hops, and rows that need no graph."""
 
+from pathlib import Path
+
 import dgl
 import pytest
 import torch
 from systems import IN
+from toys import neighbours
 
 from hgat import graph as hgraph
 from hgat import ops
-from hgat.errors import HgatError, RecipeError
+from hgat.errors import DataError, HgatError, RecipeError
 from hgat.models import DAGNN, Facts
+from hgat.tasks import find
+from hgat.train.fit import Training
+from hgat.train.recipe import Train
 from zoo import build
 
 CLASSES = 3
@@ -77,6 +83,53 @@ def test_hops_that_are_prepared_train_in_rows():
         DAGNN.build(shown, inputs, propagation="gat")
     with pytest.raises(RecipeError, match="task.batch: expected it of DAGNN beside graph.precompute"):
         model.sampled(DAGNN.prepare(shown), torch.tensor([5]), None)
+
+
+def test_rows_of_hops_are_trained_on_in_batches():
+    """The toy's classes are told by its neighbours: gates over hops that need no graph any more learn them."""
+    task = find("nodes")(neighbours(), batch=30)
+    inputs = DAGNN.prepare(task.shown(), precompute=2)
+    train = Train(metric="accuracy", epochs=20, lr=0.02)
+    seen = []
+
+    def build(task, inputs):
+        model = DAGNN.build(task.shown(), inputs["train"], hidden=16, feat_drop=0.1, hidden_drop=0.1)
+        model.register_forward_pre_hook(lambda _, given: seen.append((given[0], len(given[1][0]))))
+        return model
+
+    training = Training(task.for_seed(0), train, lambda task: dict.fromkeys(("train", "val", "test"), inputs), build)
+    while training.step():
+        pass
+    assert training.finish()["test"] > 70 and {(None, 30)} <= set(seen) and all(g is None for g, _ in seen)
+
+
+def test_parameters_are_as_many_as_the_equations_have():
+    d, h, c = 11, 6, 4
+    count = sum(p.numel() for p in DAGNN(d, c, hidden=h).parameters())
+    assert count == (d + 1) * h + (h + 1) * c + c + 1
+
+
+def test_hops_on_disk_train_as_in_memory(tmp_path):
+    """In batches of rows of memory-mapped files, to the same bits; what is prepared again is read again."""
+    shown, folder = facts(), str(tmp_path / "hops")
+    losses = []
+    for inputs in (DAGNN.prepare(shown, precompute=3), DAGNN.prepare(shown, precompute=3, hop_folder=folder)):
+        torch.manual_seed(0)
+        model = DAGNN.build(shown, inputs, hidden=5)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for ids in torch.arange(23).split(6):
+            rows, query = model.sampled(inputs, ids)
+            loss = model(*rows, *query).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:4] == losses[4:] and len(set(losses)) == 4
+    assert folder in Path("/proc/self/maps").read_text()
+    with pytest.raises(DataError, match="hops of other hops; take another folder"):
+        DAGNN.prepare(shown, precompute=2, hop_folder=folder)
+    with pytest.raises(RecipeError, match="graph.hop_folder: expected it beside graph.precompute, got 'x' without"):
+        DAGNN.prepare(shown, hop_folder="x")
 
 
 def test_isolated_nodes_directed_and_double_edges():

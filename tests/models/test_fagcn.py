@@ -92,6 +92,11 @@ def test_two_channels_as_low_and_high_pass_filters():
         torch.testing.assert_close(layer(graph, h, h0), 0.4 * h0, atol=1e-6, rtol=0)
 
 
+def test_parameters_are_as_many_as_the_equations_have():
+    for bias, more in ((True, 1), (False, 0)):
+        assert sum(p.numel() for p in FAConv(IN, bias=bias).parameters()) == 2 * IN + more
+
+
 def test_blocks_with_all_neighbours_give_the_rows_of_the_whole_graph():
     graph, ids = build("homogeneous"), torch.tensor([3, 11, 20])
     shown = Facts(graph, {"_N": torch.randn(23, IN)}, target="_N", num_classes=CLASSES)

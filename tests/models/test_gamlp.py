@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import dgl
 import pytest
@@ -71,36 +72,39 @@ def adjacency(graph, norm="both", loops=True):
 
 def perceptron(of, name, x, layers):
     for k in range(layers - 1):
-        x = F.prelu(
-            batch_norm(of, f"{name}.norms.{k}", x @ of[f"{name}.layers.{k}.weight"].T), of[f"{name}.prelu.weight"]
-        )
+        x = F.prelu(behind(of, name, k, x @ of[f"{name}.layers.{k}.weight"].T), of[f"{name}.prelu.weight"])
     return x @ of[f"{name}.layers.{layers - 1}.weight"].T + of[f"{name}.layers.{layers - 1}.bias"]
 
 
-def batch_norm(of, name, x):
+def behind(of, name, k, x):
+    """What a layer's normalisation makes of x, or its bias."""
+    if f"{name}.layers.{k}.bias" in of:
+        return x + of[f"{name}.layers.{k}.bias"]
+    name = f"{name}.norms.{k}"
     return (x - of[f"{name}.running_mean"]) / (of[f"{name}.running_var"] + 1e-5).sqrt() * of[f"{name}.weight"] + of[
         f"{name}.bias"
     ]
 
 
 def head(of, name, x, layers, alpha):
-    y = batch_norm(of, f"{name}.norms.0", x @ of[f"{name}.layers.0.weight"].T)
+    y = behind(of, name, 0, x @ of[f"{name}.layers.0.weight"].T)
     first = x = y + x if x.shape == y.shape else y
     for k in range(1, layers):
         x = F.prelu(x, of[f"{name}.prelu.weight"])
         given = (1 - alpha) * x + alpha * first if k < layers - 1 else x
-        y = batch_norm(of, f"{name}.norms.{k}", given @ of[f"{name}.layers.{k}.weight"].T)
+        y = behind(of, name, k, given @ of[f"{name}.layers.{k}.weight"].T)
         x = y + x if x.shape == y.shape else y
     return x
 
 
-@pytest.mark.parametrize("norm", ["both", "right", "left"])
+@pytest.mark.parametrize(("norm", "batch_norm"), [("both", True), ("right", True), ("left", True), ("both", False)])
 @pytest.mark.parametrize("reference", REFERENCES)
-def test_the_equations_once_more(reference, norm):
+def test_the_equations_once_more(reference, norm, batch_norm):
     """From the graph to the logits, with a dense matrix and one hop after the other."""
     given = data()
     inputs = GAMLP.prepare(shown(given), hops=3, label_hops=4, norm=norm)
-    model = randomised(GAMLP(IN, CLASSES, 3, reference=reference, hidden=6, layers=4, reference_layers=3, alpha=0.3))
+    sizes = {"hidden": 6, "layers": 4, "reference_layers": 3, "alpha": 0.3}
+    model = randomised(GAMLP(IN, CLASSES, 3, reference=reference, batch_norm=batch_norm, **sizes))
     a, d, r = adjacency(given.graph, norm)
     hops = [given.feat["_N"]]
     for _ in range(3):
@@ -516,6 +520,25 @@ def test_a_run_that_is_killed_in_a_later_stage_ends_as_if_it_had_not_been(small,
         assert (found["test"], found["val"], found["epochs"]) == (due["test"], due["val"], due["epochs"])
 
 
+def test_learns_in_batches_from_hops_on_disk(tmp_path):
+    """Training on rows of memory-mapped files gives what training in memory gives, to the bit."""
+    folder = str(tmp_path / "hops")
+    held = GAMLP.prepare(shown(), hops=2, hop_folder=folder), GAMLP.prepare(shown(), hops=2)
+    assert folder in Path("/proc/self/maps").read_text()
+    found = []
+    for inputs in held:
+        torch.manual_seed(0)
+        model = GAMLP.build(shown(), inputs, hidden=6)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for ids in torch.arange(NODES).split(50):
+            rows, query = model.sampled(inputs, ids)
+            optimizer.zero_grad()
+            model(*rows, *query).square().mean().backward()
+            optimizer.step()
+        found.append(model.eval().whole(inputs, 40))
+    assert torch.equal(*found)
+
+
 def test_a_fanout_is_refused_as_nothing_is_sampled():
     task = tasks.find("nodes")(data(), batch=5, fanout=[3])
     inputs = GAMLP.prepare(task.shown(), hops=1)
@@ -535,3 +558,14 @@ def test_the_recipe_on_ogbn_products_trains_in_batches_and_stages(tmp_path):
     assert done.metrics["epochs"] == [4] and done.model.reference == "recursive"
     assert done.inputs[0][0].shape[1] == 100 and len(done.inputs[0]) == 6
     assert set(done.metrics["controls"]) == {"uniform"}
+
+
+def test_rows_are_those_of_the_whole_and_no_other_is_read():
+    inputs = GAMLP.prepare(shown(), hops=2)
+    model = randomised(GAMLP.build(shown(), inputs, hidden=6))
+    expected, read, forward = model.whole(inputs), [], model.forward
+    model.forward = lambda hops, *others: read.append(len(hops[0])) or forward(hops, *others)
+    ids = torch.tensor([5, 30, 3])
+    for size in (None, 2):
+        torch.testing.assert_close(model.rows(inputs, ids, size), expected[ids])
+    assert read == [3, 2, 1]

@@ -1,5 +1,6 @@
 """What is not what a layer or a model takes is one sentence that says what was expected: graphs, features, settings."""
 
+import inspect
 import re
 
 import dgl
@@ -37,12 +38,18 @@ NO_GRAPHS = {
 OF_RELATIONS = ("RGATConv", "RGATConv, within", "FeaturelessRGATConv")
 
 
+def _allowing(name, allow):
+    """A layer that accepts nodes without in-edges or not, where it has the choice."""
+    known = inspect.signature(getattr(hnn, name).__init__).parameters
+    return LAYERS[name].build(**({"allow_zero_in_degree": allow} if "allow_zero_in_degree" in known else {}))
+
+
 @pytest.mark.parametrize("allow", [True, False])
 @pytest.mark.parametrize("what", NO_GRAPHS)
 @pytest.mark.parametrize("name", ON_ONE_GRAPH)
 def test_no_graph_to_a_layer_of_one_relation(name, what, allow):
     wrong, advice = NO_GRAPHS[what]
-    layer = LAYERS[name].build() if name == "EGATConv" else LAYERS[name].build(allow_zero_in_degree=allow)
+    layer = _allowing(name, allow)
     with pytest.raises(GraphError, match="graph: expected a DGLGraph, got") as error:
         layer(wrong, *inputs(build("homogeneous"), name))
     assert advice in str(error.value) and "\n" not in str(error.value)
@@ -51,7 +58,7 @@ def test_no_graph_to_a_layer_of_one_relation(name, what, allow):
 @pytest.mark.parametrize("allow", [True, False])
 @pytest.mark.parametrize("name", ON_ONE_GRAPH)
 def test_several_relations_to_a_layer_of_one(name, allow):
-    layer = LAYERS[name].build() if name == "EGATConv" else LAYERS[name].build(allow_zero_in_degree=allow)
+    layer = _allowing(name, allow)
     graph = typed_graph()
     with pytest.raises(GraphError, match=r"graph: expected one relation, got 4; take one with graph\[etype\]"):
         layer(graph, *inputs(build("homogeneous"), name))
@@ -128,7 +135,7 @@ def test_names_of_forms(name, form, wrong):
         LAYERS[name].build(**{form: wrong})
 
 
-SLOPED = ("GATConv", "GATv2Conv", "EdgeGATConv", "RGATConv", "HANConv", "SnapshotGATConv")
+SLOPED = ("GATConv", "GATv2Conv", "EdgeGATConv", "SuperGATConv", "RGATConv", "HANConv", "SnapshotGATConv")
 
 
 @pytest.mark.parametrize("name", SLOPED)
@@ -191,7 +198,9 @@ def test_features_of_layers_on_one_relation(name, what):
         layer(graph, (feat, FEATURES[what](feat)), *rest)
 
 
-@pytest.mark.parametrize("name", ["GATv2Conv", "DotGatConv", "EGATConv"])
+@pytest.mark.parametrize(
+    "name", ["GATv2Conv", "DotGatConv", "EGATConv", "SuperGATConv", "FAConv", "ACMConv", "UAGConv"]
+)
 def test_more_axes_than_a_layer_takes(name):
     graph, layer = build("homogeneous"), LAYERS[name].build()
     with pytest.raises(ShapeError, match=r"feats?: expected \[N, F\], got \[23, 2, 7\]"):

@@ -1,5 +1,7 @@
 """Layers and models where a size is zero: no destinations, no sources, no edges, types without nodes."""
 
+import inspect
+
 import dgl
 import pytest
 import torch
@@ -45,6 +47,16 @@ OPTIONS = {
     "EdgeGATConv": [{"edge_feats": EDGE}, {"edge_feats": EDGE, "residual": False}],
     "EGATConv": [{}],
     "AGNNConv": [{}],
+    "SuperGATConv": [{}, {"score": "sd", "residual": True}],
+    "FAConv": [{}, {"form": "two_channel"}],
+    "ACMConv": [{}, {"form": "acmii", "score_norm": True}],
+    "UAGConv": [{}, {"value_drop": 0.5}],
+}
+# What a row of the output is, and of alpha, where it is not H heads of width D.
+ROWS = {
+    "AGNNConv": lambda width, options: ((width,), None),
+    "FAConv": lambda width, options: ((width,), (0, 1 + ("form" in options))),
+    "ACMConv": lambda width, options: ((OUT,), ("N_dst", 3)),
 }
 CASES = [(name, options, width) for name in ON_ONE_GRAPH for options in OPTIONS[name] for width in (IN, OUT * HEADS)]
 
@@ -54,9 +66,15 @@ def _layer(name, width, options, graph):
     widths = (width, width) if pair else width
     if name == "EGATConv":
         return hnn.EGATConv(widths, EDGE, OUT, 4, HEADS), pair
+    if name == "FAConv":  # both ends are of one width
+        return hnn.FAConv(width, **options), pair
+    known = inspect.signature(getattr(hnn, name).__init__).parameters
+    given = {"out_feats": OUT, "num_heads": HEADS, "allow_zero_in_degree": True}
+    given = {key: value for key, value in given.items() if key in known}
     if name == "AGNNConv":
-        return hnn.AGNNConv(allow_zero_in_degree=True), pair
-    return getattr(hnn, name)(widths, out_feats=OUT, num_heads=HEADS, allow_zero_in_degree=True, **options), pair
+        return hnn.AGNNConv(**given), pair
+    widths = width if name in ("ACMConv", "UAGConv") else widths
+    return getattr(hnn, name)(widths, **given, **options), pair
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -73,13 +91,14 @@ def test_layers_on_one_relation(name, options, width, kind):
             layer(graph, *arguments)
         return
     outs = tensors(layer(graph, *arguments, **given))
-    last = (OUT * HEADS,) if name == "AGNNConv" and width != IN else (IN,) if name == "AGNNConv" else (HEADS, OUT)
+    last, weights = ROWS.get(name, lambda *_: ((HEADS, OUT), (0, HEADS, 1)))(width, options)
     assert outs[0].shape == (graph.num_dst_nodes(), *last)
     sum(out.sum() for out in outs).backward()
     for parameter in layer.parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
-    if name != "AGNNConv":
-        assert tensors(layer(graph, *arguments, **given, get_attention=True))[-1].shape == (0, HEADS, 1)
+    if weights is not None:
+        weights = tuple(graph.num_dst_nodes() if size == "N_dst" else size for size in weights)
+        assert tensors(layer(graph, *arguments, **given, get_attention=True))[-1].shape == weights
 
 
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "EdgeGATConv"])

@@ -437,3 +437,14 @@ def test_the_numbers_of_other_data_are_left_out():
     assert recipe.expect.paper == recipe.expect.ours == [] and recipe.expect.controls == {}
     assert recipe.expect.paper_note == "left out: those of the recipe are of cora"
     assert read("gat-cora", ["data.normalize=none", "data.name=cora"]).expect.paper == [83.0, 0.7]
+    redrawn = read("gat-cora", ["data.split=planetoid"])
+    assert (
+        redrawn.expect.paper == [] and redrawn.expect.paper_note == "left out: those of the recipe are of other splits"
+    )
+    assert read("acm-texas", ["data.split=3"]).expect.paper == [87.84, 4.4]  # one of the ten that they are of
+
+
+def test_the_name_of_a_form_stands_for_any_folder(written):
+    recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
+    assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
+    refused("data.name: expected one of .*acm3025.*geom_gcn, got 'planetoid'", "gat-cora", ["data.name=planetoid"])
