@@ -1,6 +1,7 @@
 """Personalised PageRank: how much of a walk that keeps coming back to a node is spent at every other one."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from numbers import Real
 from typing import Literal
 
@@ -14,6 +15,7 @@ from hgat.errors import GraphError, ShapeError, brief, check_whole
 from hgat.graph import csr
 from hgat.graph.memory import within_memory
 from hgat.graph.normalized import normalized
+from hgat.kernels import cpu
 
 __all__ = ["ppr_graph", "ppr_values"]
 
@@ -21,6 +23,7 @@ FORMS = ("row", "sym", "col")
 METHODS = ("push", "exact")
 LARGEST = 10_000  # nodes of a table that is inverted: 800 MB, a minute
 ENTRIES = 2**25  # what the rows that are pushed at once may come to
+SMALLEST = float(np.finfo(np.float64).tiny)  # below it multiplying by 1 - alpha may leave a number as it is
 ROUNDING = 1e-15  # below it an inverse in float64 says nothing, not even that a node can be reached
 
 
@@ -62,20 +65,10 @@ def ppr_values(
     Raises GraphError for a graph of several relations or of two node types, for an exact form of too many nodes, and
     for weights that are none; ShapeError for alpha and epsilon that are not between 0 and 1 and for another form.
     Paper: Andersen et al. 2006 (push); Choi 2022 (PPRGAT), arXiv:2205.14259. Differs: rounds push all nodes above the
-    threshold at once, as products of sparse matrices; a walk's own node is always pushed.
+    threshold at once, so that the order of the nodes says nothing; a walk's own node is always pushed.
     """
-    matrix = _Walk(graph, alpha, form, method, epsilon, edge_weight)
-    src, dst = (ends.numpy() for ends in csr.edges(graph, csr.CPU))
-    found = np.zeros(len(src), np.float32)
-    order = np.argsort(dst, kind="stable")
-    for first, rows in matrix.blocks():
-        low, high = np.searchsorted(dst, (first, first + rows.shape[0]), sorter=order)
-        edges = order[low:high]
-        wanted = (dst[edges] - first) * matrix.nodes + src[edges]
-        known = _row_numbers(rows) * matrix.nodes + rows.indices
-        place = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-        found[edges] = np.where(known[place] == wanted, rows.data[place], 0)
-    return torch.from_numpy(found).to(graph.device)
+    walk = _Walk(graph, alpha, form, method, epsilon, edge_weight)
+    return _finite(walk.at(*(ends.numpy() for ends in csr.edges(graph, csr.CPU)))).to(graph.device)
 
 
 @within_memory
@@ -102,23 +95,24 @@ def ppr_graph(
     Paper: Choi 2022 (PPRGAT), arXiv:2205.14259. Differs: the k largest are those of the form asked for; the authors'
     code takes those of the row form and rescales them afterwards.
     """
-    matrix = _Walk(graph, alpha, form, method, epsilon, edge_weight)
+    walk = _Walk(graph, alpha, form, method, epsilon, edge_weight)
     check_whole(1, k=k)
-    if k is not None and k > matrix.nodes:
-        raise GraphError(f"k: expected at most the {matrix.nodes} nodes of the graph, got {k}")
+    if k is not None and k > walk.nodes:
+        raise GraphError(f"k: expected at most the {walk.nodes} nodes of the graph, got {k}")
     parts = [(np.zeros(0, np.int64),) * 2 + (np.zeros(0, np.float32),)]
-    for first, rows in matrix.blocks():
-        row, kept = _row_numbers(rows), rows.data > 0
-        if k is not None:
-            order = np.lexsort((rows.indices, -rows.data, row))
-            among = row[order]
-            rank = np.arange(len(among)) - np.searchsorted(among, among)
-            kept[order] &= rank < k
-        parts.append((rows.indices[kept].astype(np.int64), row[kept] + first, rows.data[kept].astype(np.float32)))
-    src, dst, value = (torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
-    found = dgl.graph((src, dst), num_nodes=matrix.nodes, idtype=graph.idtype)
-    found.edata["ppr"] = value
+    parts += [walk.nearest(*block, k or walk.nodes) for block in walk.blocks()]
+    dst, src, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+    ends = torch.from_numpy(src), torch.from_numpy(dst)
+    found = dgl.graph(ends, num_nodes=walk.nodes, idtype=graph.idtype)
+    found.edata["ppr"] = _finite(value)
     return found.to(graph.device)
+
+
+def _finite(value):
+    """Values as a tensor; the sym form of a graph whose edges go one way knows no bound."""
+    if not np.isfinite(value).all():
+        raise GraphError("edge_weight: expected degrees whose roots' ratio float32 holds, got a larger one")
+    return torch.from_numpy(value)
 
 
 def _row_numbers(rows):
@@ -127,7 +121,7 @@ def _row_numbers(rows):
 
 
 class _Walk:
-    """One step of the walk as a matrix, and the rows of Pi, a block after the other."""
+    """One step of the walk as a matrix, and rows of Pi, by the compiled core or by SciPy."""
 
     def __init__(self, graph, alpha, form, method, epsilon, edge_weight):
         for name, value, known in (("form", form, FORMS), ("method", method, METHODS)):
@@ -139,68 +133,118 @@ class _Walk:
         csr.single_relation(graph)
         if graph.is_block or not graph.is_homogeneous:
             raise GraphError(f"graph: expected one node type to walk on, got {'a block' if graph.is_block else 'two'}")
-        self.nodes, self.alpha, self.form, self.method, self.epsilon = graph.num_nodes(), alpha, form, method, epsilon
+        self.nodes, self.method, self.alpha, self.epsilon = graph.num_nodes(), method, float(alpha), float(epsilon)
         if method == "exact" and self.nodes > LARGEST:
             raise GraphError(
                 f"method: expected 'push' for a graph of more than {LARGEST:,} nodes, got 'exact' for {self.nodes:,}"
             )
         weight = normalized(graph, "none", edge_weight).cpu().double().numpy()
+        if not np.isfinite(weight).all():
+            raise GraphError("edge_weight: expected numbers that float32 holds, got a larger one")
         src, dst = (ends.numpy() for ends in csr.edges(graph, csr.CPU))
-        ends, axis = ((dst, src), 0) if form == "col" else ((dst, src), 1)
-        table = sp.csr_matrix((weight, ends), shape=(self.nodes, self.nodes))
+        axis = 0 if form == "col" else 1
+        table = sp.csr_matrix((weight, (dst, src)), shape=(self.nodes, self.nodes))
         table = sp.csr_matrix(table + sp.diags((_sums(table, axis) == 0).astype(float)))
-        self.degree = _sums(table, axis)
-        scale = sp.diags(1 / self.degree)
-        self.step = sp.csr_matrix(table @ scale if form == "col" else scale @ table)
+        degree = _sums(table, axis)
+        table.data /= degree[table.indices if form == "col" else _row_numbers(table)]
+        # A product of small numbers may be 0, a threshold that ends nothing.
+        self.threshold = np.maximum(self.epsilon * (np.ones(self.nodes) if form == "col" else degree), SMALLEST)
+        self.step, self.root = table, np.sqrt(degree) if form == "sym" else None
+        self.compiled = method == "push" and cpu.available() and self.nodes < 2**31 - 1
 
-    def blocks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """(number of the first row, rows of Pi as a canonical CSR matrix [B, N]) until all N rows were given."""
-        size, rows_of = self._exact() if self.method == "exact" else self._pushed()
-        root = np.sqrt(self.degree)
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) of the rows that are found at once, until they were all."""
+        size = 1024
+        if self.compiled:
+            size = max(4096, self.nodes // 16)  # between two of them Python hears of an interrupt
+        elif self.method == "push":
+            reached = max(1, min(self.nodes, 1 / max(self.alpha * self.epsilon, SMALLEST)))
+            size = int(max(1, min(4096, ENTRIES // reached)))
         for first in range(0, self.nodes, size):
-            rows = rows_of(first, min(first + size, self.nodes))
-            if self.form == "sym":
-                rows.data *= root[first + _row_numbers(rows)] / root[rows.indices]
-            yield first, rows
+            yield first, min(first + size, self.nodes)
 
-    def _exact(self):
-        """(rows of a block, function of a block's bounds): a part of the inverse."""
+    def nearest(self, first: int, last: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(row, column, float32 value) of the k largest entries of Pi above 0 in each of some rows, sorted by both."""
+        if self.compiled:
+            return cpu.nearest_by_ppr(self._core, first, last, k)
+        rows = self._pushed(first, last) if self.method == "push" else sp.csr_matrix(self._inverse[first:last])
+        rows.sort_indices()
+        row, column, value = _row_numbers(rows), rows.indices.astype(np.int64), rows.data
+        if self.root is not None:
+            value = value * (self.root[first + row] / self.root[column])
+        with np.errstate(over="ignore"):
+            value = value.astype(np.float32)
+        order = np.lexsort((column, -value, row))
+        kept = value > 0
+        kept[order] &= np.arange(len(row)) - rows.indptr[row] < k
+        return row[kept] + first, column[kept], value[kept]
+
+    def at(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+        """float32 [E], Pi_vu of pairs u, v."""
+        order = np.argsort(dst, kind="stable")
+        src, dst, found = src[order], dst[order], np.zeros(len(src), np.float32)
+        asked = np.searchsorted(dst, np.arange(self.nodes + 1))
+        for first, last in self.blocks():
+            here = slice(asked[first], asked[last])
+            if self.compiled:
+                found[here] = cpu.ppr_at(self._core, first, asked[first : last + 1] - here.start, src[here])
+                continue
+            row, column, value = self.nearest(first, last, self.nodes)
+            known = row * self.nodes + column
+            place = np.searchsorted(known, dst[here] * self.nodes + src[here])
+            known, value = np.append(known, -1), np.append(value, np.float32(0))
+            found[here] = np.where(known[place] == dst[here] * self.nodes + src[here], value[place], 0)
+        given = np.empty_like(found)
+        given[order] = found
+        return given
+
+    @cached_property
+    def _core(self):
+        """The walk as the compiled core takes it."""
+        step = self.step
+        return (
+            step.indptr.astype(np.int64),
+            step.indices.astype(np.int32),
+            step.data,
+            self.threshold,
+            self.root,
+            self.alpha,
+        )
+
+    @cached_property
+    def _inverse(self):
         table = self.alpha * np.linalg.inv(np.eye(self.nodes) - (1 - self.alpha) * self.step.toarray())
         table[table < ROUNDING] = 0.0
-        return 1024, lambda first, last: sp.csr_matrix(table[first:last])
+        return table
 
-    def _pushed(self):
-        """(rows of a block, function of a block's bounds): what walks from these nodes left where they were pushed.
+    @cached_property
+    def _round(self):
+        """[(1 - alpha) step; I]: an entry that is pushed meets the upper half, one that waits the lower."""
+        return sp.vstack([(1 - self.alpha) * self.step, sp.identity(self.nodes)], format="csr")
 
-        All rows in a round are one product with [(1 - alpha) step; I]: an entry that is pushed meets the upper half,
-        one that waits the lower.
+    def _pushed(self, first, last):
+        """What the walks from some nodes left where they were pushed: what the compiled core does, and defines it.
+
+        All rows in a round are one product of matrices.
         """
-        nodes, alpha = self.nodes, self.alpha
-        threshold = self.epsilon * (np.ones(nodes) if self.form == "col" else self.degree)
-        both = sp.vstack([(1 - alpha) * self.step, sp.identity(nodes)], format="csr")
-
-        def rows_of(first, last):
-            own = np.arange(first, last, dtype=both.indices.dtype)
-            walk = sp.csr_matrix((np.ones(len(own)), own, np.arange(len(own) + 1)), shape=(len(own), nodes))
-            row, pushed = np.arange(len(own)), np.ones(len(own), bool)
-            left: list[tuple] = []
-            while pushed.any():
-                of = np.repeat(row, np.diff(walk.indptr))
-                left.append((alpha * walk.data[pushed], of[pushed], walk.indices[pushed]))
-                # A row in which nothing is pushed is done and leaves.
-                moves = np.diff(np.append(0, pushed.cumsum())[walk.indptr]) > 0
-                pushed = pushed[np.repeat(moves, np.diff(walk.indptr))]
-                walk, row = walk[moves], row[moves]
-                place = np.where(pushed, walk.indices, walk.indices + nodes)
-                walk = sp.csr_matrix((walk.data, place, walk.indptr), shape=(len(row), 2 * nodes)) @ both
-                pushed = walk.data > threshold[walk.indices]
-            value, of, column = (np.concatenate(part) for part in zip(*left, strict=True))
-            found = sp.csr_matrix((value, (of, column)), shape=(len(own), nodes))
-            found.sum_duplicates()
-            return found
-
-        reached = max(1, min(nodes, 1 / (alpha * self.epsilon)))
-        return int(max(1, min(4096, ENTRIES // reached))), rows_of
+        own = np.arange(first, last, dtype=self._round.indices.dtype)
+        walk = sp.csr_matrix((np.ones(len(own)), own, np.arange(len(own) + 1)), shape=(len(own), self.nodes))
+        row, pushed = np.arange(len(own)), np.ones(len(own), bool)
+        left: list[tuple] = []
+        while pushed.any():
+            of = _row_numbers(walk)
+            left.append((self.alpha * walk.data[pushed], row[of[pushed]], walk.indices[pushed]))
+            # A row in which nothing is pushed is done and leaves.
+            moves = np.diff(np.append(0, pushed.cumsum())[walk.indptr]) > 0
+            pushed = pushed[moves[of]]
+            walk, row = walk[moves], row[moves]
+            place = np.where(pushed, walk.indices, walk.indices + self.nodes)
+            walk = sp.csr_matrix((walk.data, place, walk.indptr), shape=(len(row), 2 * self.nodes)) @ self._round
+            pushed = walk.data > self.threshold[walk.indices]
+        value, of, column = (np.concatenate(part) for part in zip(*left, strict=True))
+        found = sp.csr_matrix((value, (of, column)), shape=(len(own), self.nodes))
+        found.sum_duplicates()
+        return found
 
 
 def _sums(table, axis):
