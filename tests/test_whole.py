@@ -84,7 +84,7 @@ def test_models_follow_the_form(system, cls):
         assert parameter.default is not parameter.empty, parameter.name
     for name, ablation in cls.ablations.items():  # a control that is a setting
         assert ablation.title and ablation.settings, name
-        assert set(ablation.settings) <= set(known), name
+        assert set(ablation.settings) <= set(known) and set(ablation.graph) <= {p.name for p in settings}, name
         for task in cls.solves:
             assert name not in tasks.find(task).controls and name != recipe.UNIFORM
 

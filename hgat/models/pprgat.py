@@ -25,7 +25,10 @@ class PPRGAT(Stack):
 
     layer = PPRGATConv
     defaults = {"feat_drop": 0.6, "attn_drop": 0.6, "value_drop": 0.6}
-    ablations = {"no_ppr": Ablation("PageRank not in the score", {"use_ppr": False})}
+    ablations = {
+        "no_ppr": Ablation("PageRank not in the score", {"use_ppr": False}),
+        "gat": Ablation("GAT", {"use_ppr": False, "score": "v1"}, {"neighbours": "edges"}),
+    }
 
     @staticmethod
     def prepare(

@@ -103,11 +103,14 @@ class PPRGATConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Glorot-normal weights with the gain of ReLU, zeros for biases and for what multiplies Pi."""
+        # In the order of GATConv and GATv2Conv, which then begin with the same numbers.
+        linear = {id(fc): fc.weight for fc in projections(self)}
+        glorot_(*linear.values(), *((self.attn_l, self.attn_r) if self.score == "v1" else (self.attn,)))
+        if isinstance(self.res_fc, nn.Linear):
+            glorot_(self.res_fc.weight)
         for name, parameter in self.named_parameters():
             if name == "attn_ppr" or name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            else:
-                glorot_(parameter)
 
     def set_allow_zero_in_degree(self, set_value: bool) -> None:
         """Accept nodes without in-edges, which get zeros, or refuse them."""

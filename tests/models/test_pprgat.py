@@ -47,6 +47,22 @@ def test_the_nearest_are_neighbours_where_they_are_asked_for():
         PPRGAT.prepare(facts(plain()), k=38)
 
 
+def test_the_control_named_gat_is_gat_from_its_first_number_on():
+    shown, (_, settings, of_graph) = facts(plain()), PPRGAT.ablations["gat"]
+
+    def trained(cls, graph, **model):
+        torch.manual_seed(5)
+        inputs = cls.prepare(shown, **graph)
+        model = cls.build(shown, inputs, residual=True, **model)
+        out = model.train()(*inputs)  # dropout, too
+        (out * torch.randn_like(out)).sum().backward()
+        return [out, *(parameter.grad for _, parameter in sorted(model.named_parameters()))]
+
+    ours, gat = trained(PPRGAT, {"k": 5, **of_graph}, **{"score": "v2", **settings}), trained(GAT, {"self_loops": True})
+    assert len(ours) == len(gat) and all(map(torch.equal, ours, gat))
+    assert not torch.equal(trained(PPRGAT, {"k": 5}, **settings)[0], gat[0])
+
+
 def test_it_begins_as_gat_on_the_same_edges():
     graph, feat = PPRGAT.prepare(facts(plain()), neighbours="edges")
     model, gat = PPRGAT(IN, CLASSES, **STILL), GAT(IN, CLASSES, **STILL)
