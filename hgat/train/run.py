@@ -113,7 +113,7 @@ class Experiment:
         if not isinstance(inputs, tuple):
             raise RecipeError(f"prepare: expected a tuple of inputs, got {type(inputs).__name__}")
         self._prepared = [*self._prepared, (shown, system, settings, self._moved(inputs))][-KEPT:]
-        return self._prepared[-1][2]
+        return self._prepared[-1][-1]
 
     def _moved(self, inputs):
         """Inputs on the device; a graph stays where it is, as the operators keep its structure on any device."""
