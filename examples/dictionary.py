@@ -27,7 +27,7 @@ def parse(argv=None):
 def accuracies(system, k, out, overrides):
     """{part: percent} of the state that validation chose."""
     changes = [f"data.k={k}", "train.controls=[]", *overrides]
-    found = train.train(f"{system}-dictionary", seeds=1, out=out / f"{system}-{k}", overrides=changes)
+    found = train.train(f"{system}-dictionary", out=out / f"{system}-{k}", overrides=changes)
     return {part: found.task.evaluate(found.model, found.inputs, part, "accuracy")[0] for part in PARTS}
 
 

@@ -7,7 +7,9 @@ entries differently for every query.
 
 Features are a key, one-hot, and beside it a value, one-hot, with one more place for a query, which has none.
 The split is by pairs of key and value: of the k^2 pairs 0.8^(1/k) are drawn, and a dictionary with any other pair is a
-test graph, so that each of these asks for something that was never seen. Validation is a tenth of the others.
+test graph, so that each of these asks for something that was never seen. Validation asks for the same: of the pairs
+drawn a few are held out once more, k / 10 or one, and what has one of them, about a tenth of what is left where k is 10
+or more, is its part. So a state that knows the training pairs by heart is not chosen.
 
 Where `graphs` dictionaries are as many as there are, k! or more, all are taken, else so many are drawn, and those that
 are drawn again left out.
@@ -49,16 +51,16 @@ def load(
     rng = np.random.RandomState(split_seed)  # NumPy promises that its stream never changes
     values = _dictionaries(k, graphs, rng)
     # A pair is numbered key * k + value.
-    seen = np.zeros(k * k, bool)
-    seen[rng.permutation(k * k)[: int(SEEN ** (1 / k) * k * k)]] = True
-    known = np.flatnonzero(seen[np.arange(k) * k + values].all(1))
-    parts = {"test": np.setdiff1d(np.arange(len(values)), known)}
-    known = rng.permutation(known)
-    parts["val"], parts["train"] = np.split(known, [-(-len(known) // 10)])
+    drawn = rng.permutation(k * k)[: int(SEEN ** (1 / k) * k * k)]
+    part_of = np.full(k * k, 2)
+    part_of[drawn] = 0
+    part_of[drawn[: max(1, round(k / 10))]] = 1
+    latest = part_of[np.arange(k) * k + values].max(1)
+    parts = {part: np.flatnonzero(latest == number) for number, part in enumerate(("train", "val", "test"))}
     for part, chosen in parts.items():
         if not len(chosen):
             raise DataError(f"graphs: expected enough for all parts of the split, got none for {part} of {len(values)}")
-    queries = {part: torch.from_numpy(_nodes(np.sort(chosen), k, 0)).flatten() for part, chosen in parts.items()}
+    queries = {part: torch.from_numpy(_nodes(chosen, k, 0)).flatten() for part, chosen in parts.items()}
     entry, query = _nodes(np.arange(len(values)), k, k), _nodes(np.arange(len(values)), k, 0)
     src, dst = np.broadcast_arrays(entry[:, None, :], query[:, :, None])
     graph = dgl.graph((torch.from_numpy(src.ravel()), torch.from_numpy(dst.ravel())), num_nodes=2 * k * len(values))

@@ -24,8 +24,8 @@ class Stack(Layered):
 
     A subclass names its layer and the defaults that are not the layer's own. Its settings are hidden, heads, every
     setting that the layer's constructor has, and those of its own `more`. encoder: the width of ReLU(W x), which then
-    comes before the layers. decoder: the last layer is `hidden` wide, too, its heads side by side, and a linear map to
-    the answer follows, without bias.
+    comes before the layers; W begins as an embedding does, drawn from N(0, 1), for x of zeros and ones. decoder: the
+    last layer is `hidden` wide, too, its heads side by side, and a linear map to the answer follows, without bias.
     """
 
     layer: ClassVar[type[nn.Module]]
@@ -109,6 +109,8 @@ def _constructor(cls):
         check_whole(1, encoder=encoder)
         self.layers = nn.ModuleList()
         self.encoder = None if encoder is None else nn.Linear(in_feats, encoder, bias=False)
+        if self.encoder is not None:
+            nn.init.normal_(self.encoder.weight)
         width = in_feats if encoder is None else encoder
         for count in heads[:-1]:
             self.layers.append(cls.layer(width, hidden, count, activation=F.elu, **options))

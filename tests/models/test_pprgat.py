@@ -5,11 +5,14 @@ import pytest
 import torch
 from systems import CLASSES, IN
 
+import hgat.data
 from hgat.errors import GraphError
 from hgat.graph import ppr_graph, ppr_values
 from hgat.models import Facts
 from hgat.models.gat import GAT
 from hgat.models.pprgat import PPRGAT
+from hgat.train.recipe import read
+from hgat.train.run import Experiment
 from zoo import build
 
 STILL = {"feat_drop": 0.0, "attn_drop": 0.0, "value_drop": 0.0}
@@ -61,6 +64,16 @@ def test_the_control_named_gat_is_gat_from_its_first_number_on():
     ours, gat = trained(PPRGAT, {"k": 5, **of_graph}, **{"score": "v2", **settings}), trained(GAT, {"self_loops": True})
     assert len(ours) == len(gat) and all(map(torch.equal, ours, gat))
     assert not torch.equal(trained(PPRGAT, {"k": 5}, **settings)[0], gat[0])
+
+
+def test_a_control_is_given_the_graph_that_it_names():
+    data = hgat.data.load("dictionary", None, k=4)
+    recipe = read("pprgat-cora", ["graph.neighbours=topk", "graph.k=2"])
+    experiment = Experiment(recipe, given=data)
+    graphs = {name: experiment.inputs(experiment.task, name)["train"][0] for name in ("ours", "gat", "no_ppr")}
+    assert graphs["gat"].num_edges() == data.graph.num_edges() + data.graph.num_nodes()  # self-loops
+    assert graphs["ours"] is graphs["no_ppr"] and graphs["ours"].in_degrees().max() == 2
+    experiment.check_ablations()
 
 
 def test_it_begins_as_gat_on_the_same_edges():

@@ -85,6 +85,7 @@ def test_an_encoder_comes_before_the_layers_and_a_decoder_behind_them():
     model = GAT(IN, CLASSES, hidden=4, heads=[2, 3], encoder=6, decoder=True).eval()
     assert [layer.fc.weight.shape for layer in model.layers] == [(8, 6), (12, 8)]
     h = torch.relu(feat @ model.encoder.weight.t())
+    assert 0.9 < GAT(100, CLASSES, encoder=200).encoder.weight.std() < 1.1  # as an embedding begins
     for layer in model.layers:
         h = layer(graph, h).flatten(1)
     torch.testing.assert_close(model(graph, feat), h @ model.decoder.weight.t())
