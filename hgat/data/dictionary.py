@@ -60,7 +60,7 @@ def load(
     for part, chosen in parts.items():
         if not len(chosen):
             raise DataError(f"graphs: expected enough for all parts of the split, got none for {part} of {len(values)}")
-    queries = {part: torch.from_numpy(_nodes(chosen, k, 0)).flatten() for part, chosen in parts.items()}
+    train, val, test = (torch.from_numpy(_nodes(chosen, k, 0)).flatten() for chosen in parts.values())
     entry, query = _nodes(np.arange(len(values)), k, k), _nodes(np.arange(len(values)), k, 0)
     src, dst = np.broadcast_arrays(entry[:, None, :], query[:, :, None])
     graph = dgl.graph((torch.from_numpy(src.ravel()), torch.from_numpy(dst.ravel())), num_nodes=2 * k * len(values))
@@ -72,7 +72,7 @@ def load(
     label[torch.from_numpy(query.ravel())] = torch.from_numpy(values.ravel())
     others = [f"{key} = {value}" for key, value in (("k", k), ("graphs", graphs)) if value != USUAL[key]]
     name = f"{card.name} with {', '.join(others)}" if others else card.name
-    return NodeData(name, graph, {"_N": feat}, "_N", label, **queries, num_classes=k, notes=card.notes)
+    return NodeData(name, graph, {"_N": feat}, "_N", label, train, val, test, num_classes=k, notes=card.notes)
 
 
 def _dictionaries(k, graphs, rng):

@@ -230,7 +230,7 @@ class _Walk:
         own = np.arange(first, last, dtype=self._round.indices.dtype)
         walk = sp.csr_matrix((np.ones(len(own)), own, np.arange(len(own) + 1)), shape=(len(own), self.nodes))
         row, pushed = np.arange(len(own)), np.ones(len(own), bool)
-        left: list[tuple] = []
+        left = []
         while pushed.any():
             of = _row_numbers(walk)
             left.append((self.alpha * walk.data[pushed], row[of[pushed]], walk.indices[pushed]))

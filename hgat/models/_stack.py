@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.graph import homogeneous
 from hgat.models._batches import Features, Layered, one_type, over_layers
-from hgat.models._system import Facts
+from hgat.models._system import Facts, _extensible
 
 __all__ = ["Stack", "check_heads", "check_settings", "feature_width"]
 
@@ -30,6 +30,8 @@ class Stack(Layered):
 
     layer: ClassVar[type[nn.Module]]
     defaults: ClassVar[Mapping[str, Any]] = {}
+    encoder: nn.Module | None
+    decoder: nn.Module | None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -37,6 +39,7 @@ class Stack(Layered):
             cls.__init__ = _constructor(cls)
 
     @staticmethod
+    @_extensible
     def prepare(shown: Facts, *, self_loops: bool = True, undirected: bool = False) -> tuple:
         """(graph, features): every node attends to itself once; undirected: every edge in both directions, once."""
         return homogeneous.prepare(shown.graph, self_loops=self_loops, undirected=undirected), dict(shown.feat)

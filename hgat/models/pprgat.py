@@ -1,6 +1,6 @@
 """PPRGAT as a whole model: attention that knows personalised PageRank, over edges or over the nearest by it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from dgl import DGLGraph
 from torch import Tensor
@@ -50,7 +50,7 @@ class PPRGAT(Stack):
         """
         graph = homogeneous.prepare(shown.graph, undirected=undirected)
         src, dst = csr.edges(graph)
-        options = {"form": form, "method": ppr, "epsilon": epsilon, "edge_weight": (src != dst).float()}
+        options: dict[str, Any] = {"form": form, "method": ppr, "epsilon": epsilon, "edge_weight": (src != dst).float()}
         if neighbours == "topk":
             return ppr_graph(graph, k, alpha, **options), dict(shown.feat)
         graph.edata["ppr"] = ppr_values(graph, alpha, **options)

@@ -55,6 +55,7 @@ class PPRGATConv(nn.Module):
     per edge and head. The L1 penalty of that code on rows of alpha, which sum to one, is a constant and left out.
     """
 
+    attn: nn.Parameter
     attn_ppr: nn.Parameter | None
     bias: nn.Parameter | None
     res_fc: nn.Module | None
@@ -147,9 +148,11 @@ class PPRGATConv(nn.Module):
             near = ppr.unsqueeze(1) * self.attn_ppr  # type: ignore[union-attr]
         shape = (self._num_heads, self._out_feats)
         value, at_dst = projected_ends(layers, h_src, h_dst, one_input, shape)
-        mask, slope = {"edge_mask": edge_column(edge_mask)}, negative_slope(self)
+        mask: dict[str, Any] = {"edge_mask": edge_column(edge_mask)}
+        slope = negative_slope(self)
+        scores: tuple[Any, ...]
         if self.score == "v1":
-            ends = zip(layers, (h_src, h_dst), (value, at_dst), (self.attn_l, self.attn_r), strict=True)
+            ends: Any = zip(layers, (h_src, h_dst), (value, at_dst), (self.attn_l, self.attn_r), strict=True)
             scores = (*(end_scores(*end) for end in ends), near)
         else:
             # What softmax(e + b Pi) gives is softmax(log softmax(e) + b Pi), and e is never made at [E, H, D].
