@@ -2,8 +2,9 @@
 
     python examples/dictionary.py --k 4 5 6 7 8 9 10 --out runs/dictionary
 
-trains the recipes gatv2-dictionary and gat-dictionary for every size, prints the shares of queries that get the right
-answer, in training and in test dictionaries, and draws them into dictionary.png.
+trains the recipes gatv2-dictionary and gat-dictionary for every size, three seeds each, of which validation chooses
+one, prints the shares of queries that get the right answer, in training and in test dictionaries, and draws them into
+dictionary.png. Tried for 4 to 8 keys: GATv2 answers all queries of both, GAT less than half of those in training.
 """
 
 import argparse
