@@ -17,6 +17,7 @@ COMMANDS = {
     "large": "one layer on 20 million edges inside a limit of memory",
     "ogb": "epochs on data of OGB's real shapes in OGB's format: whole graphs, and sampled training taken apart",
     "diffusion": "attention spread over K hops beside one layer of GAT, with memory as K grows",
+    "ppr": "personalised PageRank by push beside a power iteration that ends at the same rule",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
     "preparation": "what DAGNN, GAMLP, TDGNN and SPAGAN compute once before training: seconds, and peak memory",
     "processes": "epochs of sampled training on one process and on two",

@@ -3,6 +3,7 @@
 - GATConv, GATv2Conv, DotGatConv: hgat, DGL, and PyG's GATConv, GATv2Conv and TransformerConv, on the power-law graph of
   ogbn-arxiv's size, on Cora, and on one block of a NeighborSampler (kept, so that its structure is built already; the
   command `blocks` has new blocks).
+- SuperGATConv, MX: hgat and PyG, on the same graphs but blocks, which PyG's layer does not take.
 - HGTConv: hgat and DGL on the typed graph made homogeneous; PyG on the typed graph. PyG applies GELU before the output
   projection, DGL and hgat do not: it is taken out of PyG's layer, and its biases are zero.
 - RGATConv: hgat, DGL's hetero edge softmax (DGL has no such layer: `DGLRelational` below is what its users write), and
@@ -33,7 +34,7 @@ from benchmarks import graphs
 from benchmarks.graphs import Missing
 from benchmarks.memory import Spec
 from benchmarks.operators import FLOOR
-from benchmarks.peers import HOMOGENEOUS, pyg
+from benchmarks.peers import HOMOGENEOUS, pyg, supergat
 from benchmarks.timing import Candidate, Case
 from dgl.nn.functional import edge_softmax
 
@@ -57,7 +58,7 @@ def homogeneous(layer, where, heads=4, width=32, in_feats=128, scale=1.0, root=N
         structure = graphs.arxiv(scale) if where == "arxiv" else graphs.block(scale=scale)
         feat = _input(structure.num_src, in_feats)
     candidates = []
-    for name, peer in HOMOGENEOUS[layer](in_feats, width, heads).items():
+    for name, peer in {**HOMOGENEOUS, "SuperGATConv": supergat}[layer](in_feats, width, heads).items():
         leaves = {"feat": feat, **peer.leaves}
         candidates.append(Candidate(name, lambda apply=peer.apply: apply(structure, feat), leaves))
     return Case(f"{layer} {heads} x {width}, {where}", candidates)
@@ -472,9 +473,10 @@ def specs(scale=1.0, root=None):
     """Every layer on every graph."""
     here = "benchmarks.layers:"
     arxiv_bytes = int(graphs.ARXIV[1] * scale) * 128 * 4
-    for layer in HOMOGENEOUS:
+    for layer in (*HOMOGENEOUS, "SuperGATConv"):
         yield Spec(here + "homogeneous", {"layer": layer, "where": "arxiv", "scale": scale}, arxiv_bytes)
-        yield Spec(here + "homogeneous", {"layer": layer, "where": "block", "scale": scale})
+        if layer in HOMOGENEOUS:
+            yield Spec(here + "homogeneous", {"layer": layer, "where": "block", "scale": scale})
         small = {"layer": layer, "where": "cora", "heads": 8, "width": 8, "root": root}
         yield Spec(here + "homogeneous", small)
     for width in (64, 128):

@@ -11,7 +11,7 @@ import hgat
 import dgl
 from benchmarks.graphs import place
 
-__all__ = ["HOMOGENEOUS", "Peer", "TypedEdges", "dot", "gat", "gatv2", "pyg", "relational"]
+__all__ = ["HOMOGENEOUS", "Peer", "TypedEdges", "dot", "gat", "gatv2", "pyg", "relational", "supergat"]
 
 
 @lru_cache(maxsize=1)
@@ -108,6 +108,19 @@ def dot(in_feats, width, heads):
         layer.lin_query = layer.lin_value = layer.lin_key
         leaves = {"fc.weight": layer.lin_key.weight}
     return _peers(ours, theirs, heads, width, layer, leaves)
+
+
+def supergat(in_feats, width, heads):
+    """SuperGATConv, MX, of hgat and PyG; DGL has none. PyG's is in eval mode, where it draws no pairs for its loss."""
+    torch.manual_seed(0)
+    ours = place(hgat.nn.SuperGATConv(in_feats, width, heads))
+    found = {"hgat": Peer(ours, _on_graph(ours), dict(ours.named_parameters()))}
+    if pyg() is not None:
+        layer = pyg().nn.SuperGATConv(in_feats, width, heads, add_self_loops=False, attention_type="MX").eval()
+        leaves = {"fc.weight": layer.lin.weight, "attn_l": layer.att_l, "attn_r": layer.att_r, "bias": layer.bias}
+        _copy(leaves, found["hgat"].leaves)
+        found["PyG"] = Peer(place(layer), _on_edges(layer, heads, width), leaves)
+    return found
 
 
 # Name in the table -> the function that makes the three.

@@ -38,6 +38,7 @@ def inputs(graph, name, width=IN, pair=False):
         "EdgeGATConv": (graph.num_edges(), EDGE),
         "EGATConv": (graph.num_edges(), EDGE),
         "FAConv": (graph.num_dst_nodes(), width),
+        "PPRGATConv": (graph.num_edges(),),
     }
     return (feat, torch.randn(beside[name])) if name in beside else (feat,)
 
@@ -123,6 +124,8 @@ LAYERS = {
         ),
         ("in_node_feats", "in_edge_feats", "out_node_feats", "out_edge_feats", "num_heads"),
     ),
+    "PPRGATConv": Layer(*one_relation("PPRGATConv", **PLAIN), SIZES, (*DROPS, "value_drop"), ("score",)),
+    "PPRGATConv, v2": Layer(*one_relation("PPRGATConv", **PLAIN, score="v2", residual=True)),
     "AGNNConv": Layer(*one_relation("AGNNConv")),
     "HGTConv": Layer(
         lambda **o: hnn.HGTConv(

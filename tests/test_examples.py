@@ -50,6 +50,14 @@ def test_events_become_a_dysat_that_knows_the_next_links(tmp_path, capsys):
     assert 0 <= example.main(["--epochs", "2", str(table), "who", "whom", "when"]) <= 1
 
 
+@pytest.mark.slow
+def test_a_dictionary_is_looked_up_by_gatv2_and_not_by_gat(tmp_path, capsys):
+    found = _load("dictionary").main(["--k", "4", "--out", str(tmp_path)])
+    assert found["gatv2", 4] == {"train": 100.0, "test": 100.0}
+    assert found["gat", 4]["train"] < 70  # with one head it ranks the entries alike for all queries
+    assert (tmp_path / "dictionary.png").is_file() and "GATv2, one head, test" in capsys.readouterr().out
+
+
 def test_every_example_has_a_test():
     tested = re.findall(r'_load\("(\w+)"\)', Path(__file__).read_text())
     assert sorted(set(tested)) == sorted(p.stem for p in (ROOT / "examples").glob("*.py"))

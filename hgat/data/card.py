@@ -42,8 +42,9 @@ class Card:
 
     `counts` are those of the default options: nodes, edges, relations, features (columns over all node
     types), classes, train, val, test; a count that the card leaves out is not checked. `layout` holds
-    what the format leaves open, such as column names; its keys are described by the loader. `notes` belong
-    under every table of results, `split_notes` under those on the splits of the files.
+    what the format leaves open, such as column names; its keys are described by the loader. Data that are
+    generated have no files. `notes` belong under every table of results, `split_notes` under those on the
+    splits of the files.
     """
 
     name: str
@@ -91,7 +92,7 @@ def read(name: str) -> Card:
     if name not in names():
         raise DataError(f"data set: expected one of {', '.join([*names(), *FORMS])}, got {name!r}")
     content = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
-    files = tuple(File(**file) for file in content.pop("file"))
+    files = tuple(File(**file) for file in content.pop("file", ()))
     for table in ("counts", "layout"):
         content[table] = MappingProxyType(content.get(table, {}))
     for key in ("notes", "split_notes"):

@@ -10,6 +10,7 @@ from hgat.graph.motifs import signed_degrees, signed_motifs
 from hgat.graph.normalized import normalized
 from hgat.graph.pairs import Enclosing, NonEdges, Routes, enclosing, routes
 from hgat.graph.paths import cheapest_paths
+from hgat.graph.ppr import ppr_graph, ppr_values
 from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, recent_neighbours
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
@@ -47,6 +48,8 @@ __all__ = [
     "metapath_graph",
     "metapaths",
     "normalized",
+    "ppr_graph",
+    "ppr_values",
     "recent_events",
     "recent_neighbours",
     "relations",

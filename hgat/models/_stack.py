@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hgat.errors import RecipeError, brief, check_range, check_whole, is_whole
 from hgat.graph import homogeneous
 from hgat.models._batches import Features, Layered, one_type, over_layers
-from hgat.models._system import Facts
+from hgat.models._system import Facts, _extensible
 
 __all__ = ["Stack", "check_heads", "check_settings", "feature_width"]
 
@@ -23,11 +23,15 @@ class Stack(Layered):
     """Layers of `layer`: heads[k] heads each, `hidden` wide with ELU, the last as wide as the answer, without.
 
     A subclass names its layer and the defaults that are not the layer's own. Its settings are hidden, heads, every
-    setting that the layer's constructor has, and those of its own `more`.
+    setting that the layer's constructor has, and those of its own `more`. encoder: the width of ReLU(W x), which then
+    comes before the layers; W begins as an embedding does, drawn from N(0, 1), for x of zeros and ones. decoder: the
+    last layer is `hidden` wide, too, its heads side by side, and a linear map to the answer follows, without bias.
     """
 
     layer: ClassVar[type[nn.Module]]
     defaults: ClassVar[Mapping[str, Any]] = {}
+    encoder: nn.Module | None
+    decoder: nn.Module | None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -35,6 +39,7 @@ class Stack(Layered):
             cls.__init__ = _constructor(cls)
 
     @staticmethod
+    @_extensible
     def prepare(shown: Facts, *, self_loops: bool = True, undirected: bool = False) -> tuple:
         """(graph, features): every node attends to itself once; undirected: every edge in both directions, once."""
         return homogeneous.prepare(shown.graph, self_loops=self_loops, undirected=undirected), dict(shown.feat)
@@ -49,15 +54,19 @@ class Stack(Layered):
 
     def start(self, feat: Features, nodes: Any = None) -> Tensor:
         """What the first layer receives."""
-        return one_type(feat)
+        h = one_type(feat)
+        return h if self.encoder is None else F.relu(self.encoder(h))
 
     def step(self, depth: int, graph: DGLGraph, h: Tensor) -> Tensor:
         """Layer `depth`, counted from 0, on a graph or block: [N_src, width] -> [N_dst, width], of the last logits."""
         return self.merged(depth, self.layers[depth](graph, h))
 
     def merged(self, depth: int, h: Tensor) -> Tensor:
-        """What layer `depth` gave, [N, H, D], without heads: side by side [N, H * D], of the last the mean [N, D]."""
-        return h.mean(1) if depth == len(self.layers) - 1 else h.flatten(1)
+        """What layer `depth` gave, [N, H, D], without heads: side by side [N, H * D], of the last the mean [N, D], or
+        with a decoder what that makes of them."""
+        if depth < len(self.layers) - 1:
+            return h.flatten(1)
+        return h.mean(1) if self.decoder is None else self.decoder(h.flatten(1))
 
     def forward(self, graph: DGLGraph | Sequence[DGLGraph], feat: Features) -> Tensor:
         """Logits of every node.
@@ -74,6 +83,7 @@ def _constructor(cls):
     hints = get_type_hints(cls.layer.__init__)
     usual = {"hidden": 8, "heads": (8, 1), **cls.defaults}
     settings = {"hidden": (int, usual["hidden"]), "heads": (Sequence[int], usual["heads"])}
+    settings |= {"encoder": (int | None, None), "decoder": (bool, False)}
     for name, parameter in inspect.signature(cls.layer.__init__).parameters.items():
         if name not in DECIDED:
             default = cls.defaults.get(name, parameter.default)
@@ -96,14 +106,20 @@ def _constructor(cls):
         given.apply_defaults()
         options = {name: given.arguments[name] for name in settings}
         hidden, heads = options.pop("hidden"), options.pop("heads")
+        encoder, decoder = options.pop("encoder"), options.pop("decoder")
         more = {name: options.pop(name) for name in own}
         check_settings(heads, hidden, **{name: rate for name, rate in options.items() if name.endswith("_drop")})
+        check_whole(1, encoder=encoder)
         self.layers = nn.ModuleList()
-        width = in_feats
+        self.encoder = None if encoder is None else nn.Linear(in_feats, encoder, bias=False)
+        if self.encoder is not None:
+            nn.init.normal_(self.encoder.weight)
+        width = in_feats if encoder is None else encoder
         for count in heads[:-1]:
             self.layers.append(cls.layer(width, hidden, count, activation=F.elu, **options))
             width = hidden * count
-        self.layers.append(cls.layer(width, num_outputs, heads[-1], **options))
+        self.layers.append(cls.layer(width, hidden if decoder else num_outputs, heads[-1], **options))
+        self.decoder = nn.Linear(hidden * heads[-1], num_outputs, bias=False) if decoder else None
         self.more(**more)
 
     __init__.__signature__ = signature

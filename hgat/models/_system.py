@@ -6,6 +6,7 @@ asks in Batches. A System answers: it prepares its structure from what is shown,
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import dgl
@@ -71,10 +72,14 @@ class Batch:
 
 
 class Ablation(NamedTuple):
-    """A control that is the system itself with other settings: its title in tables and the settings to replace."""
+    """A control that is the system itself with other settings: its title in tables and the settings to replace.
+
+    settings: of [model]. graph: of [graph], for one that sees another structure.
+    """
 
     title: str
     settings: dict
+    graph: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Experiment:
         if recipe.train.refit:
             self.task.refitted()
         self.task.check(recipe.train.metric, recipe.train.controls)
-        self._prepared: list[tuple[Facts, type[System], tuple]] = []
+        self._prepared: list[tuple[Facts, type[System], Mapping, tuple]] = []
 
     def training(self, variant: str, seed: int, epochs: Sequence[int] | None = None, first: int = 0) -> Training:
         """What one variant and seed are trained for, from round `first` on.
@@ -89,26 +89,31 @@ class Experiment:
     def inputs(self, task: Task, variant: str = "ours") -> dict[str, tuple]:
         """{part: inputs of forward}, on the device."""
         shown = {"train": task.shown(), "val": task.shown_at("val"), "test": task.shown_at("test")}
-        return {part: self._of(facts, self.system(variant)) for part, facts in shown.items()}
+        return {part: self._of(facts, variant) for part, facts in shown.items()}
 
     def scoring(self, task: Task) -> dict[str, tuple]:
         """{part: inputs of forward} to score every part with."""
-        return {part: self._of(task.shown_at(part), self.recipe.system_class) for part in ("train", "val", "test")}
+        return {part: self._of(task.shown_at(part)) for part in ("train", "val", "test")}
 
-    def _of(self, shown, system):
-        """The inputs that a system prepares of what is shown; they are kept for the next seeds and variants."""
-        for facts, of, inputs in self._prepared:
-            if facts is shown and of is system:
+    def _of(self, shown, variant="ours"):
+        """The inputs that a variant prepares of what is shown; they are kept for the next seeds and variants."""
+        system = self.system(variant)
+        if system in self.task.controls.values():
+            settings = self.task.control_settings(system)
+        else:
+            settings = self.recipe.graph
+            if variant in system.ablations:
+                settings = {**settings, **system.ablations[variant].graph}
+        for facts, of, by, inputs in self._prepared:
+            if facts is shown and of is system and by == settings:
                 return inputs
-        control = system in self.task.controls.values()
-        settings = self.task.control_settings(system) if control else self.recipe.graph
         with torch.random.fork_rng():
             torch.manual_seed(0)  # what is random in it is the same for every variant and after every resume
             inputs = system.prepare(shown, **settings)
         if not isinstance(inputs, tuple):
             raise RecipeError(f"prepare: expected a tuple of inputs, got {type(inputs).__name__}")
-        self._prepared = [*self._prepared, (shown, system, self._moved(inputs))][-KEPT:]
-        return self._prepared[-1][2]
+        self._prepared = [*self._prepared, (shown, system, settings, self._moved(inputs))][-KEPT:]
+        return self._prepared[-1][-1]
 
     def _moved(self, inputs):
         """Inputs on the device; a graph stays where it is, as the operators keep its structure on any device."""
@@ -146,11 +151,10 @@ class Experiment:
         if not named:
             return
         task = self.task.for_seed(0).rounds()[0]
-        inputs = self._of(task.shown(), self.recipe.system_class)
-        self.model(task, inputs)
+        self.model(task, self._of(task.shown()))
         for variant in named:
             try:
-                self.model(task, inputs, variant)
+                self.model(task, self._of(task.shown(), variant), variant)
             except HgatError as error:
                 raise RecipeError(
                     f"train.controls: expected ablations that {self.recipe.system} can be built with, got {variant!r}: "

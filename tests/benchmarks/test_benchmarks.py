@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import blocks, epochs, graphs, layers, memory, operators, peers, report, scaling, timing
+from benchmarks import blocks, epochs, graphs, layers, memory, operators, peers, ppr, report, scaling, timing
 from benchmarks.__main__ import main
 from benchmarks.timing import Candidate, Case
 
@@ -207,6 +207,19 @@ def test_candidates_are_equal(spec):
     case = memory.load(spec)
     assert len([c for c in case.candidates if c.compared]) > 1 or not HAVE_PYG
     assert timing.check(case) < timing.DEEP_TOLERANCE
+
+
+def test_pagerank_ends_at_one_rule(monkeypatch):
+    case = memory.load(next(iter(ppr.specs(TINY))))
+    assert timing.check(case) == 0 and [c.name for c in case.candidates] == ["hgat", "SciPy"]
+    walk = ppr._Walk
+
+    def lazy(graph, alpha, *rest):
+        return walk(graph, 2 * alpha, *rest)
+
+    monkeypatch.setattr(ppr, "_Walk", lazy)
+    with pytest.raises(timing.Unequal, match="PageRank: expected values"):
+        ppr.push(TINY)
 
 
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "DotGatConv"])

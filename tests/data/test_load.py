@@ -17,7 +17,7 @@ def test_every_card_can_be_read_and_is_complete():
         assert (Path(hgat.data.__file__).parent / f"{card.format}.py").is_file()
         for text in (card.title, card.source, card.licence, card.citation, card.how):
             assert text.strip()
-        assert card.files
+        assert card.files or "generated" in card.source
         # OGB's are read by the same names as their stand-ins, which have other numbers.
         assert card.format in ("ogb_nodes", "ogb_links") or {"nodes", "edges"} <= set(card.counts)
         assert card.format in ("events", "ogb_links", "signed") or "classes" in card.counts

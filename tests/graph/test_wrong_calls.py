@@ -57,6 +57,8 @@ ON_GRAPHS = {
     "relations.prepare": relations.prepare,
     "homogeneous.prepare": homogeneous.prepare,
     "event_times": hgraph.event_times,
+    "ppr_graph": lambda g: hgraph.ppr_graph(g, 1),
+    "ppr_values": hgraph.ppr_values,
     "recent_neighbours": hgraph.recent_neighbours,
     "recent.prepare": recent_module.prepare,
     "snapshots": lambda g: hgraph.snapshots(g, windows=2),

@@ -78,3 +78,18 @@ def test_heads_are_merged_in_one_place():
     z = torch.randn(5, 3, 4)
     assert torch.equal(Louder(IN, CLASSES).merged(0, z), z.flatten(1))
     assert torch.equal(Louder(IN, CLASSES).merged(1, z), z.mean(1))
+
+
+def test_an_encoder_comes_before_the_layers_and_a_decoder_behind_them():
+    graph, feat = build("homogeneous"), torch.randn(23, IN)
+    model = GAT(IN, CLASSES, hidden=4, heads=[2, 3], encoder=6, decoder=True).eval()
+    assert [layer.fc.weight.shape for layer in model.layers] == [(8, 6), (12, 8)]
+    h = torch.relu(feat @ model.encoder.weight.t())
+    assert 0.9 < GAT(100, CLASSES, encoder=200).encoder.weight.std() < 1.1  # as an embedding begins
+    for layer in model.layers:
+        h = layer(graph, h).flatten(1)
+    torch.testing.assert_close(model(graph, feat), h @ model.decoder.weight.t())
+    assert GAT(IN, CLASSES).state_dict().keys() == GAT(IN, CLASSES, encoder=None, decoder=False).state_dict().keys()
+    assert not [name for name in GAT(IN, CLASSES).state_dict() if "coder" in name]
+    with pytest.raises(ShapeError, match="encoder: expected 1 or more, got 0"):
+        GAT(IN, CLASSES, encoder=0)

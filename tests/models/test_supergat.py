@@ -253,3 +253,11 @@ def test_which_pairs_are_edges_is_known_before_training(monkeypatch):
 def test_wrong_settings(name, value, expected):
     with pytest.raises(ShapeError, match=re.escape(f"{name}: expected {expected}, got {value}")):
         SuperGAT(IN, CLASSES, **{name: value})
+
+
+@pytest.mark.parametrize("score", ["go", "dp", "sd", "mx"])
+def test_the_edge_loss_reaches_every_projection_without_a_labelled_node(score):
+    inputs, model = setting(ring(), score=score)
+    model.objective(nothing, inputs, Batch()).backward()
+    for layer in model.layers:
+        assert layer.fc.weight.grad.isfinite().all() and layer.fc.weight.grad.abs().sum() > 0

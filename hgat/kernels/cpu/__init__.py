@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 _core: Any  # the compiled module, or None
@@ -36,6 +37,8 @@ __all__ = [
     "gated",
     "gatv2",
     "info",
+    "nearest_by_ppr",
+    "ppr_at",
     "recent",
     "softmax_backward",
     "use_instruction_set",
@@ -45,6 +48,8 @@ __all__ = [
 ]
 
 Structure = Sequence[torch.Tensor]
+# (indptr int64 [N + 1], other int32, weight float64, threshold float64 [N], root float64 [N] or None, alpha): ppr.h.
+Walk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, float]
 VARIABLE = "HGAT_CPU"  # forces an instruction set: baseline, avx2, avx512
 
 
@@ -159,6 +164,19 @@ def recent(
         *map(_array, events), _array(nodes), _array(times), count, *map(_memory, found), _memory(end),
         torch.get_num_threads(),
     )  # fmt: skip
+
+
+def nearest_by_ppr(walk: Walk, first: int, last: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k largest entries above 0 of rows `first` to `last` - 1: (row, column, value), columns rising in a row."""
+    column, value, indptr = _core.nearest_by_ppr(*walk, first, last, k, torch.get_num_threads())
+    return np.repeat(np.arange(first, last), np.diff(indptr)), column, value
+
+
+def ppr_at(walk: Walk, first: int, asked: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """float32 values of row first + r at column[asked[r]] to column[asked[r + 1] - 1], for every r."""
+    value = np.empty(len(column), np.float32)
+    _core.ppr_at(*walk, first, asked, column.astype(np.int32), value, torch.get_num_threads())
+    return value
 
 
 def additive(

@@ -21,6 +21,7 @@
 
 #include "dropout.h"
 #include "kernels.h"
+#include "ppr.h"
 #include "recent.h"
 #include "structure.h"
 
@@ -243,6 +244,55 @@ void recent(const Array& indptr, const Array& neighbour, const Array& time, cons
   if (time.dtype() != times.dtype()) refuse("times", "the type of the events' times", times);
   const auto run = time.dtype() == nb::dtype<double>() ? &recent_of<double> : &recent_of<int64_t>;
   run(indptr, neighbour, time, edge, nodes, times, count, near, when, which, mask, end, threads);
+}
+
+// ---- walks ----
+
+hgat::Walk walk_of(const Array& indptr, const Array& other, const Array& weight, const Array& threshold,
+                   const MaybeArray& root, double alpha) {
+  const int64_t nodes = static_cast<int64_t>(threshold.size()), steps = static_cast<int64_t>(other.size());
+  if (nodes >= INT32_MAX) throw nb::value_error("threshold: expected fewer than 2^31 nodes");
+  const hgat::Walk walk{nodes,
+                        static_cast<const int64_t*>(checked("indptr", indptr, 64, nodes + 1)),
+                        static_cast<const int32_t*>(checked("other", other, 32, steps)),
+                        static_cast<const double*>(checked("weight", weight, 64, steps)),
+                        static_cast<const double*>(checked("threshold", threshold, 64, nodes)),
+                        static_cast<const double*>(checked("root", root, 64, nodes)),
+                        alpha};
+  hgat::check_rows(walk.indptr, nodes, walk.other, steps, nodes);
+  return walk;
+}
+
+// (column, value, entries of each row and those before it) of the rows first to last - 1.
+nb::tuple nearest_by_ppr(const Array& indptr, const Array& other, const Array& weight, const Array& threshold,
+                         const MaybeArray& root, double alpha, int64_t first, int64_t last, int64_t k, int threads) {
+  const hgat::Walk walk = walk_of(indptr, other, weight, threshold, root, alpha);
+  if (first < 0 || last < first || last > walk.nodes || k < 1)
+    throw nb::value_error("first, last, k: expected a range of rows, and 1 or more");
+  auto* found = new hgat::Nearest();
+  nb::capsule owner(found, [](void* p) noexcept { delete static_cast<hgat::Nearest*>(p); });
+  {
+    nb::gil_scoped_release release;
+    hgat::nearest_by_ppr(walk, first, last, k, positive("threads", threads), *found);
+  }
+  const size_t entries[1] = {found->column.size()}, rows[1] = {found->indptr.size()};
+  return nb::make_tuple(nb::ndarray<nb::numpy, int64_t>(found->column.data(), 1, entries, owner),
+                        nb::ndarray<nb::numpy, float>(found->value.data(), 1, entries, owner),
+                        nb::ndarray<nb::numpy, int64_t>(found->indptr.data(), 1, rows, owner));
+}
+
+void ppr_at(const Array& indptr, const Array& other, const Array& weight, const Array& threshold,
+            const MaybeArray& root, double alpha, int64_t first, const Array& asked, const Array& column,
+            const Array& value, int threads) {
+  const hgat::Walk walk = walk_of(indptr, other, weight, threshold, root, alpha);
+  const int64_t rows = static_cast<int64_t>(asked.size()) - 1, entries = static_cast<int64_t>(column.size());
+  if (first < 0 || rows < 0 || first > walk.nodes - rows) throw nb::value_error("first, asked: expected a range of rows");
+  const auto* begin = static_cast<const int64_t*>(checked("asked", asked, 64, rows + 1));
+  const auto* columns = static_cast<const int32_t*>(checked("column", column, 32, entries));
+  auto* values = static_cast<float*>(checked("value", value, 32, entries));
+  hgat::check_rows(begin, rows, columns, entries, walk.nodes);
+  nb::gil_scoped_release release;
+  hgat::ppr_at(walk, first, rows, begin, columns, positive("threads", threads), values);
 }
 
 // ---- operators ----
@@ -488,6 +538,8 @@ NB_MODULE(_core, module) {
   module.def("prepare", &prepare);
   module.def("build_structure", &build_structure);
   module.def("recent", &recent);
+  module.def("nearest_by_ppr", &nearest_by_ppr);
+  module.def("ppr_at", &ppr_at);
   module.def("additive", &additive);
   module.def("gated", &gated);
   module.def("gatv2", &gatv2);
