@@ -262,7 +262,9 @@ WRONG = {
     "graph: expected one whose walks go on": call(graph="block"),
     "etype: expected none of a layer without rel_feats, got ": call(etype=RELATIONS["etype"]),
     "etype: expected it of a layer that has rel_feats, got none": call(layer_of(rel_feats=4)),
-    "rel_feat: expected it of a layer that has rel_feats, got none": call(layer_of(rel_feats=4), etype=RELATIONS["etype"]),
+    "rel_feat: expected it of a layer that has rel_feats, got none": call(
+        layer_of(rel_feats=4), etype=RELATIONS["etype"]
+    ),
     r"rel_feat: expected \[R, F_r\] = \[any, 3\]": call(layer_of(rel_feats=3), **RELATIONS),
     r"etype: expected \[E\]": call(layer_of(rel_feats=4), etype=torch.zeros(3).long(), rel_feat=torch.ones(3, 4)),
     "get_attention: expected False of a filter": call(layer_of(diffusion="cheb"), get_attention=True),
