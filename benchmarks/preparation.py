@@ -1,4 +1,4 @@
-"""What systems that attend over hops and paths compute once, before training, on the power-law graph of ogbn-arxiv's size.
+"""What systems that attend over hops and paths compute once, before training, on graphs of ogbn-arxiv's shape.
 
 - normalised: the weights of the normalised adjacency, what DAGNN needs on a graph.
 - hops: five hops of 128 features, what GAMLP and DAGNN with graph.precompute train on, in memory and in a folder.

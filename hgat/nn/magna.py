@@ -141,7 +141,7 @@ class MAGNAConv(nn.Module):
         check_plain("feat", feat)
         score_edge = self._of_relations(graph, etype, rel_feat)
         value = self.fc(self.feat_drop(feat))
-        if self.beta is not None:
+        if self.beta is not None or self.attn_l is None or self.attn_r is None:
             if get_attention:
                 raise ShapeError("get_attention: expected False of a filter without attention, got True")
             return self._filtered(graph, value.unflatten(-1, (self.hops + 1, self._num_heads, self._out_feats)))
