@@ -731,7 +731,7 @@ def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
         (["task.batch=0"], "task.batch: expected 1 or more, got 0"),
         (["task.name=links"], "task.name: expected one of nodes, .*, stream_labels, stream_links, got 'links'"),
         (["task.name=nodes"], "task.name: expected snapshot_links for dysat, got 'nodes'"),
-        (["model.system=gat"], "task.name: expected nodes for gat, got 'snapshot_links'"),
+        (["model.system=gat"], "task.name: expected nodes or links for gat, got 'snapshot_links'"),
         (["graph.typo=1"], "graph: expected only the keys cumulative, .*, got 'typo'"),
         (["train.metric=accuracy"], "train.metric: expected one of macro_auc, .*, got 'accuracy'"),
         (["train.controls=['majority']"], "train.controls: expected names among .*, got 'majority'"),
@@ -752,7 +752,7 @@ def test_wrong_settings_of_links(dysat, tmp_path, settings, pattern):
     [
         ("mails", "gat", "nodes", "accuracy", "task: expected data of the kind NodeData for nodes, got EventData of"),
         ("mails", "dysat", "nodes", "accuracy", "task.name: expected snapshot_links for dysat, got 'nodes'"),
-        ("mails", "gat", "snapshot_links", "mrr", "task.name: expected nodes for gat, got 'snapshot_links'"),
+        ("mails", "gat", "snapshot_links", "mrr", "task.name: expected nodes or links for gat, got 'snapshot_links'"),
         ("mails", "dysat", "stream_links", "auc", "task.name: expected snapshot_links for dysat, got 'stream_links'"),
         (
             "citeseer",

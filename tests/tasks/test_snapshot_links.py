@@ -924,7 +924,7 @@ WRONG = {
     "task.loss=mse": "task.loss: expected 'walks' or 'links', got 'mse'",
     "task.loss=links": "task.first_target: expected 2 or more with loss = 'links', got 1",
     "task.typo=1": "task: expected only the keys boundaries, .*, first_target, .*, got 'typo'",
-    "task.name=links": "task.name: expected one of nodes, numbers, snapshot_links, .*, got 'links'",
+    "task.name=pairs": "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 'pairs'",
     "train.metric=accuracy": "train.metric: expected one of macro_auc, .*, got 'accuracy'",
     "train.controls=['majority']": "train.controls: expected names among .*'counting'.*, got 'majority'",
     "task.column=": "snapshots: expected one of boundaries, windows, width, events, column, got none",
@@ -961,7 +961,7 @@ def test_refit_is_refused(make):
 
 PAPER = RECIPE[: RECIPE.index("[model]")]
 OTHERS = {
-    ("gat", "snapshot_links", "macro_auc"): "task.name: expected nodes for gat, got 'snapshot_links'",
+    ("gat", "snapshot_links", "macro_auc"): "task.name: expected nodes or links for gat, got 'snapshot_links'",
     ("tgat", "snapshot_links", "macro_auc"): "task.name: expected stream_links for tgat, got 'snapshot_links'",
     ("dysat", "nodes", "accuracy"): "task.name: expected snapshot_links for dysat, got 'nodes'",
     ("dysat", "stream_links", "auc"): "task.name: expected snapshot_links for dysat, got 'stream_links'",

@@ -179,14 +179,14 @@ def test_an_override_without_section_key_and_value(written, override):
         ("train.least=1.0", "train.least: expected int, got 1.0"),
         (
             "task.name=node",
-            "task.name: expected one of nodes, numbers, snapshot_links, .*, got 'node'",
+            "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 'node'",
         ),
         (
             "task.name=3",
-            "task.name: expected one of nodes, numbers, snapshot_links, .*, got 3",
+            "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 3",
         ),
         ("task.name=['nodes']", r"task.name: expected one of nodes, .*, got \['nodes'\]"),
-        ("task.name=stream_links", "task.name: expected nodes for gat, got 'stream_links'"),
+        ("task.name=stream_links", "task.name: expected nodes or links for gat, got 'stream_links'"),
         (
             "task.first_target=1",
             "task: expected only the keys batch, fanout, add_edges, .*, got 'first_target'",
