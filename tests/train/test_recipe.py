@@ -185,7 +185,7 @@ def test_an_override_without_section_key_and_value(written, override):
             "task.name=3",
             "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 3",
         ),
-        ("task.name=['nodes']", r"task.name: expected one of nodes, .*, got \['nodes'\]"),
+        ("task.name=['nodes']", r"task.name: expected one of links, nodes, .*, got \['nodes'\]"),
         ("task.name=stream_links", "task.name: expected nodes or links for gat, got 'stream_links'"),
         (
             "task.first_target=1",
@@ -422,7 +422,7 @@ def test_two_sections_for_one_question(written):
 
 def test_a_task_whose_name_is_none(written):
     text = MINIMAL + "[task]\nname = ['nodes']\n[graph]\nself_loops = true\n"
-    sentence = r"task.name: expected one of nodes, .*, got \['nodes'\]"
+    sentence = r"task.name: expected one of links, nodes, .*, got \['nodes'\]"
     refused(sentence, written(text))
     refused(sentence, written(text), ["graph.self_loops=false"])
 
@@ -447,4 +447,6 @@ def test_the_numbers_of_other_data_are_left_out():
 def test_the_name_of_a_form_stands_for_any_folder(written):
     recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
     assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
-    refused("data.name: expected one of .*acm3025.*geom_gcn, got 'planetoid'", "gat-cora", ["data.name=planetoid"])
+    refused(
+        "data.name: expected one of .*acm3025.*geom_gcn, signed, got 'planetoid'", "gat-cora", ["data.name=planetoid"]
+    )
