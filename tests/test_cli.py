@@ -729,7 +729,7 @@ def test_a_key_of_a_recipe_is_left_out(dysat, tmp_path):
         (["task.typo=1"], "task: expected only the keys boundaries, .*, first_target, self_links, .*, got 'typo'"),
         (["task.first_target=4"], "task.first_target: expected a step from 1 to 3, got 4"),
         (["task.batch=0"], "task.batch: expected 1 or more, got 0"),
-        (["task.name=links"], "task.name: expected one of nodes, .*, stream_labels, stream_links, got 'links'"),
+        (["task.name=pairs"], "task.name: expected one of links, nodes, .*, stream_links, got 'pairs'"),
         (["task.name=nodes"], "task.name: expected snapshot_links for dysat, got 'nodes'"),
         (["model.system=gat"], "task.name: expected nodes or links for gat, got 'snapshot_links'"),
         (["graph.typo=1"], "graph: expected only the keys cumulative, .*, got 'typo'"),
