@@ -50,14 +50,7 @@ def additive_attention(
     Differs: edge terms and edge weights are additions; edge_weight multiplies alpha after the softmax, as in DGL.
     """
     negative_slope = check_number("negative_slope", negative_slope)
-    heads, width = check_width("value", value, "N_src", "H", "D")
-    check_call(
-        graph,
-        ("value", value, "N_src", ("H", heads), ("D", width)),
-        ("score_src", score_src, "N_src", ("H", heads)),
-        ("score_dst", score_dst, "N_dst", ("H", heads)),
-        ("score_edge", score_edge, "E", ("H", heads)),
-    )
+    heads = _check_scored(graph, value, score_src, score_dst, score_edge)
     edge_weight = edge_weight_column(graph, edge_weight, heads, value)
     edge_mask = edge_mask_column(graph, edge_mask, heads, value)
     seed = seed_for(dropout, seed)
@@ -80,13 +73,7 @@ def additive_weights(
 ) -> Tensor:
     """alpha of `additive_attention` before dropout and edge weights, [E, H] in the graph's edge order."""
     negative_slope = check_number("negative_slope", negative_slope)
-    (heads,) = check_width("score_src", score_src, "N_src", "H")
-    check_call(
-        graph,
-        ("score_src", score_src, "N_src", ("H", heads)),
-        ("score_dst", score_dst, "N_dst", ("H", heads)),
-        ("score_edge", score_edge, "E", ("H", heads)),
-    )
+    heads = _check_scores(graph, score_src, score_dst, score_edge)
     edge_mask = edge_mask_column(graph, edge_mask, heads, score_src)
     even = even_scores(graph, heads, score_src, edge_mask, src=score_src, dst=score_dst, edge=score_edge)
     if even is not None:
@@ -104,13 +91,7 @@ def additive_logits(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score
     Shapes: score_src [N_src, H], score_dst [N_dst, H], score_edge [E, H] -> out [E, H] in the graph's edge order, in
     float32 for half types. `hgat.ops.alignment` makes weights of them. Raises as `additive_attention` does.
     """
-    (heads,) = check_width("score_src", score_src, "N_src", "H")
-    check_call(
-        graph,
-        ("score_src", score_src, "N_src", ("H", heads)),
-        ("score_dst", score_dst, "N_dst", ("H", heads)),
-        ("score_edge", score_edge, "E", ("H", heads)),
-    )
+    _check_scores(graph, score_src, score_dst, score_edge)
     return pick("additive_logits", score_src, score_dst, score_edge)(graph, score_src, score_dst, score_edge)
 
 
@@ -141,14 +122,7 @@ def gated_attention(
     Paper: Bo et al. 2021 (FAGCN), arXiv:2101.00797, eq. 3-4, whose edge weights are 1 / sqrt(d_u d_v).
     """
     _check_gate(form)
-    heads, width = check_width("value", value, "N_src", "H", "D")
-    check_call(
-        graph,
-        ("value", value, "N_src", ("H", heads), ("D", width)),
-        ("score_src", score_src, "N_src", ("H", heads)),
-        ("score_dst", score_dst, "N_dst", ("H", heads)),
-        ("score_edge", score_edge, "E", ("H", heads)),
-    )
+    heads = _check_scored(graph, value, score_src, score_dst, score_edge)
     edge_weight = edge_weight_column(graph, edge_weight, heads, value)
     edge_mask = edge_mask_column(graph, edge_mask, heads, value)
     seed = seed_for(dropout, seed)
@@ -181,3 +155,29 @@ def gated_weights(
 def _check_gate(form: str) -> None:
     if form not in ("tanh", "sigmoid"):
         raise ShapeError(f"form: expected 'tanh' or 'sigmoid', got {form!r}")
+
+
+def _check_scored(
+    graph: DGLGraph, value: Tensor, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None
+) -> int:
+    """H of values with scores of both ends, and perhaps of edges, that fit them and the graph."""
+    heads, width = check_width("value", value, "N_src", "H", "D")
+    scores = _scores(heads, score_src, score_dst, score_edge)
+    check_call(graph, ("value", value, "N_src", ("H", heads), ("D", width)), *scores)
+    return heads
+
+
+def _check_scores(graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None) -> int:
+    """H of scores of both ends, and perhaps of edges, that fit the graph."""
+    (heads,) = check_width("score_src", score_src, "N_src", "H")
+    check_call(graph, *_scores(heads, score_src, score_dst, score_edge))
+    return heads
+
+
+def _scores(heads, score_src, score_dst, score_edge):
+    """What `check_call` is told of them."""
+    return (
+        ("score_src", score_src, "N_src", ("H", heads)),
+        ("score_dst", score_dst, "N_dst", ("H", heads)),
+        ("score_edge", score_edge, "E", ("H", heads)),
+    )

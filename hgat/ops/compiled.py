@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hgat.graph import csr
 from hgat.ops import registry
-from hgat.ops.plain import gated
+from hgat.ops.plain import gated_attention
 from hgat.ops.registry import sum_type
 
 __all__ = ["Compiled"]
@@ -70,7 +70,7 @@ class Compiled:
     ) -> Tensor:
         if not hasattr(self._kernels, "gated"):  # Triton's have no such kernel yet: two of theirs
             scores = score_src, score_dst, score_edge
-            return gated(self, graph, value, *scores, edge_weight, edge_mask, form, dropout, seed)
+            return gated_attention(self, graph, value, *scores, edge_weight, edge_mask, form, dropout, seed)
         (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
         return registry.gated_op(self._structure(graph, value), rows, *numbers, edge_mask, form, dropout, seed).to(
             value.dtype

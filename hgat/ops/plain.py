@@ -16,7 +16,7 @@ from torch import Tensor
 from hgat.graph import csr
 from hgat.ops.dropout import dropout_scale
 
-__all__ = ["Plain", "gated", "gated_weights", "segment_softmax"]
+__all__ = ["Plain", "gated_attention", "gated_weights", "segment_softmax"]
 
 
 def wide(*tensors: Tensor | None) -> list[Any]:
@@ -56,7 +56,7 @@ def gated_weights(logits: Tensor, form: str) -> Tensor:
     return weights.masked_fill(logits.detach() == -torch.inf, 0.0)
 
 
-def gated(
+def gated_attention(
     kernels: Any,
     graph: DGLGraph,
     value: Tensor,
@@ -69,7 +69,7 @@ def gated(
     dropout: float,
     seed: int,
 ) -> Tensor:
-    """`gated_attention` out of two operators of `kernels`, additive_logits and weighted_sum, [N_dst, H, D]."""
+    """The operator out of two others of `kernels`, additive_logits and weighted_sum, [N_dst, H, D]."""
     logits = kernels.additive_logits(graph, score_src, score_dst, score_edge)
     return _scaled_sum(
         kernels, graph, value, gated_weights(_masked(logits, edge_mask), form), edge_weight, dropout, seed
@@ -119,6 +119,8 @@ class Plain:
         src, dst = csr.edges(graph, value.device)
         messages = _taken(value, src) * weight.unsqueeze(-1)
         return messages.new_zeros((graph.num_dst_nodes(), *messages.shape[1:])).index_add(0, dst, messages)
+
+    gated_attention = gated_attention
 
     def additive_logits(
         self, graph: DGLGraph, score_src: Tensor, score_dst: Tensor, score_edge: Tensor | None
@@ -208,22 +210,6 @@ class Plain:
     ) -> Tensor:
         logits = self._leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
         return self._attend(graph, value, logits, edge_weight, edge_mask, dropout, seed)
-
-    def gated_attention(
-        self,
-        graph: DGLGraph,
-        value: Tensor,
-        score_src: Tensor,
-        score_dst: Tensor,
-        score_edge: Tensor | None,
-        edge_weight: Tensor | None,
-        edge_mask: Tensor | None,
-        form: str,
-        dropout: float,
-        seed: int,
-    ) -> Tensor:
-        scores = score_src, score_dst, score_edge
-        return gated(self, graph, value, *scores, edge_weight, edge_mask, form, dropout, seed)
 
     def gatv2_attention(
         self,
