@@ -112,6 +112,7 @@ class Signs(Task):
         if test_share is None and not len(data.test):
             raise RecipeError(f"task.test_share: expected a share, as {data.name} names no test edges, got none")
         self.val_share, self.test_share, self.batch = val_share, test_share, batch
+        self._of_seed: dict[int, Signs] = {}  # so that the facts of a seed are the same object for every variant
         self._draw(0)
 
     def _draw(self, seed: int) -> None:
@@ -138,10 +139,12 @@ class Signs(Task):
         self._refitted: Signs | None = None
 
     def for_seed(self, seed: int) -> "Signs":
-        found = copy.copy(self)
-        found.seed = seed
-        found._draw(seed)
-        return found
+        if seed not in self._of_seed:
+            found = copy.copy(self)
+            found.seed = seed
+            found._draw(seed)
+            self._of_seed[seed] = found
+        return self._of_seed[seed]
 
     def refitted(self) -> "Signs":
         if self._refitted is None:

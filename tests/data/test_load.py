@@ -97,7 +97,9 @@ def test_every_format_that_reads_a_path_has_its_name_for_it(tmp_path):
     loaders = {form: importlib.import_module(f"hgat.data.{form}").load for form in formats}
     assert {f for f, load in loaders.items() if "path" in inspect.signature(load).parameters} == set(hgat.data.forms())
     for form in hgat.data.forms():
-        with pytest.raises(DataError, match=f"{form}.path: expected a (folder|CSV file|file of) .*, got no such key"):
+        with pytest.raises(DataError, match=f"{form}.path: expected {hgat.data.card.FORMS[form]}, got no such key"):
             hgat.data.load(form, tmp_path)
-        with pytest.raises(DataError, match=f"(data.path|{tmp_path}/none): expected a (folder|CSV file|file of)"):
+        with pytest.raises(
+            DataError, match=f"(data.path|{tmp_path}/none): expected a (folder|CSV file|file of signed edges)"
+        ):
             hgat.data.load(form, path=str(tmp_path / "none"))

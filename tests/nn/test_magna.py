@@ -285,3 +285,11 @@ def test_numbers_of_relations_that_are_none():
         etype[0] = wrong
         with pytest.raises(HgatError, match="etype: expected numbers of the 3 relations, got"):
             layer(graph, torch.ones(23, IN), etype=etype, rel_feat=torch.ones(3, 4))
+
+
+def test_numbers_of_relations_on_a_device_are_not_waited_for():
+    graph = build("homogeneous")
+    layer = MAGNAConv(4, 2, 3, rel_feats=5, allow_zero_in_degree=True).to("meta")
+    etype = torch.zeros(graph.num_edges(), dtype=torch.int64, device="meta")
+    feat, rel_feat = (torch.empty(rows, width, device="meta") for rows, width in ((graph.num_nodes(), 4), (7, 5)))
+    assert layer(graph, feat, etype=etype, rel_feat=rel_feat).shape == (graph.num_nodes(), 3, 2)

@@ -121,7 +121,7 @@ def test_order_of_edges_and_strides_do_not_matter(operator):
     shuffled_graph = dgl.graph((src[order], dst[order]), num_nodes=graph.num_nodes())
     edge_name = next(k for k in arguments if k in ("score_edge", "feat_edge", "bias"))
     shuffled = {**arguments, edge_name: arguments[edge_name][order]}
-    rounding = 1e-6 * max(1.0, float(out.abs().max()))  # a sum without a softmax is no mean
+    rounding = 1e-6 * float(out.abs().max()) if operator == "gated" else 1e-6  # a sum without a softmax is no mean
     torch.testing.assert_close(_run(operator, shuffled_graph, shuffled), out, atol=rounding, rtol=0)
     strided = {k: v.transpose(0, -1).contiguous().transpose(0, -1) for k, v in arguments.items()}
     assert not next(iter(strided.values())).is_contiguous()

@@ -134,6 +134,13 @@ def test_what_is_shown_are_the_training_edges():
     assert task.shown() is task.shown_at("test")
 
 
+def test_a_seed_prepares_once_for_all_variants():
+    task = Signs(camps(), **SPLIT)
+    assert task.for_seed(4).shown() is task.for_seed(4).shown()
+    assert task.for_seed(4).refitted().shown() is task.for_seed(4).refitted().shown()
+    assert task.for_seed(4).shown() is not task.for_seed(5).shown()
+
+
 class _Leaks(Signs):
     """Shows every edge."""
 
