@@ -169,13 +169,10 @@ class MAGNAConv(nn.Module):
         if etype.is_floating_point() or etype.dtype == torch.bool:
             raise ShapeError(f"etype: expected whole numbers, got {etype.dtype}")
         # On a device the answer would have to be waited for, and an index that is none is an error there, too.
-        if (
-            etype.device.type == "cpu"
-            and etype.numel()
-            and not 0 <= int(etype.min()) <= int(etype.max()) < len(rel_feat)
-        ):
-            got = f"{int(etype.min())} to {int(etype.max())}"
-            raise ShapeError(f"etype: expected numbers of the {len(rel_feat)} relations, got {got}")
+        if etype.device.type == "cpu" and etype.numel():
+            least, most = (int(bound) for bound in etype.aminmax())
+            if least < 0 or most >= len(rel_feat):
+                raise ShapeError(f"etype: expected numbers of the {len(rel_feat)} relations, got {least} to {most}")
         row = torch.tanh(self.fc_rel(rel_feat)).unflatten(-1, (self._num_heads, self._out_feats))
         return (row * self.attn_rel).sum(-1).index_select(0, etype.to(rel_feat.device).long())
 
