@@ -120,7 +120,7 @@ class FAConv(nn.Module):
         value = h_src.unsqueeze(1)
         out = ops.gated_attention(graph, value, *scores, form=form, edge_weight=edge_weight, dropout=dropout)
         # Into the operator's own memory: to touch as much anew costs more than the weights of all edges. PyTorch's
-        # transforms forbid it.
+        # transforms forbid it. Not into a view of it: backward would copy its gradient twice.
         add = torch.add if transforms.active() else Tensor.add_
-        out = add(out.squeeze(1), initial, alpha=self.eps)
+        out = add(out, initial.unsqueeze(1), alpha=self.eps).squeeze(1)
         return (out, ops.gated_weights(graph, *scores, form=form)) if get_attention else out
