@@ -29,4 +29,6 @@ def there(value):
         return value.detach().to(DEVICE).requires_grad_(value.requires_grad)
     if isinstance(value, dict):
         return {key: there(one) for key, one in value.items()}
+    if hasattr(value, "_make"):  # a namedtuple
+        return value._make(map(there, value))
     return type(value)(map(there, value)) if type(value) in (list, tuple) else value

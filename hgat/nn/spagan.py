@@ -1,6 +1,7 @@
 """SPAGAN: attention over paths that lead to a node, and over their lengths."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -167,7 +168,10 @@ class SPAGANConv(nn.Module):
     def _encoded(self, rows):
         """The LSTM's last state of rows [P, l, H, D] in order, [P, H, D]."""
         paths, length, heads, width = rows.shape
-        last = self.lstm(rows.transpose(1, 2).reshape(paths * heads, length, width))[1][0]
+        rows = rows.transpose(1, 2).reshape(paths * heads, length, width)
+        # cuDNN gives gradients in training mode alone; PyTorch's own steps give them in evaluation, too.
+        with nullcontext() if self.training else torch.backends.cudnn.flags(enabled=False):
+            last = self.lstm(rows)[1][0]
         return last.view(paths, heads, width)
 
 
