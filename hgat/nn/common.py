@@ -315,7 +315,8 @@ def projected_ends(
     fc_src, fc_dst = layers
     at_src = fc_src(h_src).unflatten(-1, shape)
     if one_input and fc_src is fc_dst:
-        return at_src, at_src[: h_dst.shape[0]]
+        # All rows are no slice: backward of one copies the gradient.
+        return at_src, at_src if h_dst is h_src else at_src[: h_dst.shape[0]]
     return at_src, fc_dst(h_dst).unflatten(-1, shape)
 
 
@@ -330,7 +331,9 @@ def end_scores(fc: Any, h: torch.Tensor, projected: torch.Tensor, attn: torch.Te
     plain = type(fc) is nn.Linear and fc.bias is None and not fc._forward_hooks and not fc._forward_pre_hooks
     if not plain or h.shape[-1] > heads * width or projected.dtype != fc.weight.dtype:
         return (projected * attn).sum(-1).flatten(1)
-    folded = torch.einsum("hdf,hd->fh", fc.weight.unflatten(0, (heads, width)), attn.squeeze(0))
+    # What einsum("hdf,hd->fh") does, in fewer steps: on a small graph the steps are what takes the time.
+    by_head = fc.weight.unflatten(0, (heads, width)).transpose(1, 2)
+    folded = torch.bmm(by_head, attn.reshape(heads, width, 1)).squeeze(2).t()
     return (h @ folded).flatten(1)
 
 

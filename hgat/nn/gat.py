@@ -129,6 +129,16 @@ class GATConv(nn.Module):
         """Accept nodes without in-edges, which get zeros, or refuse them."""
         self._allow_zero_in_degree = set_value
 
+    def _in_one_step(self, value: torch.Tensor, one_projection: bool) -> bool:
+        """Whether the operator makes the scores, too: on a GPU every step of a small graph costs its launch.
+
+        The CPU multiplies the attention vectors into the weight first, which reads less. one_projection: both ends'
+        rows are those of `value`, and nobody asks for alpha.
+        """
+        plain = one_projection and self.attn_r is not None and not self._use_symmetric_norm
+        dropped = self.value_drop.training and self.value_drop.p > 0  # which the scores do not see
+        return plain and not dropped and value.dim() == 3 and value.device.type != "cpu"
+
     def forward(
         self,
         graph: dgl.DGLGraph,
@@ -160,32 +170,34 @@ class GATConv(nn.Module):
             value, at_dst = fc_src(h_src).unflatten(-1, shape), None
         else:
             value, at_dst = projected_ends(layers, h_src, h_dst, one_input, shape)
-        # a . [W h_u || W h_v] is a sum of one score per end, so no edge ever carries both vectors.
-        score_src = end_scores(fc_src, h_src, value, self.attn_l)
-        if self.attn_r is None or at_dst is None:
-            score_dst = score_src.new_zeros((graph.num_dst_nodes(), score_src.shape[1]))
-        else:
-            score_dst = end_scores(fc_dst, h_dst, at_dst, self.attn_r)
-        if self._use_symmetric_norm:
-            scale = degree_power(graph, "src", -0.5, value)
-            value = value * scale.view(-1, *[1] * (value.dim() - 1))
-            score_src = score_src * scale.unsqueeze(1)
         copies = prefix[1:].numel()
         score_edge = None if edge_feat is None else repeated(self.fc_edge(edge_feat), copies)
         edge_weight = edge_column(edge_weight, copies)
         if self.training and self.edge_drop > 0:
             edge_mask = drop_edges(graph, self.edge_drop, edge_mask, value.device)
         options: dict[str, Any] = {"negative_slope": negative_slope(self), "edge_mask": edge_column(edge_mask, copies)}
-        out = ops.additive_attention(
-            graph,
-            with_extra_axes(self.value_drop(value), prefix),
-            score_src,
-            score_dst,
-            score_edge,
-            edge_weight=edge_weight,
-            dropout=self.attn_drop.p if self.attn_drop.training else 0.0,
-            **options,
-        ).reshape(*prefix, *shape)
+        dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        drops: dict[str, Any] = {"edge_weight": edge_weight, "dropout": dropout}
+        scores: tuple[Any, Any, Any] = (None, None, None)
+        if self._in_one_step(value, one_input and fc_src is fc_dst and not get_attention):
+            assert self.attn_r is not None
+            attn_l, attn_r = self.attn_l.squeeze(0), self.attn_r.squeeze(0)
+            out = ops.gat_attention(graph, value, attn_l, attn_r, score_edge, **drops, **options)
+        else:
+            # a . [W h_u || W h_v] is a sum of one score per end, so no edge ever carries both vectors.
+            score_src = end_scores(fc_src, h_src, value, self.attn_l)
+            if self.attn_r is None or at_dst is None:
+                score_dst = score_src.new_zeros((graph.num_dst_nodes(), score_src.shape[1]))
+            else:
+                score_dst = end_scores(fc_dst, h_dst, at_dst, self.attn_r)
+            if self._use_symmetric_norm:
+                scale = degree_power(graph, "src", -0.5, value)
+                value = value * scale.view(-1, *[1] * (value.dim() - 1))
+                score_src = score_src * scale.unsqueeze(1)
+            scores = score_src, score_dst, score_edge
+            value = with_extra_axes(self.value_drop(value), prefix)
+            out = ops.additive_attention(graph, value, score_src, score_dst, score_edge, **drops, **options)
+        out = out.reshape(*prefix, *shape)
         if self._use_symmetric_norm:
             out = out * degree_power(graph, "dst", 0.5, out).view(-1, *[1] * (out.dim() - 1))
         out = add_residual(out, self.res_fc, h_dst, shape)
@@ -196,5 +208,5 @@ class GATConv(nn.Module):
         if not get_attention:
             return out
         # A copy: who overwrites what the layer gave must not overwrite what backward reads.
-        alpha = weighted(ops.additive_weights(graph, score_src, score_dst, score_edge, **options).clone(), edge_weight)
+        alpha = weighted(ops.additive_weights(graph, *scores, **options).clone(), edge_weight)
         return out, alpha.reshape(graph.num_edges(), *prefix[1:], self._num_heads, 1)

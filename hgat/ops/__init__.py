@@ -4,6 +4,7 @@ from hgat.ops.additive import (
     additive_attention,
     additive_logits,
     additive_weights,
+    gat_attention,
     gated_attention,
     gated_weights,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "edge_softmax",
     "edge_weighted_sum",
     "hop_features",
+    "gat_attention",
     "gated_attention",
     "gated_weights",
     "in_chunks",

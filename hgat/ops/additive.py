@@ -15,7 +15,14 @@ from hgat.ops.checks import (
 )
 from hgat.ops.dispatch import pick
 
-__all__ = ["additive_attention", "additive_logits", "additive_weights", "gated_attention", "gated_weights"]
+__all__ = [
+    "additive_attention",
+    "additive_logits",
+    "additive_weights",
+    "gat_attention",
+    "gated_attention",
+    "gated_weights",
+]
 
 
 def additive_attention(
@@ -60,6 +67,58 @@ def additive_attention(
         score_edge = None
     run = pick("additive_attention", value, score_src, score_dst, score_edge, edge_weight)
     return run(graph, value, score_src, score_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed)
+
+
+def gat_attention(
+    graph: DGLGraph,
+    value: Tensor,
+    attn_src: Tensor,
+    attn_dst: Tensor,
+    score_edge: Tensor | None = None,
+    *,
+    edge_weight: Tensor | None = None,
+    edge_mask: Tensor | None = None,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
+    """Additive attention whose scores are made of the values themselves, as GAT's are.
+
+        score_src_u = attn_src . value_u;   score_dst_v = attn_dst . value_v
+        out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u         alpha as in `additive_attention`
+
+    Shapes: value [N_src, H, D], its first N_dst rows those of the destinations, as on a block; attn_src, attn_dst
+    [H, D], score_edge [E, H] -> out [N_dst, H, D]. The rest as in `additive_attention`. On a GPU scores and attention
+    are one step forward and one backward, for a small graph costs what its steps cost; the CPU makes the scores first.
+
+    Raises ShapeError for a tensor that does not fit and for a graph of more destinations than sources, GraphError and
+    BackendError as `additive_attention` does.
+    Paper: Velickovic et al. 2018, arXiv:1710.10903, eq. 1-4.
+    """
+    negative_slope = check_number("negative_slope", negative_slope)
+    heads, width = check_width("value", value, "N_src", "H", "D")
+    check_call(
+        graph,
+        ("value", value, "N_src", ("H", heads), ("D", width)),
+        ("attn_src", attn_src, None, ("H", heads), ("D", width)),
+        ("attn_dst", attn_dst, None, ("H", heads), ("D", width)),
+        ("score_edge", score_edge, "E", ("H", heads)),
+    )
+    if graph.num_dst_nodes() > graph.num_src_nodes():
+        raise ShapeError(
+            f"value: expected rows of every destination among the sources, got {graph.num_src_nodes()} sources of "
+            f"{graph.num_dst_nodes()} destinations"
+        )
+    edge_weight = edge_weight_column(graph, edge_weight, heads, value)
+    edge_mask = edge_mask_column(graph, edge_mask, heads, value)
+    seed = seed_for(dropout, seed)
+    even = even_scores(graph, heads, attn_src, edge_mask, edge=score_edge)
+    if even is None:
+        run = pick("gat_attention", value, attn_src, attn_dst, score_edge, edge_weight)
+        return run(graph, value, attn_src, attn_dst, score_edge, edge_weight, edge_mask, negative_slope, dropout, seed)
+    score_src, score_dst, edge_mask = even
+    run = pick("additive_attention", value, score_src, score_dst, edge_weight)
+    return run(graph, value, score_src, score_dst, None, edge_weight, edge_mask, negative_slope, dropout, seed)
 
 
 def additive_weights(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hgat.graph import csr
 from hgat.ops import registry
-from hgat.ops.plain import gated_attention
+from hgat.ops.plain import gat_attention, gated_attention
 from hgat.ops.registry import sum_type
 
 __all__ = ["Compiled"]
@@ -51,6 +51,28 @@ class Compiled:
     ) -> Tensor:
         (rows,), numbers = _types([value], [score_src, score_dst, score_edge, edge_weight])
         out, _, _ = registry.additive_op(
+            self._structure(graph, value), rows, *numbers, edge_mask, negative_slope, dropout, seed
+        )
+        return out.to(value.dtype)
+
+    def gat_attention(
+        self,
+        graph: DGLGraph,
+        value: Tensor,
+        attn_src: Tensor,
+        attn_dst: Tensor,
+        score_edge: Tensor | None,
+        edge_weight: Tensor | None,
+        edge_mask: Tensor | None,
+        negative_slope: float,
+        dropout: float,
+        seed: int,
+    ) -> Tensor:
+        if not hasattr(self._kernels, "gat"):  # the core's costs no launch, so that it would gain nothing
+            others = edge_weight, edge_mask, negative_slope, dropout, seed
+            return gat_attention(self, graph, value, attn_src, attn_dst, score_edge, *others)
+        (rows,), numbers = _types([value], [attn_src, attn_dst, score_edge, edge_weight])
+        out, _, _ = registry.gat_op(
             self._structure(graph, value), rows, *numbers, edge_mask, negative_slope, dropout, seed
         )
         return out.to(value.dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 from hgat.graph import csr
 from hgat.ops.dropout import dropout_scale
 
-__all__ = ["Plain", "gated_attention", "gated_weights", "segment_softmax"]
+__all__ = ["Plain", "gat_attention", "gated_attention", "gated_weights", "segment_softmax"]
 
 
 def wide(*tensors: Tensor | None) -> list[Any]:
@@ -76,6 +76,21 @@ def gated_attention(
     )
 
 
+def gat_attention(
+    kernels: Any,
+    graph: DGLGraph,
+    value: Tensor,
+    attn_src: Tensor,
+    attn_dst: Tensor,
+    score_edge: Tensor | None,
+    *others: Any,
+) -> Tensor:
+    """The operator as additive_attention of `kernels` behind the scores, [N_dst, H, D]."""
+    rows, attn_src, attn_dst = wide(value, attn_src, attn_dst)
+    score_src, score_dst = (rows * attn_src).sum(-1), (rows[: graph.num_dst_nodes()] * attn_dst).sum(-1)
+    return kernels.additive_attention(graph, value, score_src, score_dst, score_edge, *others)
+
+
 def _scaled_sum(
     kernels: Any,
     graph: DGLGraph,
@@ -120,6 +135,7 @@ class Plain:
         messages = _taken(value, src) * weight.unsqueeze(-1)
         return messages.new_zeros((graph.num_dst_nodes(), *messages.shape[1:])).index_add(0, dst, messages)
 
+    gat_attention = gat_attention
     gated_attention = gated_attention
 
     def additive_logits(

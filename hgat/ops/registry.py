@@ -9,6 +9,7 @@ the compiled core's has one tensor, Triton's several. Scores, alpha and edge wei
 for float64, else float32.
 """
 
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "copy_v_op",
     "dot_edges_op",
     "dot_op",
+    "gat_op",
     "gated_op",
     "gatv2_alpha_op",
     "gatv2_op",
@@ -134,14 +136,14 @@ def _attention(name, core, inputs, factor, like):
     """Define hgat::`name` and hgat::`name`_backward; gives the first.
 
     core: name of the kernel. inputs: schema of the four tensors between structure and edge weight. factor:
-    name of the number behind them. like: (those four) -> (tensor whose type the result has, the result's shape).
+    name of the number behind them. like: (structure, those four) -> (tensor whose type the result has, its shape).
     """
     schema = (
         f"Tensor[] structure, {inputs}, Tensor? edge_weight, Tensor? edge_mask, float {factor}, float dropout, int seed"
     )
 
     def shapes(structure, *arguments):
-        typed, shape = like(*arguments[:4])
+        typed, shape = like(structure, *arguments[:4])
         out = typed.new_empty(shape)
         return out, _per_row(out, shape[1]), _per_row(out, shape[1])
 
@@ -187,13 +189,20 @@ def _attention(name, core, inputs, factor, like):
         def backward(ctx, d_out, *_):
             *tensors, top, inverse = ctx.saved_tensors
             needs = list(ctx.needs_input_grad[1:6])
-            d = backward_op(ctx.structure, *tensors, *ctx.numbers, top, inverse, d_out, needs)
+            # The rule of the backward operator only says no to what is differentiated again: a call less without it.
+            run = backward_op if torch.is_grad_enabled() else partial(_below_autograd, backward_op)
+            d = run(ctx.structure, *tensors, *ctx.numbers, top, inverse, d_out, needs)
             d = [g if wanted else None for g, wanted in zip(d, needs, strict=True)]
             return None, *d[:4], _weight_gradient(tensors[4], d[4]), None, None, None, None
 
     Attention.__name__ = Attention.__qualname__ = f"{name}_attention"  # what the profiler shows
     forward_op = _forward(f"{name}({schema}) -> (Tensor, Tensor, Tensor)", kernel, shapes, Attention)
-    return forward_op
+
+    def call(*arguments):
+        """The operator; straight to its autograd rule where no compiler has to see it, which PyTorch would look up."""
+        return forward_op(*arguments) if torch.compiler.is_compiling() else Attention.apply(*arguments)
+
+    return call
 
 
 def _gated_kernel(structure, value, score_src, score_dst, score_edge, edge_weight, edge_mask, form, dropout, seed):
@@ -495,21 +504,29 @@ additive_op = _attention(
     "additive",
     "Tensor value, Tensor score_src, Tensor score_dst, Tensor? score_edge",
     "slope",
-    lambda value, score_src, score_dst, score_edge: (value, (score_dst.shape[0], *value.shape[1:])),
+    lambda _, value, score_src, score_dst, score_edge: (value, (score_dst.shape[0], *value.shape[1:])),
+)
+gat_op = _attention(
+    "gat",
+    "gat",
+    "Tensor value, Tensor attn_src, Tensor attn_dst, Tensor? score_edge",
+    "slope",
+    # Its structure is one of several tensors, the first of them the pointers of the destinations' rows.
+    lambda structure, value, *_: (value, (structure[0].shape[0] - 1, *value.shape[1:])),
 )
 gatv2_op = _attention(
     "gatv2",
     "gatv2",
     "Tensor feat_src, Tensor feat_dst, Tensor? feat_edge, Tensor attn",
     "slope",
-    lambda feat_src, feat_dst, feat_edge, attn: (feat_dst, feat_dst.shape),
+    lambda _, feat_src, feat_dst, feat_edge, attn: (feat_dst, feat_dst.shape),
 )
 dot_op = _attention(
     "dot_product",
     "dot",
     "Tensor query, Tensor key, Tensor value, Tensor? bias",
     "scale",
-    lambda query, key, value, bias: (value, (query.shape[0], *value.shape[1:])),
+    lambda _, query, key, value, bias: (value, (query.shape[0], *value.shape[1:])),
 )
 gated_backward_op = _backward(
     f"gated_backward({_GATED}, Tensor d_out, bool[] needs) -> Tensor[]", _gated_backward_kernel, _gated_backward_shapes

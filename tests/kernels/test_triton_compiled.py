@@ -56,6 +56,18 @@ def attention(kind, heads, width, dtype=torch.float32, terms=False, number=torch
     return call
 
 
+def gat(heads, width, dtype=torch.float32):
+    """Forward and backward with every gradient of GAT that makes its scores."""
+    value, attn, scores = empty(NODES, heads, width, dtype=dtype), empty(heads, width), empty(NODES, heads)
+
+    def call():
+        arguments = (structure(), 0.2, None, None, None, value, attn, attn, None)
+        kernels.gat(*arguments, out=value, top=scores, inverse=scores)
+        kernels.gat(*arguments, top=scores, inverse=scores, d_out=value, gradients=[value, attn, attn, None, None])
+
+    return call
+
+
 def sums(heads, width, shared):
     value, weight = empty(NODES, 1 if shared else heads, width), empty(EDGES, heads)
     out = empty(NODES, heads, width)
@@ -100,6 +112,12 @@ def test_attention_at_other_shapes(kind, shape, monkeypatch):
 @pytest.mark.parametrize("kind", ["additive", "gatv2", "dot"])
 def test_attention_with_every_term_in_bfloat16_and_wide_numbers(kind, monkeypatch):
     within_bounds(monkeypatch, attention(kind, 4, 32, torch.bfloat16, True, torch.int64), 90, 7)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gat_with_its_scores(shape, monkeypatch):
+    within_bounds(monkeypatch, gat(*shape), 90, 9)
+    within_bounds(monkeypatch, gat(*shape, torch.bfloat16), 90, 9)
 
 
 @pytest.mark.parametrize("capability", [80, 90])

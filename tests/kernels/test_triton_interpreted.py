@@ -37,7 +37,8 @@ def small_blocks(monkeypatch):
     """Four edges at a time, rows of more than eight are cut, and merged one chunk at a time: every loop goes round."""
     monkeypatch.setattr(launch, "CHUNK", 8)
     monkeypatch.setattr(launch, "LONGEST_CHUNK", 8)
-    monkeypatch.setattr(launch, "TABLE", {k: (128, 1024, 4, 4, 4) for k in launch.TABLE})
+    monkeypatch.setattr(launch, "NODE_PROGRAMS", 2)
+    monkeypatch.setattr(launch, "TABLE", {k: (128, 1024, *[2 if "nodes" in k else 4] * 3) for k in launch.TABLE})
     monkeypatch.setattr(launch, "merge_blocks", lambda width, heads=1: launch.Blocks(1, launch.power_of_two(heads), 4))
     launch.blocks.cache_clear()
     yield
@@ -184,6 +185,59 @@ def test_alpha_and_logits(kind):
         got = nan(case.edges, HEADS)
         case.call(None, None, None, *case.arguments(True), logits=got)
         close(got, before)
+
+
+FIRST = [name for name, (_, _, num_src, num_dst) in plain.graphs().items() if num_dst <= num_src]
+
+
+def gat(graph, heads, width, dtype, wanted=("value", "left", "right", "edge", "weight"), terms=True):
+    """({name: gradient} with "out", the same expected) of GAT that makes its scores; destinations come first."""
+    case = Case("additive", graph, dtype, terms, heads, width, dropout=DROPOUT if terms else None)
+    given = {"value": case.given["value"], "left": torch.randn(heads, width), "right": torch.randn(heads, width)}
+    given |= {k: case.given[k] for k in ("edge", "weight") if terms}
+    arguments = [given.get(k) for k in ("value", "left", "right", "edge")]
+    call = [case.structure, 0.2, case.dropout, given.get("weight"), case.mask, *arguments]
+    out = nan(case.num_dst, heads, width, dtype=dtype)
+    top, inverse = nan(case.num_dst, heads), nan(case.num_dst, heads)
+    kernels.gat(*call, out=out, top=top, inverse=inverse)
+    d_out = torch.randn(out.shape).to(dtype)
+    found = {k: nan(*v.shape, dtype=v.dtype) for k, v in given.items() if k in wanted}
+    gradients = [found.get(k) for k in ("value", "left", "right", "edge", "weight")]
+    kernels.gat(*call, top=top, inverse=inverse, d_out=d_out, gradients=gradients)
+
+    leaves = {k: v.double().requires_grad_() for k, v in given.items()}
+    value = leaves["value"]
+    scores = (value * leaves["left"]).sum(-1), (value[: case.num_dst] * leaves["right"]).sum(-1)
+    expected, *_ = plain.attention(
+        "additive", case.src, case.dst, case.num_dst, 0.2, case.dropout, leaves.get("weight"), case.mask, value,
+        *scores, leaves.get("edge"),
+    )  # fmt: skip
+    names = [k for k in given if k in wanted]
+    d = torch.autograd.grad(expected, [leaves[k] for k in names], d_out.double(), materialize_grads=True)
+    return {"out": out, **found}, {"out": expected, **dict(zip(names, d, strict=True))}
+
+
+@pytest.mark.parametrize(
+    "name, dtype", [*((name, torch.float32) for name in FIRST), ("random", torch.bfloat16), ("random", torch.float16)]
+)
+def test_gat_makes_its_scores(name, dtype):
+    found, expected = gat(plain.graphs()[name], HEADS, WIDTH, dtype)
+    for key in expected:
+        close(found[key], expected[key], dtype)
+
+
+@pytest.mark.parametrize("wanted", ["value", "left", "right", "edge"])
+def test_a_gradient_of_gat_that_is_wanted_alone(wanted):
+    found, expected = gat(plain.graphs()["random"], 2, 4, torch.float32, (wanted,))
+    close(found[wanted], expected[wanted])
+
+
+def test_gat_without_terms_in_groups_of_heads_and_with_wide_offsets(monkeypatch):
+    monkeypatch.setattr(launch, "TABLE", {k: (8, 64, 4, 4, 4) for k in launch.TABLE})
+    monkeypatch.setattr(_host, "_wide", lambda *_: True)
+    found, expected = gat(plain.graphs()["random"], HEADS, WIDTH, torch.float32, terms=False)
+    for key in expected:
+        close(found[key], expected[key])
 
 
 @pytest.mark.parametrize("name, terms", [("hubs", False), ("hubs", True), ("no edges", True)])

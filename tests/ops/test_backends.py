@@ -1,5 +1,7 @@
 """One suite for every backend: each operator beside another implementation in float64, on the tests' device."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from backends import BACKENDS, DEVICE, INTERPRETED, ON_CPU, there
@@ -95,6 +97,36 @@ def test_half_types(operator, backend, dtype):
             _compare(_attention(operator, graph, {}), leaves, backend, dtype, 1.0)
         return
     _compare(_attention(operator, graph, {}), leaves, backend, dtype, 2 * HALVES[dtype])
+
+
+@on_every_graph
+def test_gat_makes_its_scores_of_the_values(backend, name):
+    graph, heads, width = build(name, torch.int32), 3, 5
+    if graph.num_dst_nodes() > graph.num_src_nodes():
+        with pytest.raises(ShapeError, match="sources of"):
+            ops.gat_attention(graph, torch.ones(graph.num_src_nodes(), heads, width), *torch.ones(2, heads, width))
+        return
+    count, dtype = graph.num_edges(), _type(backend)
+    leaves = {"value": torch.randn(graph.num_src_nodes(), heads, width, dtype=torch.float64)}
+    leaves |= {k: torch.randn(heads, width, dtype=torch.float64) for k in ("attn_src", "attn_dst")}
+    leaves |= {k: torch.randn(count, heads, dtype=torch.float64) for k in ("score_edge", "edge_weight")}
+    leaves = {k: leaf.to(dtype).double() for k, leaf in leaves.items()}
+    options = {"edge_mask": there(torch.rand(count, heads) < 0.8), "dropout": 0.3, "seed": 7}
+
+    def own(**given):
+        return [ops.gat_attention(graph, **given, **options)]
+
+    def of_scores(value, attn_src, attn_dst, **given):
+        scores = (value * attn_src).sum(-1), (value[: graph.num_dst_nodes()] * attn_dst).sum(-1)
+        return [ops.additive_attention(graph, value, *scores, **given, **options)]
+
+    wide = {k: there(leaf).requires_grad_() for k, leaf in leaves.items()}
+    narrow = {k: there(leaf.to(dtype)).requires_grad_() for k, leaf in leaves.items()}
+    for settings in (nullcontext(), ops.uniform_attention()):
+        with settings:
+            for got, wanted in zip(_found(own, narrow, backend), _found(of_scores, wide, "torch"), strict=True):
+                scale = max(1.0, float(wanted.abs().max()) if wanted.numel() else 1.0)
+                torch.testing.assert_close(got, wanted, atol=EXACT[dtype] * scale, rtol=0)
 
 
 STEPS = {

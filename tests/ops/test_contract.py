@@ -44,6 +44,12 @@ def _calls(num_src, num_dst, num_edges, dtype=torch.float32):
     return {
         "additive_attention": {"value": value, **additive},
         "additive_weights": additive,
+        "gat_attention": {
+            "value": value,
+            "attn_src": draw(HEADS, VALUE_WIDTH),
+            "attn_dst": draw(HEADS, VALUE_WIDTH),
+            "score_edge": additive["score_edge"],
+        },
         "gated_attention": {"value": value, **additive},
         "gated_weights": additive,
         "gatv2_attention": gatv2,
@@ -288,7 +294,7 @@ def test_operators_without_heads_or_width(operator):
     for heads, width in ((0, WIDTH), (HEADS, 0), (0, 0)):
         arguments = {}
         for name, right in CALLS[operator].items():
-            rows = [] if name == "attn" else [len(right)]
+            rows = [] if name.startswith("attn") else [len(right)]
             sizes = [heads, width][: right.dim() - len(rows)]
             arguments[name] = torch.zeros(*rows, *sizes)
         if operator == "edge_weighted_sum":
@@ -303,6 +309,11 @@ def _right_answer(operator, graph, arguments):
     """The answer by loops, in float64."""
     wide = {k: v.double() for k, v in arguments.items() if isinstance(v, torch.Tensor)}
     family = operator.rsplit("_", 1)[0]
+    if operator == "gat_attention":
+        left, right = (wide.pop(f"attn_{end}") for end in ("src", "dst"))
+        wide["score_src"] = (wide["value"] * left).sum(-1)
+        wide["score_dst"] = (wide["value"][: graph.num_dst_nodes()] * right).sum(-1)
+        family = "additive"
     if operator == "additive_logits":
         src, dst = (x.long() for x in graph.edges(order="eid"))
         return wide["score_src"][src] + wide["score_dst"][dst] + wide.get("score_edge", 0.0)

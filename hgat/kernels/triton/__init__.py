@@ -24,6 +24,7 @@ __all__ = [
     "dot",
     "edge_softmax",
     "edge_sum",
+    "gat",
     "gatv2",
     "info",
     "interpreted",
@@ -113,6 +114,41 @@ def additive(
         call.forward(out, alpha, logits, top, inverse)
     else:
         call.backward(top, inverse, d_out, *gradients)
+
+
+def gat(
+    structure: list[Tensor],
+    slope: float,
+    dropout: Dropout,
+    edge_weight: Tensor | None,
+    edge_mask: Tensor | None,
+    value: Tensor,
+    attn_src: Tensor,
+    attn_dst: Tensor,
+    score_edge: Tensor | None,
+    *,
+    out: Tensor | None = None,
+    top: Tensor | None = None,
+    inverse: Tensor | None = None,
+    d_out: Tensor | None = None,
+    gradients: Sequence[Tensor | None] = (None,) * 5,
+) -> None:
+    """`additive` with the scores attn . value of both ends, the destinations the first rows of value.
+
+    Backward makes the scores again. gradients: of value, attn_src, attn_dst, score_edge, edge_weight.
+    """
+    calls = _calls()
+    scores = calls.end_scores(structure, value, attn_src, attn_dst)
+    call = calls.Call("additive", structure, slope, dropout, edge_weight, edge_mask, value, *scores, score_edge)
+    if d_out is None:
+        call.forward(out, None, None, top, inverse)
+        return
+    d_value, d_attn_src, d_attn_dst, d_edge, d_weight = gradients
+    of_scores = any(d is not None for d in (d_value, d_attn_src, d_attn_dst))
+    d_scores = [score.new_empty(score.shape) if of_scores else None for score in scores]
+    call.backward(top, inverse, d_out, d_value, *d_scores, d_edge, d_weight)
+    if of_scores:
+        calls.end_scores_backward(value, attn_src, attn_dst, *d_scores, d_value, d_attn_src, d_attn_dst)
 
 
 def gatv2(

@@ -10,7 +10,15 @@ from hgat.kernels.triton import _backward, _forward, _sums, launch
 from hgat.kernels.triton.launch import power_of_two
 from hgat.kernels.triton.structure import Rows, by_destination, by_source
 
-__all__ = ["Call", "edge_sum", "softmax_backward", "weighted_sum", "weighted_sum_backward"]
+__all__ = [
+    "Call",
+    "edge_sum",
+    "end_scores",
+    "end_scores_backward",
+    "softmax_backward",
+    "weighted_sum",
+    "weighted_sum_backward",
+]
 
 FIELDS = 4  # numbers that backward keeps of each destination and head, at most
 Result = Tensor | None  # memory for a result, or a tensor that not every call has
@@ -358,6 +366,68 @@ def _merge(rows: Rows, part: Any, result: Any, wide: bool, one: bool = False) ->
         (rows.heavy, part, result),
         H=heads, D=width, ONE=one, WIDE=wide, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width),
     )  # fmt: skip
+
+
+def _node_constants(value, blocks):
+    """Constants of a kernel that walks over nodes."""
+    _, heads, width = value.shape
+    return {
+        "H": heads, "D": width, "WIDE": _wide(0, 0, value), "BLOCK_N": blocks.edges, "BLOCK_H": blocks.heads,
+        "BLOCK_D": power_of_two(width),
+    }  # fmt: skip
+
+
+def end_scores(structure: list[Tensor], value: Tensor, attn_src: Tensor, attn_dst: Tensor) -> tuple[Tensor, Tensor]:
+    """(attn_src . value of every source, attn_dst . value of every destination), [N, H] of float32."""
+    sources, targets = value.shape[0], structure[0].shape[0] - 1
+    value, attn_src, attn_dst = _given(value), _given(attn_src), _given(attn_dst)
+    heads, width = value.shape[1:]
+    score_src, score_dst = (
+        torch.empty((count, heads), dtype=torch.float32, device=value.device) for count in (sources, targets)
+    )
+    if sources:
+        blocks = launch.blocks("nodes", "", heads, width, value.element_size())
+        with _device(value):
+            _run(
+                _sums.end_scores, (-(-sources // blocks.edges), -(-heads // blocks.heads)), blocks.warps,
+                (value, attn_src, attn_dst, score_src, score_dst, sources, targets), **_node_constants(value, blocks),
+            )  # fmt: skip
+    return score_src, score_dst
+
+
+def end_scores_backward(
+    value: Tensor,
+    attn_src: Tensor,
+    attn_dst: Tensor,
+    d_src: Tensor,
+    d_dst: Tensor,
+    d_value: Result,
+    d_attn_src: Result,
+    d_attn_dst: Result,
+) -> None:
+    """Backward of `end_scores`: adds to d_value, and writes the others that are not None."""
+    value, attn_src, attn_dst = _given(value), _given(attn_src), _given(attn_dst)
+    sources, heads, width = value.shape
+    blocks = launch.blocks("nodes", "", heads, width, value.element_size())
+    groups, tiles = -(-heads // blocks.heads), -(-sources // blocks.edges)
+    steps = -(-tiles // launch.NODE_PROGRAMS)
+    programs = -(-tiles // max(steps, 1))
+    with _device(value):
+        part = None
+        if d_attn_src is not None or d_attn_dst is not None:
+            part = torch.empty((programs, 2, heads, width), dtype=torch.float32, device=value.device)
+        if programs:
+            _run(
+                _sums.end_scores_back, (programs, groups), blocks.warps,
+                (value, attn_src, attn_dst, d_src, d_dst, d_value, part, sources, d_dst.shape[0], steps),
+                **_node_constants(value, blocks),
+            )  # fmt: skip
+        if part is not None:
+            blocks = launch.merge_blocks(width)
+            _run(
+                _sums.end_scores_merge, (1, heads), blocks.warps, (part, d_attn_src, d_attn_dst, programs),
+                H=heads, D=width, BLOCK_E=blocks.edges, BLOCK_H=blocks.heads, BLOCK_D=power_of_two(width),
+            )  # fmt: skip
 
 
 def weighted_sum(

@@ -1,4 +1,4 @@
-"""Sums over the edges of a row, and what turns the gradient of a softmax into one of its logits."""
+"""Sums over the edges of a row, what turns the gradient of a softmax into one of its logits, and GAT's scores."""
 
 import triton
 import triton.language as tl
@@ -204,3 +204,87 @@ def write_gradients(
         e = tl.load(edge + p, mask=live, other=0)
         g = scores(alpha, e, live, h, on, H, WIDE) * (scores(d_alpha, e, live, h, on, H, WIDE) - total[None, :])
         tl.store(d_logits + wide(e, WIDE)[:, None] * H + h[None, :], g, mask=live[:, None] & on[None, :])
+
+
+@triton.jit
+def vector(attn, h, d, inside, D: tl.constexpr):
+    """attn [H, D] as [1, BLOCK_H, BLOCK_D]."""
+    return tl.load(attn + h[:, None] * D + d[None, :], mask=inside, other=0.0)[None, :, :]
+
+
+@triton.jit
+def store_scores(out, n, x, mask, h, on, H: tl.constexpr, WIDE: tl.constexpr):
+    tl.store(out + wide(n, WIDE)[:, None] * H + h[None, :], x, mask=mask[:, None] & on[None, :])
+
+
+@triton.jit(do_not_specialize=["sources", "targets"])
+def end_scores(
+    value, attn_src, attn_dst, score_src, score_dst, sources, targets,
+    H: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """score_src = attn_src . value of every source, score_dst = attn_dst . value of the first, the targets."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    d = tl.arange(0, BLOCK_D)
+    on = head_mask(h, H, BLOCK_H)
+    inside = lanes(h, d, H, D, BLOCK_H, BLOCK_D)
+    x = rows(value, n, n < sources, h, d, inside, H, D, WIDE)
+    store_scores(score_src, n, tl.sum(x * vector(attn_src, h, d, inside, D), 2), n < sources, h, on, H, WIDE)
+    store_scores(score_dst, n, tl.sum(x * vector(attn_dst, h, d, inside, D), 2), n < targets, h, on, H, WIDE)
+
+
+@triton.jit(do_not_specialize=["sources", "targets", "steps"])
+def end_scores_back(
+    value, attn_src, attn_dst, d_src, d_dst, d_value, part, sources, targets, steps,
+    H: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """d_value += d_src attn_src + d_dst attn_dst, and of `steps` blocks of nodes the parts [2, H, D] of both d_attn."""
+    pid = tl.program_id(0)
+    h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    d = tl.arange(0, BLOCK_D)
+    on = head_mask(h, H, BLOCK_H)
+    inside = lanes(h, d, H, D, BLOCK_H, BLOCK_D)
+    left, right = vector(attn_src, h, d, inside, D), vector(attn_dst, h, d, inside, D)
+    acc_left = tl.zeros([BLOCK_H, BLOCK_D], tl.float32)
+    acc_right = tl.zeros([BLOCK_H, BLOCK_D], tl.float32)
+    for step in range(steps):
+        n = (pid * steps + step) * BLOCK_N + tl.arange(0, BLOCK_N)
+        live = n < sources
+        g_left = scores(d_src, n, live, h, on, H, WIDE)[:, :, None]
+        g_right = scores(d_dst, n, n < targets, h, on, H, WIDE)[:, :, None]
+        if part is not None:
+            x = rows(value, n, live, h, d, inside, H, D, WIDE)
+            acc_left += tl.sum(g_left * x, 0)
+            acc_right += tl.sum(g_right * x, 0)
+        if d_value is not None:
+            at = wide(n, WIDE)[:, None, None] * (H * D) + h[None, :, None] * D + d[None, None, :]
+            mask = live[:, None, None] & inside[None, :, :]
+            before = tl.load(d_value + at, mask=mask, other=0.0).to(tl.float32)
+            total = before + g_left * left + g_right * right
+            tl.store(d_value + at, total.to(d_value.dtype.element_ty), mask=mask)
+    if part is not None:
+        store_row(part, 2 * pid, acc_left, h, d, inside, H, D, True)
+        store_row(part, 2 * pid + 1, acc_right, h, d, inside, H, D, True)
+
+
+@triton.jit(do_not_specialize=["count"])
+def end_scores_merge(
+    part, d_left, d_right, count,
+    H: tl.constexpr, D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Both d_attn [H, D] from their `count` parts."""
+    h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    d = tl.arange(0, BLOCK_D)
+    inside = lanes(h, d, H, D, BLOCK_H, BLOCK_D)
+    acc_left = tl.zeros([BLOCK_H, BLOCK_D], tl.float32)
+    acc_right = tl.zeros([BLOCK_H, BLOCK_D], tl.float32)
+    for start in range(0, count, BLOCK_E):
+        p = start + tl.arange(0, BLOCK_E)
+        acc_left += tl.sum(rows(part, 2 * p, p < count, h, d, inside, H, D, True), 0)
+        acc_right += tl.sum(rows(part, 2 * p + 1, p < count, h, d, inside, H, D, True), 0)
+    if d_left is not None:
+        store_row(d_left, 0, acc_left, h, d, inside, H, D, False)
+    if d_right is not None:
+        store_row(d_right, 0, acc_right, h, d, inside, H, D, False)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["PROGRAMS", "Blocks", "blocks", "chunk", "chunk_lengths", "merge_blocks", "power_of_two"]
+__all__ = ["NODE_PROGRAMS", "PROGRAMS", "Blocks", "blocks", "chunk", "chunk_lengths", "merge_blocks", "power_of_two"]
 
 # Edges of the longest row that one program takes whole, for a mean of up to 16 edges in a row, and for more.
 CHUNK, LONGEST_CHUNK = 128, 512
 MOST_CHUNKS = 512  # of one row, until they are of LONGEST_CHUNK edges
+NODE_PROGRAMS = 1024  # programs at most that share the nodes in backward of GAT's scores, each with a part of d_attn
 PROGRAMS = 16384  # programs that share GATv2's by-destination sweep, each with its own part of d_attn
 
 
@@ -40,6 +41,7 @@ TABLE = {
     ("edges", "additive"): (128, 1024, 32, 32, 32),
     ("edges", "gatv2"): (128, 512, 8, 8, 4),
     ("edges", "dot"): (128, 1024, 8, 8, 4),
+    ("nodes", ""): (128, 1024, 8, 8, 4),
     ("sum", ""): (128, 1024, 8, 8, 4),
     ("sum_back", ""): (128, 1024, 8, 4, 4),
 }
