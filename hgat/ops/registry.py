@@ -11,6 +11,7 @@ for float64, else float32.
 
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -198,7 +199,7 @@ def _attention(name, core, inputs, factor, like):
     Attention.__name__ = Attention.__qualname__ = f"{name}_attention"  # what the profiler shows
     forward_op = _forward(f"{name}({schema}) -> (Tensor, Tensor, Tensor)", kernel, shapes, Attention)
 
-    def call(*arguments):
+    def call(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The operator; straight to its autograd rule where no compiler has to see it, which PyTorch would look up."""
         return forward_op(*arguments) if torch.compiler.is_compiling() else Attention.apply(*arguments)
 
