@@ -36,6 +36,8 @@ from hgat.nn.common import (
 
 __all__ = ["GATConv"]
 
+FEW = 2**22  # numbers in the rows of a graph that is small for a GPU: they are read in less time than a launch takes
+
 
 class GATConv(nn.Module):
     """Graph attention layer, with the constructor, parameters and results of `dgl.nn.GATConv`.
@@ -132,12 +134,12 @@ class GATConv(nn.Module):
     def _in_one_step(self, value: torch.Tensor, one_projection: bool) -> bool:
         """Whether the operator makes the scores, too: on a GPU every step of a small graph costs its launch.
 
-        The CPU multiplies the attention vectors into the weight first, which reads less. one_projection: both ends'
-        rows are those of `value`, and nobody asks for alpha.
+        Elsewhere the attention vectors are multiplied into the weight first, which reads less. one_projection: both
+        ends' rows are those of `value`, and nobody asks for alpha.
         """
         plain = one_projection and self.attn_r is not None and not self._use_symmetric_norm
         dropped = self.value_drop.training and self.value_drop.p > 0  # which the scores do not see
-        return plain and not dropped and value.dim() == 3 and value.device.type != "cpu"
+        return plain and not dropped and value.dim() == 3 and value.device.type != "cpu" and value.numel() < FEW
 
     def forward(
         self,
@@ -181,8 +183,7 @@ class GATConv(nn.Module):
         scores: tuple[Any, Any, Any] = (None, None, None)
         if self._in_one_step(value, one_input and fc_src is fc_dst and not get_attention):
             assert self.attn_r is not None
-            attn_l, attn_r = self.attn_l.squeeze(0), self.attn_r.squeeze(0)
-            out = ops.gat_attention(graph, value, attn_l, attn_r, score_edge, **drops, **options)
+            out = ops.gat_attention(graph, value, self.attn_l, self.attn_r, score_edge, **drops, **options)
         else:
             # a . [W h_u || W h_v] is a sum of one score per end, so no edge ever carries both vectors.
             score_src = end_scores(fc_src, h_src, value, self.attn_l)
@@ -197,7 +198,8 @@ class GATConv(nn.Module):
             scores = score_src, score_dst, score_edge
             value = with_extra_axes(self.value_drop(value), prefix)
             out = ops.additive_attention(graph, value, score_src, score_dst, score_edge, **drops, **options)
-        out = out.reshape(*prefix, *shape)
+        if len(prefix) > 1:
+            out = out.reshape(*prefix, *shape)
         if self._use_symmetric_norm:
             out = out * degree_power(graph, "dst", 0.5, out).view(-1, *[1] * (out.dim() - 1))
         out = add_residual(out, self.res_fc, h_dst, shape)

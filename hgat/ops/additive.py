@@ -88,8 +88,9 @@ def gat_attention(
         out_v = sum_u drop(alpha_uv) * edge_weight_uv * value_u         alpha as in `additive_attention`
 
     Shapes: value [N_src, H, D], its first N_dst rows those of the destinations, as on a block; attn_src, attn_dst
-    [H, D], score_edge [E, H] -> out [N_dst, H, D]. The rest as in `additive_attention`. On a GPU scores and attention
-    are one step forward and one backward, for a small graph costs what its steps cost; the CPU makes the scores first.
+    [H, D] or [1, H, D], as layers keep them, score_edge [E, H] -> out [N_dst, H, D]. The rest as in
+    `additive_attention`. On a GPU scores and attention are one step forward and one backward, since a small graph costs
+    what its steps cost; the CPU makes the scores first.
 
     Raises ShapeError for a tensor that does not fit and for a graph of more destinations than sources, GraphError and
     BackendError as `additive_attention` does.
@@ -100,8 +101,8 @@ def gat_attention(
     check_call(
         graph,
         ("value", value, "N_src", ("H", heads), ("D", width)),
-        ("attn_src", attn_src, None, ("H", heads), ("D", width)),
-        ("attn_dst", attn_dst, None, ("H", heads), ("D", width)),
+        ("attn_src", attn_src, None, *_one(attn_src), ("H", heads), ("D", width)),
+        ("attn_dst", attn_dst, None, *_one(attn_dst), ("H", heads), ("D", width)),
         ("score_edge", score_edge, "E", ("H", heads)),
     )
     if graph.num_dst_nodes() > graph.num_src_nodes():
@@ -209,6 +210,11 @@ def gated_weights(
     edge_mask = edge_mask_column(graph, edge_mask, logits.shape[1], logits)
     mask = None if edge_mask is None else edge_mask.expand_as(logits)
     return alignment(logits, graph=graph, form=form, mask=mask)
+
+
+def _one(attn: Tensor) -> list[tuple[str, int]]:
+    """The axis of one that an attention vector may have before its heads."""
+    return [("1", 1)] if isinstance(attn, Tensor) and attn.dim() == 3 else []
 
 
 def _check_gate(form: str) -> None:

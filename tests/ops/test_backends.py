@@ -108,7 +108,8 @@ def test_gat_makes_its_scores_of_the_values(backend, name):
         return
     count, dtype = graph.num_edges(), _type(backend)
     leaves = {"value": torch.randn(graph.num_src_nodes(), heads, width, dtype=torch.float64)}
-    leaves |= {k: torch.randn(heads, width, dtype=torch.float64) for k in ("attn_src", "attn_dst")}
+    leaves["attn_src"] = torch.randn(heads, width, dtype=torch.float64)
+    leaves["attn_dst"] = torch.randn(1, heads, width, dtype=torch.float64)  # as layers keep it
     leaves |= {k: torch.randn(count, heads, dtype=torch.float64) for k in ("score_edge", "edge_weight")}
     leaves = {k: leaf.to(dtype).double() for k, leaf in leaves.items()}
     options = {"edge_mask": there(torch.rand(count, heads) < 0.8), "dropout": 0.3, "seed": 7}
