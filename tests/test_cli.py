@@ -102,6 +102,10 @@ LIGHTER = {
 }
 
 
+# One recipe of each task is scored again from its folder, too: what comes back then is the task's doing.
+SCORED_AGAIN = {train.read(name).task["name"]: name for name in reversed(train.available())}.values()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", train.available())
 def test_every_recipe_on_its_real_data(name, shell):
@@ -152,6 +156,8 @@ def test_every_recipe_on_its_real_data(name, shell):
     files = done.out.splitlines()[-1].split(": ")[1].split(", ")
     assert set(files) <= set(os.listdir(shell.folder / name))
 
+    if name not in SCORED_AGAIN:
+        return
     done = shell("eval", name, "--root", root)
     assert (done.status, done.err) == (0, "")
     score = f"{metrics['test']['mean']:.1f}" if unit == "nodes" else r"\d+\.\d"  # else of a part of the test
