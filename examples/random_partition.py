@@ -57,22 +57,30 @@ def trained(name, homophily, degree, options):
 
 
 def draw(options, names, found, path):
+    """Accuracy above, and below it what SuperGAT has more than GAT, which the height of a panel would hide."""
     columns = len(options.homophily)
-    figure = figure_class()(figsize=(1.2 + 2.5 * columns, 3.9), layout="constrained")
-    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
-    for axis, homophily in zip(axes, options.homophily, strict=True):
+    figure = figure_class()(figsize=(2.2 + 2.4 * columns, 5.6), layout="constrained")
+    axes = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
+    for (above, below), homophily in zip(axes.T, options.homophily, strict=True):
+        gat = [found["gat", homophily, degree][0] for degree in options.degree]
         for name in names:
             color, marker, line = LOOKS[name]
             mean, deviation, _ = zip(*(found[name, homophily, degree] for degree in options.degree), strict=True)
-            look = {"color": color, "marker": marker, "linestyle": line, "label": title(name), "markersize": 5}
-            axis.errorbar(options.degree, mean, [value or 0 for value in deviation], capsize=2, **look)
-        axis.axhline(10, color="#888888", linestyle=":", linewidth=1, label="chance")
-        axis.set(title=f"homophily {homophily:g}", xlabel="neighbours, on average", xscale="log")
-        axis.set_xticks(options.degree, [f"{degree:g}" for degree in options.degree])
-        axis.minorticks_off()
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set(ylabel="test accuracy, %", ylim=(0, 102))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names) + 1, frameon=False)
+            look = {"color": color, "marker": marker, "linestyle": line, "markersize": 5}
+            bars = None if None in deviation else deviation
+            above.errorbar(options.degree, mean, bars, capsize=2, label=title(name), **look)
+            below.plot(options.degree, [one - other for one, other in zip(mean, gat, strict=True)], **look)
+        above.axhline(10, color="#888888", linestyle=":", linewidth=1, label="chance")
+        above.set(title=f"homophily {homophily:g}", ylim=(0, 102))
+        below.set(xlabel="neighbours, on average", xscale="log")
+        below.set_xticks(options.degree, [f"{degree:g}" for degree in options.degree])
+        below.minorticks_off()
+        for axis in (above, below):
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("test accuracy, %")
+    axes[1, 0].set_ylabel("above GAT, points")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns + 1, 5), frameon=False)
     save(figure, path)
 
 
