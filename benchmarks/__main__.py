@@ -19,7 +19,7 @@ COMMANDS = {
     "diffusion": "attention spread over K hops beside one layer of GAT, with memory as K grows",
     "ppr": "personalised PageRank by push beside a power iteration that ends at the same rule",
     "temporal": "graphs that change: an epoch of DySAT, the sampler of recent neighbours",
-    "preparation": "what DAGNN, GAMLP, TDGNN and SPAGAN compute once before training: seconds, and peak memory",
+    "preparation": "what DAGNN, GAMLP, TDGNN, SPAGAN and PPRGAT compute once before training: seconds, and peak memory",
     "processes": "epochs of sampled training on one process and on two",
     "scaling": "growth with edges, heads, width and threads, as plots",
 }

@@ -1,4 +1,4 @@
-"""What systems that attend over hops and paths compute once, before training, on graphs of ogbn-arxiv's shape.
+"""What systems that attend over hops, paths and by PageRank compute once, before training, most on ogbn-arxiv's shape.
 
 - normalised: the weights of the normalised adjacency, what DAGNN needs on a graph.
 - hops: five hops of 128 features, what GAMLP and DAGNN with graph.precompute train on, in memory and in a folder.
@@ -6,6 +6,8 @@
   of nodes; the 32 strongest of each node are found on a fiftieth of the graph, as the time grows with N x E.
 - paths: SPAGAN's cheapest paths of up to 1, 2 and 3 edges, the costs those of random attention. Every node searches as
   far as that many of the dearest edges, and each search begins with a row of N distances; on parts of the graph.
+- nearest: PPRGAT's graph, of every node's 32 nearest by personalised PageRank, by push at the usual alpha and epsilon,
+  on a power-law graph of a million nodes and ten million edges.
 
 Each in a process of its own, with hgat alone: seconds are those of the fastest of the rounds and of this machine, and
 memory is the peak above what was there before, with the result in it (see benchmarks.memory).
@@ -22,6 +24,7 @@ from pathlib import Path
 __all__ = ["CASES", "run"]
 
 WIDTH, HOPS, SMALL, KEEP = 128, 5, 0.02, 32
+NODES, EDGES = 1_000_000, 10_000_000  # where PageRank is computed
 PATHS = {"paths1": (1, 0.1), "paths2": (2, 0.1), "paths3": (3, SMALL)}  # edges of a path, part of the size
 CASES = {
     "normalised": "weights of the normalised adjacency",
@@ -33,6 +36,7 @@ CASES = {
         name: f"cheapest paths of up to {length} edges, 1/{round(1 / part)} of the size"
         for name, (length, part) in PATHS.items()
     },
+    "nearest": f"{KEEP} nearest by PageRank of a million nodes",
 }
 
 
@@ -71,6 +75,10 @@ def _call(name, scale, place):
     import hgat
     from benchmarks import graphs
 
+    if name == "nearest":
+        nodes = max(int(NODES * scale), KEEP)
+        graph = graphs.power_law(nodes, max(int(EDGES * scale), 2 * nodes)).graph
+        return lambda: [hgat.graph.ppr_graph(graph, KEEP).edata["ppr"]]
     length, part = PATHS.get(name, (0, SMALL if name == "strongest" else 1.0))
     graph = graphs.arxiv(scale * part).graph
     if name in PATHS:

@@ -52,10 +52,11 @@ class Candidate:
 class Case:
     """Candidates under one title; the first is the one that the others are compared with.
 
-    proof: makes the same case in float64 on a small graph, for models of several layers. There a logit near zero may
-    fall on either side of LeakyReLU's kink by rounding alone, and all gradients before it change by more than
-    TOLERANCE, although the candidates compute the same function: in float64 they agree to all digits. So the proof is
-    checked entry by entry, and the case itself by its outputs, entry by entry, and by the norms of its gradients.
+    proof: makes the same case in float64 on a small graph, for models of several layers and for scores that are
+    products. There a logit near zero may fall on either side of LeakyReLU's kink by rounding alone, and all gradients
+    before it change by more than TOLERANCE, although the candidates compute the same function: in float64 they agree to
+    all digits. So the proof is checked entry by entry, and the case itself by its outputs, entry by entry, and by the
+    norms of its gradients.
     by_norm: the same for a case whose operators were proved elsewhere.
     """
 

@@ -1,6 +1,7 @@
 """The examples and the README's Python run as they stand, and what they claim is checked."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def test_a_dictionary_is_looked_up_by_gatv2_and_not_by_gat(tmp_path, capsys):
     assert found["gatv2", 4] == {"train": 100.0, "test": 100.0}
     assert found["gat", 4]["train"] < 70  # with one head it ranks the entries alike for all queries
     assert (tmp_path / "dictionary.png").is_file() and "GATv2, one head, test" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_random_partition_graphs_are_told_by_supergat(tmp_path, capsys):
+    grid = "--homophily 0.9 --degree 10 --scores sd --edge-loss 0.1 10 --set train.epochs=6 --set train.lr=0.05"
+    example = _load("random_partition")
+    found = example.main([*grid.split(), "--out", str(tmp_path)])
+    assert found["gat", 0.9, 10][0] > 50 and found["sd", 0.9, 10][0] > 50  # chance is 10
+    assert found["gat", 0.9, 10][2] is None and found["sd", 0.9, 10][2] in (0.1, 10)
+    values = {w: json.loads((tmp_path / f"sd-0.9-10.0-{w}" / "metrics.json").read_text()) for w in (0.1, 10.0)}
+    assert found["sd", 0.9, 10][2] == max(values, key=lambda w: values[w]["val"]["mean"])  # by validation
+    assert example.main([*grid.split(), "--resume", "--out", str(tmp_path)]) == found
+    assert (tmp_path / "random_partition.png").is_file() and "SuperGAT SD" in capsys.readouterr().out
 
 
 def test_every_example_has_a_test():

@@ -125,7 +125,7 @@ class _Pairs:
         if not graph.is_homogeneous:
             raise GraphError(f"graph: expected one node type, got {graph.srctypes[0]!r} and {graph.dsttypes[0]!r}")
         self.nodes = nodes = graph.num_nodes()
-        self.src, self.dst = (_ids(name, ids, nodes) for name, ids in (("src", src), ("dst", dst)))
+        self.src, self.dst = (node_ids(name, ids, nodes) for name, ids in (("src", src), ("dst", dst)))
         check_shape("dst", self.dst, ("B", len(self.src)))
         check_product(pairs=len(self.src), nodes=nodes)
         self.rows, self.start = out_rows(graph, CPU), torch.arange(len(self.src)) * nodes
@@ -215,7 +215,7 @@ def _within(keys, known):
     return place, known[place] == keys if len(known) else torch.zeros_like(keys, dtype=torch.bool)
 
 
-def _ids(name, ids, nodes):
+def node_ids(name, ids, nodes):
     """The ids as int64 on the CPU, or GraphError for those that are none."""
     if not isinstance(ids, Tensor) or ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
         got = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
@@ -238,7 +238,7 @@ class NonEdges:
     def __init__(self, num_nodes: int, src: Tensor, dst: Tensor, *, directed: bool = False) -> None:
         check_whole(0, num_nodes=num_nodes)
         check_product(nodes=num_nodes, others=num_nodes)
-        src, dst = (_ids(name, ids, num_nodes) for name, ids in (("src", src), ("dst", dst)))
+        src, dst = (node_ids(name, ids, num_nodes) for name, ids in (("src", src), ("dst", dst)))
         self.num_nodes, self.directed = num_nodes, directed
         apart = src != dst
         taken = torch.unique(self._number(src[apart], dst[apart]))

@@ -13,9 +13,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import blocks, epochs, graphs, layers, memory, operators, peers, ppr, report, scaling, timing
+from benchmarks import (
+    blocks,
+    epochs,
+    graphs,
+    layers,
+    memory,
+    operators,
+    peers,
+    ppr,
+    preparation,
+    report,
+    scaling,
+    timing,
+)
 from benchmarks.__main__ import main
 from benchmarks.timing import Candidate, Case
+from hgat.graph import ppr_graph
 
 TINY = 0.001
 HAVE_PYG = peers.pyg() is not None
@@ -220,6 +234,11 @@ def test_pagerank_ends_at_one_rule(monkeypatch):
     monkeypatch.setattr(ppr, "_Walk", lazy)
     with pytest.raises(timing.Unequal, match="PageRank: expected values"):
         ppr.push(TINY)
+
+
+def test_preparation_asks_for_the_nearest_by_pagerank_of_every_node():
+    (found,) = preparation._call("nearest", 0.0002, None)()
+    assert torch.equal(found, ppr_graph(graphs.power_law(200, 2000).graph, 32).edata["ppr"]) and len(found) > 1000
 
 
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "DotGatConv"])
