@@ -220,6 +220,28 @@ def join_types(
     return joined
 
 
+@within_memory
+def types_as_sources(graph: dgl.DGLGraph, etype: torch.Tensor, num_etypes: int) -> dgl.DGLGraph:
+    """The bipartite graph from each type of edge to the edges of that type: edge e is destination e and edge e of it.
+
+    For what is computed for each type and read by each edge. etype: [E] whole numbers below num_etypes. Kept with the
+    graph as `join_types` keeps its structure. Raises GraphError for a graph of several relations or a type out of
+    range, ShapeError for a tensor unlike the graph.
+    """
+    csr.single_relation(graph)
+    _check_types("etype", etype, "E", graph.num_edges())
+    kept: list[tuple[_Seen, dgl.DGLGraph]] = csr.cached(graph, ("types as sources", num_etypes), list)
+    for seen, found in kept:
+        if seen.is_still(etype):
+            return found
+    with torch.inference_mode(False):
+        every = torch.arange(graph.num_edges())
+        found = _bipartite(_in_range("etype", etype, num_etypes), every, num_etypes, len(every), graph.idtype)
+    kept.insert(0, (_Seen(etype), found))
+    del kept[KEPT:]
+    return found
+
+
 class _Seen:
     """A tensor of types as it was when a structure was built from it."""
 

@@ -122,10 +122,11 @@ class StackedSystem(Typed):
             own = [key for key in state if key.startswith(prefix) and pattern.fullmatch(key[len(prefix) :])]
             reorder(state, "", own, order)
 
-    def layered(self, depth: int, stacked: StackedTypes, rows: Tensor, past: Any) -> tuple[Tensor, Any]:
+    def layered(self, depth: int, part: DGLGraph, stacked: StackedTypes, rows: Tensor, past: Any) -> tuple[Tensor, Any]:
         """(rows of the destinations behind layer `depth`, what the next layer is told of it).
 
-        rows: [N_src, width] of the sources. past: what the layer before told, None at the first.
+        part, stacked: the graph or block. rows: [N_src, width] of the sources. past: what the layer before told, None
+        at the first.
         """
         raise NotImplementedError
 
@@ -143,7 +144,7 @@ class StackedSystem(Typed):
     def _step(self, depth, graph, h, past):
         """({type: rows} behind layer `depth`, what it tells the next)."""
         stacked, rows = self.rows_of(graph, h)
-        rows, past = self.layered(depth, stacked, rows, past)
+        rows, past = self.layered(depth, graph, stacked, rows, past)
         return dict(zip(stacked.num_dst, rows.split(list(stacked.num_dst.values())), strict=True)), past
 
     def forward(self, graph: DGLGraph | Sequence[DGLGraph], feat: Features) -> Tensor:

@@ -119,7 +119,9 @@ class HGT(StackedSystem):
         featured = dict(zip(self.ntypes, self.featured, strict=True))
         return {t: self.feat_drop(torch.tanh(h) if featured[t] else h) for t, h in given.items()}
 
-    def layered(self, depth: int, stacked: StackedTypes, rows: Tensor, past: Any) -> tuple[Tensor, None]:
+    def layered(
+        self, depth: int, part: DGLGraph, stacked: StackedTypes, rows: Tensor, past: Any
+    ) -> tuple[Tensor, None]:
         """[N_src, width] -> [N_dst, width], behind the last layer the classifier; nothing is told the next layer."""
         rows = self.layers[depth](stacked.graph, self._aged(depth, stacked, rows), stacked.ntype, stacked.etype)
         return (self.classify(rows) if depth == len(self.layers) - 1 else rows), None
