@@ -46,6 +46,9 @@ class SimpleHGNConv(nn.Module):
     type, never for an edge.
     """
 
+    res_fc: nn.Module | None
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_feats: int,
@@ -148,7 +151,7 @@ class SimpleHGNConv(nn.Module):
         )
         slope = negative_slope(self)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
-        alpha = None
+        alpha: Any = None
         if res_attn is None or self.beta == 0:
             out = ops.additive_attention(graph, value, *scores, negative_slope=slope, dropout=dropout)
             if get_attention:
