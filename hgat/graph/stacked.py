@@ -26,7 +26,7 @@ class StackedTypes:
     relations laid end to end. row: [N_src], the row of each source where the rows of all source types are stacked in
     the graph's order; None if they are as they stand. ntype: [N_src], etype: [E], numbers. ages: [A] the distinct ages,
     and age: [N_src - N_dst] which of them each source behind the destinations has; None without ages. num_edges: of
-    each relation; num_dst: {node type: destinations}, in order.
+    each relation; num_src, num_dst: {node type: sources}, {node type: destinations}, in order.
     """
 
     graph: dgl.DGLGraph
@@ -36,6 +36,7 @@ class StackedTypes:
     ages: torch.Tensor | None
     age: torch.Tensor | None
     num_edges: tuple[int, ...]
+    num_src: dict[str, int]
     num_dst: dict[str, int]
 
 
@@ -58,7 +59,7 @@ def stack_types(
     csr.check_graph(graph)
     device = csr.device_of(graph, device)
     for what, names, known in (
-        ("node types", (*graph.srctypes, *graph.dsttypes), ntypes),
+        ("node types", graph.ntypes, ntypes),
         ("relations", graph.canonical_etypes, etypes),
     ):
         unknown = [name for name in names if name not in known]
@@ -67,7 +68,7 @@ def stack_types(
     # A column may be exchanged without a change of the graph.
     columns = _ages(graph) if ages else []
     seen = tuple((id(column), None if column.is_inference() else column._version) for column in columns)
-    names = (tuple(graph.srctypes), tuple(graph.dsttypes), tuple(graph.canonical_etypes), graph.is_block)
+    names = (tuple(graph.ntypes), tuple(graph.canonical_etypes), graph.is_block)
     key = ("stacked", names, tuple(ntypes), tuple(etypes), str(device), seen)
     # The columns are kept beside what was made of them: an id could be another tensor's once they are gone.
     return csr.cached(graph, key, lambda: (_stack(graph, ntypes, etypes, columns, device), columns))[0]
@@ -90,8 +91,11 @@ def _ages(graph):
 
 def _stack(graph, ntypes, etypes, ages, device):
     ntypes, etypes = list(ntypes), list(etypes)
-    num_src = {t: graph.num_src_nodes(t) for t in graph.srctypes}
-    num_dst = {t: graph.num_dst_nodes(t) for t in graph.dsttypes}
+    if graph.is_block:
+        num_src = {t: graph.num_src_nodes(t) for t in graph.srctypes}
+        num_dst = {t: graph.num_dst_nodes(t) for t in graph.dsttypes}
+    else:  # of a graph whose types either send or receive DGL names the others alone
+        num_src = num_dst = {t: graph.num_nodes(t) for t in graph.ntypes}
     short = [t for t, count in num_dst.items() if num_src.get(t, 0) < count]
     if short:
         raise GraphError(f"graph: expected the destinations of {short[0]!r} among its sources, got fewer sources")
@@ -130,7 +134,7 @@ def _stack(graph, ntypes, etypes, ages, device):
         ntype = ntype[row]
     row = None if row is None else row.to(device)
     counts = tuple(graph.num_edges(name) for name in graph.canonical_etypes)
-    return StackedTypes(stacked, row, ntype.to(device), etype.to(device), values, number, counts, num_dst)
+    return StackedTypes(stacked, row, ntype.to(device), etype.to(device), values, number, counts, num_src, num_dst)
 
 
 def relative_times(graph: dgl.DGLGraph, of: Literal["edges", "nodes"] = "edges", unit: float = 1.0) -> dgl.DGLGraph:

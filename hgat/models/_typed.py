@@ -132,8 +132,9 @@ class StackedSystem(Typed):
 
     def rows_of(self, graph: DGLGraph, h: Mapping[str, Tensor]) -> tuple[StackedTypes, Tensor]:
         """(the graph or block as the layers take it, [N_src, width] of its sources); h: {type: [N_src, width]}."""
-        rows = torch.cat([h[ntype] for ntype in graph.srctypes])
-        stacked = stack_types(graph, self.ntypes, self.etypes, ages=self.timed, device=rows.device)
+        device = next(iter(h.values())).device
+        stacked = stack_types(graph, self.ntypes, self.etypes, ages=self.timed, device=device)
+        rows = torch.cat([h[ntype] for ntype in stacked.num_src])
         return stacked, rows if stacked.row is None else rows.index_select(0, stacked.row)
 
     def step(self, depth: int, graph: DGLGraph, h: Any) -> Any:
