@@ -67,7 +67,9 @@ class GraphHAM(System):
             raise RecipeError(f"model.heads: expected as many heads in every layer, got {list(heads)}")
         check_whole(1, **{f"groups[{depth}]": count for depth, count in enumerate(groups)})
         if len(groups) != len(heads) or list(groups) != sorted(groups, reverse=True):
-            raise RecipeError(f"model.groups: expected {len(heads)} numbers, none above the last, got {list(groups)}")
+            raise RecipeError(
+                f"model.groups: expected {len(heads)} numbers, none above the one before, got {list(groups)}"
+            )
         self.context_loss, self.inclusion_loss, self.negatives = context_loss, inclusion_loss, negatives
         self.layers = nn.ModuleList()
         width = in_feats
