@@ -235,18 +235,22 @@ def simple_hgn(share, heads=8, width=8, in_feats=64, scale=1.0, dtype="float32")
     )
     ours = graphs.place(ours.to(dtype))
     theirs = copy.deepcopy(ours)
-    runs = {
-        "hgat": (ours, lambda layer, h, past, told: layer(plain, h, etype, past, get_attention=told)),
-        "DGL": (theirs, lambda layer, h, past, told: _dgl_simple_hgn(layer, plain, h, etype, past)),
-    }
+
+    def run_ours(layer, h, past=None, tells=False):
+        found = layer(plain, h, etype, past, get_attention=tells)
+        return found if tells else (found, None)
+
+    def run_theirs(layer, h, past=None, tells=False):
+        return _dgl_simple_hgn(layer, plain, h, etype, past)
+
+    runs = {"hgat": (ours, run_ours), "DGL": (theirs, run_theirs)}
     candidates = []
     for name, (layers, run) in runs.items():
 
         def logits(layers=layers, run=run):
             h, past = run(layers[0], feat, None, True)
-            h, _ = run(layers[1], h.flatten(1), past, True)
-            out = run(layers[2], h.flatten(1), None, False)
-            out = out[0] if isinstance(out, tuple) else out
+            h, _ = run(layers[1], h.flatten(1), past)
+            out, _ = run(layers[2], h.flatten(1))
             return F.normalize(out.mean(1)[papers], dim=1)
 
         candidates.append(_candidate(name, logits, dict(layers.named_parameters()), None, label, train))

@@ -113,7 +113,8 @@ class SimpleHGN(StackedSystem):
         layer: Any = self.layers[depth]
         last = depth == len(self.layers) - 1
         told = None if last or past is None else _told(part, *past)
-        out = layer(stacked.graph, rows, stacked.etype, told, get_attention=self.remembers and not last)
+        tells = self.remembers and depth < len(self.layers) - 2
+        out = layer(stacked.graph, rows, stacked.etype, told, get_attention=tells)
         out, alpha = out if isinstance(out, tuple) else (out, None)
         if not last:
             return out.flatten(1), None if alpha is None else (part, alpha)

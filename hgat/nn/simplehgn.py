@@ -33,8 +33,8 @@ class SimpleHGNConv(nn.Module):
     """Additive attention over edges of all types together, each type with an embedding in the score.
 
         logit_uv = leaky_relu(a_l . (W h_u) + a_r . (W h_v) + a_e . (W_e r_t(uv)));  alpha^ = softmax over all in-edges
-        alpha_uv = (1 - beta) alpha^_uv + beta res_attn_uv            res_attn: alpha of the layer before, if given
-        out_v = act(sum_u drop(alpha_uv) W h_u [+ W_res h_v] [+ bias])
+        alpha_uv = (1 - beta) drop(alpha^_uv) + beta drop(res_attn_uv)     res_attn: alpha of the layer before, if given
+        out_v = act(sum_u alpha_uv W h_u [+ W_res h_v] [+ bias])
 
     in_feats, out_feats: F, D. num_etypes: how many types of edges there are. edge_feats: the width of r_t and, per
     head, of W_e r_t. beta: what the attention of the layer before counts for. residual: the input itself where F is
@@ -42,8 +42,7 @@ class SimpleHGNConv(nn.Module):
     argument out of range.
 
     Paper: Lv et al. 2021, arXiv:2112.14936, eq. 5-8, and the authors' code. Differs: the layer's alpha, which the next
-    layer is given, is before dropout, and what is dropped is dropped of the mixture; W_e r_t is computed once for each
-    type, never for an edge.
+    layer is given, is before dropout; W_e r_t is computed once for each type, never for an edge.
     """
 
     res_fc: nn.Module | None
@@ -132,8 +131,7 @@ class SimpleHGNConv(nn.Module):
 
         graph: of one relation, homogeneous or a block. feat: [N, F], on a block with the destinations first. etype:
         [E], the type of every edge, whole numbers. res_attn: [E, H], alpha of the layer before on the same edges, of
-        which no gradient is taken. alpha: before dropout, in the graph's edge order, without gradient where the layer
-        need not write it down itself.
+        which no gradient is taken. alpha: before dropout, in the graph's edge order, without gradient.
 
         Raises DGLError for a node without in-edges unless allow_zero_in_degree, GraphError for another graph and a type
         out of range, ShapeError for a tensor unlike the graph or the layer.
@@ -151,31 +149,29 @@ class SimpleHGNConv(nn.Module):
         )
         slope = negative_slope(self)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+        out = ops.additive_attention(graph, value, *scores, negative_slope=slope, dropout=dropout)
         alpha: Any = None
-        if res_attn is None or self.beta == 0:
-            out = ops.additive_attention(graph, value, *scores, negative_slope=slope, dropout=dropout)
-            if get_attention:
-                with torch.no_grad():
-                    alpha = ops.additive_weights(graph, *scores, negative_slope=slope)
-        else:
-            self._check_past(graph, res_attn, value)
-            alpha = ops.additive_weights(graph, *scores, negative_slope=slope)
-            alpha = torch.lerp(alpha, res_attn.detach(), self.beta)
-            out = ops.weighted_sum(graph, value, ops.attention_dropout(alpha, dropout))
+        if get_attention:
+            with torch.no_grad():
+                # A copy: who overwrites what the layer gave must not overwrite what an operator keeps.
+                alpha = ops.additive_weights(graph, *scores, negative_slope=slope).clone()
+        if res_attn is not None and self.beta > 0:
+            # Apart, since weights that are written down for backward cost more than a second sum.
+            check_floats("res_attn", res_attn, value)
+            check_shape("res_attn", res_attn, ("E", graph.num_edges()), ("H", self._num_heads))
+            past = res_attn.detach()
+            told = ops.weighted_sum(graph, value, ops.attention_dropout(past, dropout))
+            out = torch.lerp(out, told, self.beta)
+            alpha = None if alpha is None else alpha.lerp_(past, self.beta)
         out = add_residual(out, self.res_fc, h_dst, shape)
         if self.bias is not None:
             out = out + self.bias.view(shape)
         if self.activation:
             out = self.activation(out)
-        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
-        return (out, alpha.clone()) if get_attention else out
+        return (out, alpha) if get_attention else out
 
     def _edge_scores(self, graph, etype):
         """a_e . (W_e r_t) of every edge, [E, H]."""
         heads = self._num_heads
         table = (self.fc_e(self.edge_emb.weight).unflatten(-1, (heads, -1)) * self.attn_e).sum(-1)  # [T, H]
         return ops.copy_u(types_as_sources(graph, etype, len(table)), table)
-
-    def _check_past(self, graph, res_attn, like):
-        check_floats("res_attn", res_attn, like)
-        check_shape("res_attn", res_attn, ("E", graph.num_edges()), ("H", self._num_heads))
