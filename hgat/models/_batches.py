@@ -42,7 +42,6 @@ class Layered(System):
 
     target: str | None = None
     by_type: ClassVar[bool] = False  # whether rows go from layer to layer as {node type: rows}, of one type, too
-    edge_columns: ClassVar[tuple[str, ...]] = ()  # of the graph's edges, which its blocks have, too, where it has them
     layers: nn.ModuleList
     start: Callable[..., Any]
     step: Callable[..., Any]
@@ -53,8 +52,6 @@ class Layered(System):
         if not isinstance(graph, dgl.DGLGraph):
             raise RecipeError(f"task.batch: expected a system on a DGLGraph, got one on {type(graph).__name__}")
         nodes, blocks = sample_blocks(graph, ids, fanout, len(self.layers), self.target)
-        for block in blocks:
-            copy_columns(graph, block, self.edge_columns)
         device = next(self.parameters()).device
         nodes = nodes if isinstance(nodes, Mapping) else {graph.ntypes[0]: nodes}
         found = {t: None if feat.get(t) is None else feat[t][i.to(feat[t].device)] for t, i in nodes.items()}
@@ -79,16 +76,6 @@ def sample_blocks(
     ids = ids.to(graph.idtype)
     nodes, _, blocks = sampler.sample(graph, {target: ids} if len(graph.ntypes) > 1 else ids)
     return nodes, blocks
-
-
-def copy_columns(graph: dgl.DGLGraph, block: dgl.DGLGraph, names: Iterable[str]) -> None:
-    """Give the edges of a block that a sampler made the named columns of its graph's, where it has them."""
-    for etype in block.canonical_etypes:
-        for name in names:
-            column = graph.edges[etype].data.get(name)
-            if column is not None:
-                number = block.edges[etype].data[dgl.EID]
-                block.edges[etype].data[name] = column[number.to(column.device).long()]
 
 
 def one_type(feat: Any) -> Any:
@@ -208,7 +195,6 @@ def layerwise(
                 else:
                     here, rows = to_device((h[inputs], inputs), device)
                 here = model.start(here, rows) if depth == 0 else here
-                copy_columns(graph, block, getattr(model, "edge_columns", ()))
                 found = model.step(depth, to_device(block, device), here)
                 parts[ntype].append((found[ntype] if typed and not last else found).cpu())
         h = {ntype: torch.cat(some) for ntype, some in parts.items()}

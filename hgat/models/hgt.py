@@ -31,7 +31,7 @@ class HGT(StackedSystem):
 
     graph: a typed graph with the relations that the model is for, DGLGraph; where its edges have an "age", as
     hgat.graph.relative_times writes it and `prepare` does with time = "edges" or "nodes", each layer adds the relative
-    time of each edge, and every graph and block has to have it. in_feats: {node type: F, or None for a type without
+    time of each edge, and every graph and block has to have it; DGL's samplers give their blocks what edges have. in_feats: {node type: F, or None for a type without
     features}. target: the node type to predict. heads: one number per layer; hidden: width per head. out_drop: dropout
     behind each layer's last projection. use_norm: a LayerNorm behind each layer.
     [N, F] of each type -> [N_target, C]. Raises RecipeError for no heads, ShapeError for sizes and rates out of range.
@@ -42,7 +42,6 @@ class HGT(StackedSystem):
 
     of_ntype = re.compile(r"layers\.\d+\.(linear_[kqva]\.W|skip)")
     of_etype = re.compile(r"layers\.\d+\.relation_(pri\.\d+|(att|msg)\.\d+\.W)")
-    edge_columns = (AGE,)
 
     def __init__(
         self,
