@@ -29,15 +29,16 @@ class HGT(StackedSystem):
         x_v = drop(tanh(W_t(v) h_v)), or a learned row;  [x_u <- x_u + T_l r(age_uv) on the edge u -> v]
         r(a)_2k = sin(a / 10000^(2k / F)) / sqrt(F),  r(a)_2k+1 = cos(a / 10000^(2k / F)) / sqrt(F)
 
-    graph: a typed graph with the relations that the model is for, DGLGraph; where its edges have an "age", as
+    graph: a typed graph with the relations that the model is for, DGLGraph. Where its edges have an "age", as
     hgat.graph.relative_times writes it and `prepare` does with time = "edges" or "nodes", each layer adds the relative
-    time of each edge, and every graph and block has to have it; DGL's samplers give their blocks what edges have. in_feats: {node type: F, or None for a type without
-    features}. target: the node type to predict. heads: one number per layer; hidden: width per head. out_drop: dropout
-    behind each layer's last projection. use_norm: a LayerNorm behind each layer.
+    time of each edge, and every graph and block has to have it; DGL's samplers give their blocks what edges have.
+    in_feats: {node type: F, or None for a type without features}. target: the node type to predict. heads: one number
+    per layer; hidden: width per head. out_drop: dropout behind each layer's last projection. use_norm: a LayerNorm
+    behind each layer.
     [N, F] of each type -> [N_target, C]. Raises RecipeError for no heads, ShapeError for sizes and rates out of range.
-    Paper: Hu et al. 2020, arXiv:2003.01332, eq. 1-8. Differs: as hgat.nn.HGTConv does, but for
-    GELU, which is here; one LayerNorm for all types of a layer; ages are not cut off at the 240 rows of the code's
-    table, and begin at 0, not in its middle.
+    Paper: Hu et al. 2020, arXiv:2003.01332, eq. 1-8. Differs: as hgat.nn.HGTConv does, but for GELU, which is here; one
+    LayerNorm for all types of a layer; ages are not cut off at the 240 rows of the code's table, and begin at 0, not in
+    its middle.
     """
 
     of_ntype = re.compile(r"layers\.\d+\.(linear_[kqva]\.W|skip)")
