@@ -99,9 +99,8 @@ class GraphHAMConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot-normal weights with the gain of ReLU, groups from N(0, 1), zero bias."""
-        glorot_(self.fc.weight, self.attn_l, self.attn_r)
-        nn.init.normal_(self.groups)
+        """Glorot-normal weights with the gain of ReLU, zero bias."""
+        glorot_(self.fc.weight, self.attn_l, self.attn_r, self.groups)
         if self.variant == "grains":
             self.mix.reset_parameters()
             self.gate.reset_parameters()

@@ -79,7 +79,7 @@ def test_in_training_a_group_is_drawn_by_its_probability_and_pi_learns_from_it()
     torch.testing.assert_close(often / 150, pi.detach(), atol=0.17, rtol=0)
     (in_training,) = torch.autograd.grad(out.square().sum(), layer.groups)
     (at_draws,) = torch.autograd.grad(expected(layer, graph, x, group)[0].square().sum(), layer.groups)
-    assert not torch.allclose(in_training, at_draws)  # the rest came through pi
+    assert (in_training - at_draws).norm() > 0.01 * at_draws.norm()  # the rest came through pi
 
 
 @pytest.mark.parametrize("training", [False, True])
