@@ -31,9 +31,10 @@ class SimpleHGN(StackedSystem):
 
     graph: a typed graph with the relations that the model is for, DGLGraph. in_feats: {node type: F, or None for a type
     without features}. target: the node type to predict. embed: the width of x. heads: one number per layer, the last
-    for the output layer; hidden: width per head of the others. edge_feats: the width of each relation's embedding.
-    beta: what the attention of the layer before counts for in the layers between the first and the last, which need as
-    many heads as the first then; on sampled blocks an edge that the layer before did not sample had none there.
+    for the output layer; hidden: width per head of the others, 64 in the paper. edge_feats: the width of each
+    relation's embedding. beta: what the attention of the layer before counts for in the layers between the first and
+    the last, which need as many heads as the first then; on sampled blocks an edge that the layer before did not sample
+    had none there.
     residual: behind every layer but the first. l2_norm: the division.
     [N, F] of each type -> [N_target, C]. Raises RecipeError for no heads, ShapeError for sizes and rates out of range.
     Paper: Lv et al. 2021, arXiv:2112.14936, eq. 5-10, and the authors' code. Differs: as hgat.nn.SimpleHGNConv does;
@@ -52,7 +53,7 @@ class SimpleHGN(StackedSystem):
         target: str,
         *,
         embed: int = 64,
-        hidden: int = 64,
+        hidden: int = 8,
         heads: Sequence[int] = (8, 8, 1),
         edge_feats: int = 64,
         beta: float = 0.05,
