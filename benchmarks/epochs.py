@@ -9,9 +9,16 @@ would draw other numbers in each library, and cost all of them the same.
 - GATv2: 3 layers of 4 x 32.
 - RGAT: 2 layers of 4 x 16 across relations, then a linear map, on typed graphs; DGL and PyG as in `layers`. Within
   relations (in `ogb`) DGL has HeteroGraphConv and PyG HeteroConv, both of GATConv.
+- Simple-HGN: 3 layers, two of 8 x 8 and one head at the end, the second with the attention of the first, on the typed
+  graph with self-loops; DGL's functions as the authors' code strings them, but the score of each type of edge computed
+  once for each type: once for each edge, as there, would take 9 GB a layer.
 - HAN: one layer of 8 x 8 and a linear map on HAN's ACM; DGL in the way of its HAN example.
 """
 
+import copy
+
+import dgl
+import dgl.function as fn
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,7 +30,7 @@ from benchmarks.memory import Spec
 from benchmarks.peers import HOMOGENEOUS, TypedEdges, relational
 from benchmarks.timing import Candidate, Case
 
-__all__ = ["han", "rgat", "rgat_within", "specs", "stack"]
+__all__ = ["han", "rgat", "rgat_within", "simple_hgn", "specs", "stack"]
 
 CLASSES = 40
 SMALL = 20_000  # edges of the float64 proof, about
@@ -190,6 +197,67 @@ def rgat_within(share, heads=4, width=16, in_feats=16, scale=1.0, dtype="float32
     return case
 
 
+def _dgl_simple_hgn(layer, graph, h, etype, past):
+    """The authors' forward of a SimpleHGNConv in DGL's functions: (out, alpha)."""
+    heads = layer._num_heads
+    with graph.local_scope():
+        feat = layer.fc(h).unflatten(-1, (heads, -1))
+        of_type = (layer.fc_e(layer.edge_emb.weight).unflatten(-1, (heads, -1)) * layer.attn_e).sum(-1, keepdim=True)
+        graph.ndata["feat"] = feat
+        graph.ndata["el"] = (feat * layer.attn_l).sum(-1, keepdim=True)
+        graph.ndata["er"] = (feat * layer.attn_r).sum(-1, keepdim=True)
+        graph.apply_edges(fn.u_add_v("el", "er", "e"))
+        alpha = dgl.nn.functional.edge_softmax(graph, layer.leaky_relu(graph.edata.pop("e") + of_type[etype]))
+        if past is not None:
+            alpha = alpha * (1 - layer.beta) + past * layer.beta
+        graph.edata["a"] = alpha
+        graph.update_all(fn.u_mul_e("feat", "a", "m"), fn.sum("m", "out"))
+        out = graph.ndata["out"]
+    if layer.res_fc is not None:
+        out = out + layer.res_fc(h).unflatten(-1, (heads, -1))
+    return (layer.activation(out) if layer.activation else out), alpha.detach()
+
+
+def simple_hgn(share, heads=8, width=8, in_feats=64, scale=1.0, dtype="float32"):
+    """The case of Simple-HGN; every node has random features."""
+    dtype = getattr(torch, dtype)
+    graph, feat, papers, label, train, classes = _mag(share, in_feats, scale, dtype, None)
+    graph = hgat.graph.relations.extended(graph, inverse=False)
+    stacked = hgat.graph.stack_types(graph, graph.ntypes, graph.canonical_etypes)
+    plain, etype = stacked.graph, graphs.place(stacked.etype)
+    plain.create_formats_()
+    torch.manual_seed(0)
+    sizes = [(in_feats, width, heads), (heads * width, width, heads), (heads * width, classes, 1)]
+    options = {"num_etypes": len(graph.canonical_etypes), "negative_slope": 0.05}
+    ours = nn.ModuleList(
+        hgat.nn.SimpleHGNConv(*size, residual=depth > 0, activation=F.elu if depth < 2 else None, **options)
+        for depth, size in enumerate(sizes)
+    )
+    ours = graphs.place(ours.to(dtype))
+    theirs = copy.deepcopy(ours)
+
+    def run_ours(layer, h, past=None, tells=False):
+        found = layer(plain, h, etype, past, get_attention=tells)
+        return found if tells else (found, None)
+
+    def run_theirs(layer, h, past=None, tells=False):
+        return _dgl_simple_hgn(layer, plain, h, etype, past)
+
+    runs = {"hgat": (ours, run_ours), "DGL": (theirs, run_theirs)}
+    candidates = []
+    for name, (layers, run) in runs.items():
+
+        def logits(layers=layers, run=run):
+            h, past = run(layers[0], feat, None, True)
+            h, _ = run(layers[1], h.flatten(1), past)
+            out, _ = run(layers[2], h.flatten(1))
+            return F.normalize(out.mean(1)[papers], dim=1)
+
+        candidates.append(_candidate(name, logits, dict(layers.named_parameters()), None, label, train))
+    proof = None if dtype is torch.float64 else lambda: simple_hgn(_small(share, scale), dtype="float64")
+    return Case(f"Simple-HGN 3 layers, {heads} x {width}, mag / {round(1 / share)}", candidates, ("epoch",), proof)
+
+
 def han(heads=8, width=8, where="acm", scale=1.0, root=None):
     """The case of HAN with a projection for each meta-path, on ACM's own labels and split."""
     views, structures, feat, task = han_views(where, scale, root)
@@ -225,4 +293,6 @@ def specs(scale=1.0, root=None):
     for share in (0.1, 0.005):  # PyG copies [64, 64] numbers for every edge: the small graph is for it
         links = int(2 * sum(graphs.MAG_EDGES.values()) * share * scale)
         yield Spec(here + "rgat", {"share": share, "scale": scale}, links * (16 + 64) * 64 * 4)
+    links = int(2 * sum(graphs.MAG_EDGES.values()) * 0.1 * scale)
+    yield Spec(here + "simple_hgn", {"share": 0.1, "scale": scale}, links * 64 * 4 * 2)
     yield Spec(here + "han", {"root": root})

@@ -85,6 +85,11 @@ def _hgt(layer, **options):
     return layer(graph, torch.randn(graph.num_nodes(), IN), ntype, etype, **options)
 
 
+def _simple_hgn(layer, **options):
+    graph = build("homogeneous")
+    return layer(graph, torch.randn(graph.num_nodes(), IN), torch.arange(graph.num_edges()) % 4, **options)
+
+
 def _tgat(layer, **options):
     mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False], [True, True, True]])
     return layer(torch.randn(4, IN), torch.randn(4, 3, IN), torch.rand(4, 3), mask, **options)
@@ -259,6 +264,19 @@ LAYERS = {
     "UAGConv, uncertain": Layer(lambda **o: hnn.UAGConv(**PLAIN | o), _uncertain),
     "SuperGATConv": Layer(*one_relation("SuperGATConv", **PLAIN), SIZES, DROPS),
     "SuperGATConv, sd": Layer(*one_relation("SuperGATConv", **PLAIN, score="sd")),
+    "SimpleHGNConv": Layer(
+        lambda **o: hnn.SimpleHGNConv(**PLAIN | {"num_etypes": 4, "residual": True} | o),
+        _simple_hgn,
+        (*SIZES, "num_etypes", "edge_feats"),
+        DROPS,
+    ),
+    "GraphHAMConv": Layer(
+        *one_relation("GraphHAMConv", **PLAIN, num_groups=4),
+        (*SIZES, "num_groups"),
+        (*DROPS, "value_drop"),
+        ("variant",),
+    ),
+    "GraphHAMConv, grains": Layer(*one_relation("GraphHAMConv", **PLAIN, num_groups=4, variant="grains")),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)
     ),

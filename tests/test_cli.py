@@ -97,6 +97,9 @@ LIGHTER = {
     "tgat-late": ["--set", "data.months=[8, 9, 10]"],
     "han-acm3025": ["--set", "graph.paths={PAP=['PAP']}"],
     "han-dblp": ["--set", "graph.paths={APA=['ap', 'pa']}"],
+    "hgt-dblp": ["--set", "graph.without=['pt', 'tp']"],
+    "rgat-dblp": ["--set", "graph.without=['pt', 'tp']"],
+    "simplehgn-dblp": ["--set", "graph.without=['pt', 'tp']"],
     "rgat-wind": ["--set", "data.months=[2]", "--set", "data.landed=8"],
     "rgat-wind-perceptron": ["--set", "data.months=[2]", "--set", "data.landed=8"],
 }

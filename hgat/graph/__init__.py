@@ -15,6 +15,7 @@ from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, rec
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
 from hgat.graph.snapshots import Snapshots, snapshots
+from hgat.graph.stacked import StackedTypes, relative_times, stack_types
 from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
 
@@ -27,6 +28,7 @@ __all__ = [
     "RecentNeighbours",
     "Routes",
     "Snapshots",
+    "StackedTypes",
     "Views",
     "Walks",
     "add_inverse",
@@ -53,10 +55,12 @@ __all__ = [
     "recent_events",
     "recent_neighbours",
     "relations",
+    "relative_times",
     "signed_degrees",
     "signed_motifs",
     "routes",
     "snapshots",
+    "stack_types",
     "to_device",
     "views",
     "walks",

@@ -6,6 +6,7 @@ nodes, for one softmax over every in-edge of a node (across relations), or the d
 that receive one, for a softmax inside each relation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import dgl
@@ -219,6 +220,28 @@ def join_types(
     return joined
 
 
+@within_memory
+def types_as_sources(graph: dgl.DGLGraph, etype: torch.Tensor, num_etypes: int) -> dgl.DGLGraph:
+    """The bipartite graph from each type of edge to the edges of that type: edge e is destination e and edge e of it.
+
+    For what is computed for each type and read by each edge. etype: [E] whole numbers below num_etypes. Kept with the
+    graph as `join_types` keeps its structure. Raises GraphError for a graph of several relations or a type out of
+    range, ShapeError for a tensor unlike the graph.
+    """
+    csr.single_relation(graph)
+    _check_types("etype", etype, "E", graph.num_edges())
+    kept: list[tuple[_Seen, dgl.DGLGraph]] = csr.cached(graph, ("types as sources", num_etypes), list)
+    for seen, found in kept:
+        if seen.is_still(etype):
+            return found
+    with torch.inference_mode(False):
+        every = torch.arange(graph.num_edges())
+        found = _bipartite(_in_range("etype", etype, num_etypes), every, num_etypes, len(every), graph.idtype)
+    kept.insert(0, (_Seen(etype), found))
+    del kept[KEPT:]
+    return found
+
+
 class _Seen:
     """A tensor of types as it was when a structure was built from it."""
 
@@ -321,27 +344,50 @@ def add_inverse(graph: dgl.DGLGraph, self_relation: bool = False) -> dgl.DGLGrap
         data[etype] = (src, dst)
         data[inverse] = (dst, src)
     if self_relation:
-        for ntype in graph.ntypes:
-            if (ntype, SELF, ntype) in data:
-                raise GraphError(f"graph: relation {(ntype, SELF, ntype)} is there already")
-            nodes = torch.arange(graph.num_nodes(ntype), dtype=graph.idtype, device=graph.device)
-            data[(ntype, SELF, ntype)] = (nodes, nodes)
+        data |= _to_itself(graph, data)
+    return _of_edges(graph, data)
+
+
+def _to_itself(graph, known):
+    """{relation: edges} from each node of each type to itself; GraphError where a relation is called so already."""
+    data = {}
+    for ntype in graph.ntypes:
+        if (ntype, SELF, ntype) in known:
+            raise GraphError(f"graph: relation {(ntype, SELF, ntype)} is there already")
+        nodes = torch.arange(graph.num_nodes(ntype), dtype=graph.idtype, device=graph.device)
+        data[(ntype, SELF, ntype)] = (nodes, nodes)
+    return data
+
+
+def _of_edges(graph, data):
+    """A typed graph of the same nodes with these edges."""
     sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
     return dgl.heterograph(data, num_nodes_dict=sizes, idtype=graph.idtype)
 
 
-def extended(graph: dgl.DGLGraph, *, inverse: bool = True, self_relation: bool = True) -> dgl.DGLGraph:
+def extended(
+    graph: dgl.DGLGraph, *, inverse: bool = True, self_relation: bool = True, without: Sequence[str] = ()
+) -> dgl.DGLGraph:
     """The graph that relational attention trains on: with inverse relations and, beside them, self relations.
 
-    Raises GraphError for a graph without edges, and for self relations without inverse ones.
+    without: names of relations that are left out before. Raises GraphError for a graph without edges, and for a name
+    that no relation has.
     """
     csr.check_graph(graph)
-    if graph.num_edges() == 0:
+    for name in without:
+        if name not in graph.etypes:
+            raise GraphError(f"graph.without: expected names of relations among {graph.etypes}, got {name!r}")
+    kept = [etype for etype in graph.canonical_etypes if etype[1] not in without]
+    if sum(graph.num_edges(etype) for etype in kept) == 0:
         raise GraphError("graph: expected at least one edge, got none")
+    csr.check_graph(graph, blocks=not without and (inverse or not self_relation))
+    if without:
+        graph = _of_edges(graph, {etype: csr.in_order(graph, etype) for etype in kept})
     if inverse:
         return add_inverse(graph, self_relation)
     if self_relation:
-        raise GraphError("graph.self_relation: expected inverse = true beside it, got inverse = false")
+        data = {etype: csr.in_order(graph, etype) for etype in graph.canonical_etypes}
+        return _of_edges(graph, data | _to_itself(graph, data))
     return graph
 
 

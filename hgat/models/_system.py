@@ -27,10 +27,10 @@ _NONE = torch.empty(0, dtype=torch.int64)
 class Facts:
     """What a task shows before an answer is asked for: never a label, a link or an event that is held out.
 
-    graph: as the data set states it, without what is written on its nodes, with the training links or events alone
-    where links or events are asked for; its edata["time"] are times, and edata["step"] numbers of snapshots, of which
-    there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}; columns: {node type: their
-    names}, of those that have any. edge_feat: [E, F] or None.
+    graph: as the data set states it, without what is written on its nodes but for their "time", with the training links
+    or events alone where links or events are asked for; its edata["time"] are times, and edata["step"] numbers of
+    snapshots, of which there are `steps`. directed: links have a direction. feat: {node type: [N, F] or None}; columns:
+    {node type: their names}, of those that have any. edge_feat: [E, F] or None.
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
     [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. numeric: labels are
     numbers, [N] with NaN everywhere else, in standard deviations from the mean of the training nodes, and C is 1.

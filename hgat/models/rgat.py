@@ -1,22 +1,20 @@
 """RGAT as a whole model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch.nn.functional as F
 from dgl import DGLGraph
 from torch import Tensor, nn
 
-from hgat.errors import RecipeError, ShapeError, check_shape, check_whole
+from hgat.errors import RecipeError, check_whole
 from hgat.graph import relations
 from hgat.graph.relations import JoinedRelations, join_relations
-from hgat.models._batches import Layered, per_layer, source_ids, widths
-from hgat.models._shares import by_relation
+from hgat.models._batches import per_layer, source_ids, widths
 from hgat.models._stack import check_settings
-from hgat.models._system import Facts, Shares
+from hgat.models._system import Facts
+from hgat.models._typed import Typed, check_target
 from hgat.nn import FeaturelessRGATConv, RGATConv
-from hgat.nn.common import check_floats
-from hgat.nn.names import NamedState, order_of, reorder_children
 
 __all__ = ["RGAT"]
 
@@ -24,7 +22,7 @@ Features = Mapping[str, Tensor | None] | None
 RelationsOrBlocks: TypeAlias = JoinedRelations | DGLGraph | Sequence[JoinedRelations | DGLGraph]
 
 
-class RGAT(Layered, NamedState):
+class RGAT(Typed):
     """A stack of RGAT layers over all relations of a typed graph.
 
     joined: the relations (hgat.graph.join_relations). in_feats: {node type: F, or None for a type without features}.
@@ -39,9 +37,6 @@ class RGAT(Layered, NamedState):
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
 
-    target: str
-
-    by_type = True
     solves = ("nodes", "numbers")
 
     def __init__(
@@ -71,8 +66,7 @@ class RGAT(Layered, NamedState):
         super().__init__()
         joined = join_relations(joined)
         check_whole(1, num_outputs=num_outputs)
-        if target not in joined.num_dst:
-            raise RecipeError(f"target: expected a node type among {sorted(joined.num_dst)}, got {target!r}")
+        check_target(target, joined.num_dst)
         sizes = {**joined.num_src, **joined.num_dst}
         featured = sorted(ntype for ntype in sizes if in_feats.get(ntype) is not None)
         if one_hot and featured:
@@ -89,18 +83,9 @@ class RGAT(Layered, NamedState):
         check_whole(1, attn_feats=attn_feats)
         self.target = target
         self.one_hot = one_hot
-        # Node types are not names of modules, which must not hold a dot: each has a number.
-        self.ntypes = tuple(sizes)
-        self.featured = tuple(ntype in featured for ntype in sizes)
-        self.inputs = nn.ModuleList()
-        for ntype, count in () if one_hot else sizes.items():
-            given = in_feats.get(ntype)
-            if given is not None:
-                self.inputs.append(_input(given, input_hidden, embed))
-            else:
-                rows = nn.Embedding(count, embed)
-                nn.init.xavier_uniform_(rows.weight)
-                self.inputs.append(rows)
+        self.bring({} if one_hot else sizes, in_feats, embed, input_hidden)
+        if one_hot:
+            self.ntypes, self.featured = tuple(sizes), (False,) * len(sizes)
         options: dict[str, Any] = {
             "softmax": softmax,
             "score": score,
@@ -128,9 +113,11 @@ class RGAT(Layered, NamedState):
         self.readout = nn.Linear(width, num_outputs) if readout else None
 
     @staticmethod
-    def prepare(shown: Facts, *, inverse: bool = True, self_relation: bool = True) -> tuple:
-        """(graph, features): inverse and self relations added, all relations joined."""
-        graph = relations.extended(shown.graph, inverse=inverse, self_relation=self_relation)
+    def prepare(
+        shown: Facts, *, inverse: bool = True, self_relation: bool = True, without: Sequence[str] = ()
+    ) -> tuple:
+        """(graph, features): inverse and self relations added, all relations joined, but for those named in without."""
+        graph = relations.extended(shown.graph, inverse=inverse, self_relation=self_relation, without=without)
         join_relations(graph)  # kept with the graph
         return graph, dict(shown.feat)
 
@@ -141,37 +128,11 @@ class RGAT(Layered, NamedState):
         ntypes = {**joined.num_src, **joined.num_dst}
         return cls(joined, widths(feat, ntypes), shown.num_classes, shown.target, **settings)
 
-    def _names(self):
-        return {"ntypes": self.ntypes}
-
-    def _match(self, names, state, prefix):
-        theirs = names.get("ntypes") if isinstance(names, dict) else None
-        reorder_children(state, f"{prefix}inputs.", order_of(theirs, self.ntypes, "node types"))
-
     def start(self, feat: Features, nodes: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor] | None:
         """What the first layer receives, {node type: [N, embed]}; nodes: {type: ids} where only some nodes are here."""
         if self.one_hot and nodes is not None:
             raise RecipeError("model.one_hot: expected false on blocks, got true: layer one has a row per relation")
-        if self.one_hot:
-            return None
-        if not isinstance(feat, Mapping):
-            raise ShapeError(f"feat: expected a dict over node types {list(self.ntypes)}, got {type(feat).__name__}")
-        h, inputs = {}, cast(Sequence[Any], self.inputs)  # linear maps and learned rows
-        for ntype, featured, layer in zip(self.ntypes, self.featured, inputs, strict=True):
-            if nodes is not None and ntype not in nodes:
-                continue
-            if featured and feat.get(ntype) is None:
-                raise ShapeError(f"feat: expected features of {ntype!r} nodes, got none")
-            if not featured and nodes is not None and nodes[ntype] is None:
-                raise ShapeError(f"blocks: expected the ids of {ntype!r} nodes in srcdata[dgl.NID], got none")
-            if featured:
-                first: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
-                check_floats(f"feat[{ntype!r}]", feat[ntype], first.weight)
-                check_shape(f"feat[{ntype!r}]", feat[ntype], ("N", None), ("F", first.in_features))
-                h[ntype] = layer(feat[ntype])
-            else:
-                h[ntype] = layer.weight if nodes is None else layer(cast(Tensor, nodes[ntype]).to(layer.weight.device))
-        return h
+        return None if self.one_hot else super().start(feat, nodes)
 
     def _layer(self, depth, joined, h):
         """{node type: [N_dst, width]} behind layer `depth`."""
@@ -222,20 +183,3 @@ class RGAT(Layered, NamedState):
         return [
             layer(part, h, get_attention=True)[1] for layer, part, h in zip(self.layers, parts, states, strict=True)
         ]
-
-    def attended(self, graph: JoinedRelations | DGLGraph, feat: Features) -> list[Shares]:
-        """Attention by relation: of every layer and destination type, of the last layer the predicted type alone."""
-        joined, layers = join_relations(graph), self.attention(graph, feat)
-        found = []
-        for depth, alpha in enumerate(layers, 1):
-            # What other types than the target attend to in the last layer was never trained.
-            read = {self.target} if depth == len(layers) else set(joined.dsttypes)
-            found += by_relation(joined, alpha, f"layer {depth}", read)
-        return found
-
-
-def _input(given, hidden, width):
-    """The map of features to what the first layer receives."""
-    if hidden is None:
-        return nn.Linear(given, width)
-    return nn.Sequential(nn.Linear(given, hidden), nn.ReLU(), nn.Linear(hidden, width))

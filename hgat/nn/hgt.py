@@ -1,6 +1,7 @@
 """HGT: dot-product attention whose projections depend on node type and edge type."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import dgl
@@ -11,7 +12,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_shape
 from hgat.graph.relations import join_types
-from hgat.nn.common import check_floats, check_graph, check_rates, check_sizes
+from hgat.nn.common import check_activation, check_floats, check_graph, check_rates, check_sizes
 from hgat.ops.checks import check_width
 
 __all__ = ["HGTConv"]
@@ -23,15 +24,16 @@ class HGTConv(nn.Module):
         k_uv = K_t(u) h_u A_r(uv);  q_v = Q_t(v) h_v;  m_uv = V_t(u) h_u M_r(uv)           t: node type, r: edge type
         logit_uv = mu_r(uv) (q_v . k_uv) / sqrt(D);  alpha = softmax over all in-edges of v, whatever their types
         z_v = sum_u alpha_uv m_uv;  g_v = sigmoid(skip_t(v))
-        out_v = g_v drop(O_t(v) z_v) + (1 - g_v) h_v   [h_v W_res where F is not H * D]   [LayerNorm]
+        out_v = g_v drop(O_t(v) act(z_v)) + (1 - g_v) h_v   [h_v W_res where F is not H * D]   [LayerNorm]
 
     K, Q, V, O: a matrix for each node type (linear_k, linear_q, linear_v, linear_a). A, M: a [D, D] matrix for each
-    edge type and head (relation_att, relation_msg), mu a number (relation_pri).
+    edge type and head (relation_att, relation_msg), mu a number (relation_pri). activation: act, the identity if None,
+    as in DGL's layer; the paper's is GELU.
 
     Raises ShapeError for a size out of range.
 
-    Paper: Hu et al. 2020, arXiv:2003.01332. Differs as DGL does: no activation before O, the gate g on the
-    skip, mu for each edge type instead of each (node type, edge type, node type), no relative time. Differs from DGL:
+    Paper: Hu et al. 2020, arXiv:2003.01332. Differs as DGL does: the gate g on the skip, mu for each edge type instead
+    of each (node type, edge type, node type), no relative time, which hgat.models.HGT adds to x. Differs from DGL:
     K A and V M are multiplied first and applied once to each distinct (node, edge type), never to each edge.
     """
 
@@ -44,15 +46,18 @@ class HGTConv(nn.Module):
         num_etypes: int,
         dropout: float = 0.2,
         use_norm: bool = False,
+        *,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         in_size, head_size, num_heads = check_sizes(in_size=in_size, head_size=head_size, num_heads=num_heads)
         num_ntypes, num_etypes = check_sizes(num_ntypes=num_ntypes, num_etypes=num_etypes)
         check_rates(dropout=dropout)
+        check_activation(activation)
         width = num_heads * head_size
         self.in_size, self.head_size, self.num_heads = in_size, head_size, num_heads
         self.sqrt_d = math.sqrt(head_size)
-        self.use_norm = use_norm
+        self.use_norm, self.activation = use_norm, activation
         # In DGL's order, so that the same seed draws the same parameters.
         self.linear_k = TypedLinear(in_size, width, num_ntypes)
         self.linear_q = TypedLinear(in_size, width, num_ntypes)
@@ -100,30 +105,36 @@ class HGTConv(nn.Module):
         Raises ShapeError for x, ntype or etype unlike the graph or the layer, and GraphError for a graph with several
         relations, another bipartite graph than a block, or a type out of range.
         """
+        joined, query, key, value = self._project(g, x, ntype, etype)
+        x_dst = x[: g.num_dst_nodes()]
+        out = ops.dot_product_attention(joined.across, query, key, value, scale=1 / self.sqrt_d).flatten(1)
+        if self.activation is not None:
+            out = self.activation(out)
+        out = ops.typed_projection(out, self.linear_a.get_weight(), joined.target_count)
+        out = self.drop(joined.by_node(out))
+        gate = torch.sigmoid(self.skip).index_select(0, joined.target_type).unsqueeze(-1)
+        skip = x_dst @ self.residual_w if hasattr(self, "residual_w") else x_dst
+        out = gate * out + (1 - gate) * skip
+        return self.norm(out) if self.use_norm else out
+
+    def attention(self, g: dgl.DGLGraph, x: torch.Tensor, ntype: torch.Tensor, etype: torch.Tensor) -> torch.Tensor:
+        """alpha of every edge, [E, H] in the graph's edge order. The arguments are those of forward."""
+        joined, query, key, _ = self._project(g, x, ntype, etype)
+        return ops.dot_product_weights(joined.across, query, key, scale=1 / self.sqrt_d).clone()
+
+    def _project(self, g, x, ntype, etype):
+        """(the types joined, query [N_dst, H, D] by type, key and value [K, H, D] of each (node, edge type))."""
         check_graph(g)
         check_width("x", x, "N", "F")
         check_floats("x", x, self.skip)
         num_types: tuple[Any, Any] = self.linear_k.num_types, self.relation_att[0].num_types
         joined = join_types(g, ntype, etype, *num_types, x.device)
         check_shape("x", x, ("N", g.num_src_nodes()), ("F", self.in_size))
-        x_dst = x[: g.num_dst_nodes()]
+        x_dst = joined.by_type(x[: g.num_dst_nodes()])
         heads = (self.num_heads, self.head_size)
-
         key, value = ops.typed_projection(x, self._pair_weights(joined), joined.pairs.count, joined.pairs.node)
-        query = ops.typed_projection(joined.by_type(x_dst), self.linear_q.get_weight(), joined.target_count)
-        out = ops.dot_product_attention(
-            joined.across,
-            query.unflatten(-1, heads),
-            key.unflatten(-1, heads),
-            value.unflatten(-1, heads),
-            scale=1 / self.sqrt_d,
-        )
-        out = ops.typed_projection(out.flatten(1), self.linear_a.get_weight(), joined.target_count)
-        out = self.drop(joined.by_node(out))
-        gate = torch.sigmoid(self.skip).index_select(0, joined.target_type).unsqueeze(-1)
-        skip = x_dst @ self.residual_w if hasattr(self, "residual_w") else x_dst
-        out = gate * out + (1 - gate) * skip
-        return self.norm(out) if self.use_norm else out
+        query = ops.typed_projection(x_dst, self.linear_q.get_weight(), joined.target_count)
+        return joined, query.unflatten(-1, heads), key.unflatten(-1, heads), value.unflatten(-1, heads)
 
     def _pair_weights(self, joined):
         """[K A mu, V M] of every combination of node type and edge type, [combinations, F, H * D] each."""

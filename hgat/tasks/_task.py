@@ -148,13 +148,14 @@ class Task:
 
 
 def without_columns(graph: dgl.DGLGraph) -> dgl.DGLGraph:
-    """The graph without what is written on its nodes, where a label or a mask of a split may stand."""
+    """The graph without what is written on its nodes, where a label or a mask of a split may stand, but for times."""
     if not any(graph.nodes[ntype].data for ntype in graph.ntypes):
         return graph
     graph = graph.local_var()
     for ntype in graph.ntypes:
         for name in list(graph.nodes[ntype].data):
-            del graph.nodes[ntype].data[name]
+            if name != "time":
+                del graph.nodes[ntype].data[name]
     return graph
 
 

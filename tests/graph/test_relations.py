@@ -242,8 +242,26 @@ def test_prepare():
     assert plain is hgraph.join_relations(graph)
     with pytest.raises(GraphError, match="expected at least one edge, got none"):
         relations.prepare(no_edges())
-    with pytest.raises(GraphError, match="graph.self_relation: expected inverse = true beside it"):
-        relations.prepare(graph, inverse=False)
+    looped = relations.extended(graph, inverse=False)
+    assert looped.num_edges() == graph.num_edges() + graph.num_nodes()
+    assert [e for e in looped.canonical_etypes if e[1] != "self"] == graph.canonical_etypes
+    with pytest.raises(GraphError, match="is there already"):
+        relations.extended(looped, inverse=False)
+
+
+def test_relations_that_are_left_out():
+    graph = typed_graph()
+    name = graph.etypes[0]
+    left = relations.extended(graph, inverse=False, self_relation=False, without=[name])
+    assert left.canonical_etypes == [e for e in graph.canonical_etypes if e[1] != name]
+    assert left.ntypes == graph.ntypes and left.num_nodes() == graph.num_nodes()
+    for etype in left.canonical_etypes:
+        for ours, theirs in zip(left.edges(etype=etype), graph.edges(etype=etype), strict=True):
+            assert torch.equal(ours, theirs)
+    with pytest.raises(GraphError, match="graph.without: expected names of relations among .* got 'cites'"):
+        relations.extended(graph, without=["cites"])
+    with pytest.raises(GraphError, match="expected at least one edge, got none"):
+        relations.extended(graph, without=graph.etypes)
 
 
 @pytest.mark.parametrize("graph", [build("bipartite"), build("block")], ids=["bipartite", "block"])
