@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import dgl
 import torch
+from batches import batch
 
 from hgat import graph as hgraph
 from hgat import nn as hnn
@@ -259,6 +260,15 @@ LAYERS = {
     "UAGConv, uncertain": Layer(lambda **o: hnn.UAGConv(**PLAIN | o), _uncertain),
     "SuperGATConv": Layer(*one_relation("SuperGATConv", **PLAIN), SIZES, DROPS),
     "SuperGATConv, sd": Layer(*one_relation("SuperGATConv", **PLAIN, score="sd")),
+    "GlobalAttentionPooling": Layer(
+        lambda **o: hnn.GlobalAttentionPooling(torch.nn.Linear(IN, 1), torch.nn.Linear(IN, OUT), **o),
+        lambda layer, **o: layer(*batch(IN), **o),
+    ),
+    "Set2Set": Layer(
+        lambda **o: hnn.Set2Set(**{"input_dim": IN, "n_iters": 2, "n_layers": 1} | o),
+        lambda layer, **o: layer(*batch(IN), **o),
+        ("input_dim", "n_iters", "n_layers"),
+    ),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)
     ),
