@@ -80,7 +80,7 @@ class Set2Set(nn.Module):
         graph: as of GlobalAttentionPooling; feat [N, F] -> out [B, 2 * F], and with get_attention alpha [N, n_iters].
         Raises GraphError for another graph, ShapeError for features that do not fit it or the layer.
         """
-        star = checked_members(graph, feat, self.lstm.weight_ih_l0)
+        star = checked_members(graph, feat, next(self.parameters()))
         check_shape("feat", feat, ("N", None), ("F", self.input_dim))
         graphs, key, found = star.num_dst_nodes(), feat.unsqueeze(1), []
         out = feat.new_zeros(graphs, self.output_dim)
