@@ -102,6 +102,10 @@ def _paths(layer, **options):
     return layer(paths, torch.randn(graph.num_nodes(), IN), **options)
 
 
+def _hyperedges(layer, **options):
+    return layer(hgraph.hypergraph([[0, 1, 2], [2, 3], [], [4], [1, 3, 4, 2]], 6), torch.randn(6, IN), **options)
+
+
 SIZES = ("in_feats", "out_feats", "num_heads")
 DROPS = ("feat_drop", "attn_drop")
 PLAIN = {"in_feats": IN, "out_feats": OUT, "num_heads": HEADS}
@@ -268,6 +272,10 @@ LAYERS = {
         lambda **o: hnn.Set2Set(**{"input_dim": IN, "n_iters": 2, "n_layers": 1} | o),
         lambda layer, **o: layer(*batch(IN), **o),
         ("input_dim", "n_iters", "n_layers"),
+    ),
+    "HypergraphAttentionConv": Layer(lambda **o: hnn.HypergraphAttentionConv(**PLAIN | o), _hyperedges, SIZES, DROPS),
+    "HypergraphAttentionConv, others": Layer(
+        lambda **o: hnn.HypergraphAttentionConv(**PLAIN, include_self=False, residual=True, **o), _hyperedges
     ),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)

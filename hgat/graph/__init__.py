@@ -2,8 +2,10 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.attack import attacked_edges, flipped_features
+from hgat.graph.batches import members, sub_batch, take_graphs
 from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
+from hgat.graph.hypergraph import clique_expansion, hypergraph
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.motifs import signed_degrees, signed_motifs
@@ -32,6 +34,7 @@ __all__ = [
     "add_inverse",
     "attacked_edges",
     "cheapest_paths",
+    "clique_expansion",
     "csr",
     "disjoint_union",
     "enclosing",
@@ -41,9 +44,11 @@ __all__ = [
     "from_frame",
     "homogeneous",
     "hop_shells",
+    "hypergraph",
     "join_relations",
     "join_types",
     "knn_graph",
+    "members",
     "metapath",
     "metapath_graph",
     "metapaths",
@@ -57,6 +62,8 @@ __all__ = [
     "signed_motifs",
     "routes",
     "snapshots",
+    "sub_batch",
+    "take_graphs",
     "to_device",
     "views",
     "walks",
