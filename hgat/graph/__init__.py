@@ -6,6 +6,7 @@ from hgat.graph.batches import members, sub_batch, take_graphs
 from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.hypergraph import clique_expansion, hypergraph
+from hgat.graph.importance import ImportanceSampler
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.motifs import signed_degrees, signed_motifs
@@ -22,6 +23,7 @@ from hgat.renamed import old_names
 
 __all__ = [
     "Enclosing",
+    "ImportanceSampler",
     "JoinedRelations",
     "JoinedTypes",
     "NonEdges",
