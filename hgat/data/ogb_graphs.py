@@ -27,23 +27,21 @@ def load(card: Card, folder: Path, *, verify: bool = True) -> GraphData:
     `verify`: the number of classes is the card's; there are no checksums. Raises DataError for categories that OGB does
     not know.
     """
-    from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims  # the package ogb takes seconds
-
-    from hgat.data import ogb
+    from hgat.data import ogb  # the package ogb takes seconds to import
 
     data: Any = ogb.load(card.name, Path(folder).parent)
     graph = dgl.batch(data.graphs)
-    atoms, bonds = graph.ndata.pop("feat"), graph.edata.pop("feat")
+    of_atoms, of_bonds = ogb.categories()
     return GraphData(
         card.name,
         graph,
-        {"_N": _one_hot(card.name, "atoms", atoms, get_atom_feature_dims())},
+        {"_N": _one_hot(card.name, "atoms", graph.ndata.pop("feat"), of_atoms)},
         data.label,
         data.train,
         data.val,
         data.test,
         num_classes=data.num_classes,
-        edge_feat=_one_hot(card.name, "bonds", bonds, get_bond_feature_dims()),
+        edge_feat=_one_hot(card.name, "bonds", graph.edata.pop("feat"), of_bonds),
         multilabel=data.multilabel,
         metric=data.metric,
         notes=data.notes,

@@ -20,8 +20,8 @@ class GlobalAttentionPooling(nn.Module):
         alpha_v = softmax over the nodes v of a graph of gate(x_v);   out_g = sum_v alpha_v f(x_v)
 
     gate_nn: a module [N, F] -> [N, 1]. feat_nn: f, a module [N, F] -> [N, D]; by default x itself.
-    A graph without nodes gets zeros. Inside hgat.ops.uniform_attention() it is the mean. DGL's layer of DGL's own
-    computes the same on one device; this one also serves features on a GPU beside a graph on the CPU.
+    A graph without nodes gets zeros. Inside hgat.ops.uniform_attention() it is the mean. DGL's layer computes the same;
+    this one also serves features on a GPU beside a graph on the CPU.
     Raises ShapeError for a gate that cannot be called.
     Paper: Li et al. 2016 (GGNN), arXiv:1511.05493, eq. 7, with a softmax in the place of the sigmoid, as DGL has it.
     """
@@ -51,13 +51,13 @@ class GlobalAttentionPooling(nn.Module):
 
 
 class Set2Set(nn.Module):
-    """A query of every graph that attends to its nodes and is renewed, several times: the layer of DGL of this name.
+    """A query of every graph that attends to its nodes and is renewed, several times: DGL's layer of this name.
 
         q_t = LSTM(q*_{t-1});   alpha_v = softmax over the nodes v of a graph of q_t . x_v
         r_t = sum_v alpha_v x_v;   q*_t = [q_t || r_t]
 
-    input_dim: F. n_iters: how often. n_layers: of the LSTM. q*_0 and the LSTM begin with zeros. A graph without nodes
-    has r = 0. State dicts go both ways with DGL's.
+    Shapes: feat [N, F] -> [B, 2 * F]. input_dim: F. n_iters: how often. n_layers: of the LSTM. q*_0 and the LSTM begin
+    with zeros. A graph without nodes has r = 0. State dicts go both ways with DGL's.
     Raises ShapeError for sizes that are not positive.
     Paper: Vinyals et al. 2016, arXiv:1511.06391, eq. 3-7.
     """
