@@ -38,7 +38,7 @@ class _Pooling(nn.Module):
         graph: what dgl.batch gives, or one graph, of one relation among nodes of one type; feat [N, F] -> (batch of as
         many graphs with K nodes together, rows [K, F]), and with get_attention tanh of the scores of all nodes [N, 1].
         ndata[dgl.NID] and edata[dgl.EID] of the smaller batch say which nodes and edges were kept, in the graph's
-        order. The structure is a matter of the scores and is made here, unlike elsewhere.
+        order. The smaller batch depends on the scores, so it is made here.
         Raises GraphError for another graph, ShapeError for features that do not fit it or the layer.
         """
         star = checked_members(graph, feat, next(self.parameters()))
