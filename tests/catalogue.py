@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import dgl
 import torch
+from batches import batch
 
 from hgat import graph as hgraph
 from hgat import nn as hnn
@@ -104,6 +105,10 @@ def _paths(layer, **options):
     graph = build("homogeneous")
     paths = hgraph.cheapest_paths(graph, torch.rand(graph.num_edges()))
     return layer(paths, torch.randn(graph.num_nodes(), IN), **options)
+
+
+def _hyperedges(layer, **options):
+    return layer(hgraph.hypergraph([[0, 1, 2], [2, 3], [], [4], [1, 3, 4, 2]], 6), torch.randn(6, IN), **options)
 
 
 SIZES = ("in_feats", "out_feats", "num_heads")
@@ -277,6 +282,19 @@ LAYERS = {
         ("variant",),
     ),
     "GraphHAMConv, grains": Layer(*one_relation("GraphHAMConv", **PLAIN, num_groups=4, variant="grains")),
+    "GlobalAttentionPooling": Layer(
+        lambda **o: hnn.GlobalAttentionPooling(torch.nn.Linear(IN, 1), torch.nn.Linear(IN, OUT), **o),
+        lambda layer, **o: layer(*batch(IN), **o),
+    ),
+    "Set2Set": Layer(
+        lambda **o: hnn.Set2Set(**{"input_dim": IN, "n_iters": 2, "n_layers": 1} | o),
+        lambda layer, **o: layer(*batch(IN), **o),
+        ("input_dim", "n_iters", "n_layers"),
+    ),
+    "HypergraphAttentionConv": Layer(lambda **o: hnn.HypergraphAttentionConv(**PLAIN | o), _hyperedges, SIZES, DROPS),
+    "HypergraphAttentionConv, others": Layer(
+        lambda **o: hnn.HypergraphAttentionConv(**PLAIN, include_self=False, residual=True, **o), _hyperedges
+    ),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)
     ),

@@ -91,6 +91,7 @@ def data_of(recipe):
 LIGHTER = {
     "dagnn-cora": ["--set", "train.least=0"],
     "tdgnn-film": ["--set", "train.least=0"],
+    "graphgat-leaders": ["--set", "data.graphs=200"],
     "dysat-enron": ["--set", "task.first_target=14", "--set", "task.ahead=1"],
     "dysat-movielens": ["--set", "data.since=1451606400", "--set", "task.first_target=2"],
     "tgat-movielens": ["--set", "data.since=1467331200"],

@@ -13,7 +13,7 @@ import dgl
 import torch
 
 from hgat import models, tasks
-from hgat.data import EventData, NodeData, SignedData, StreamData
+from hgat.data import EventData, GraphData, NodeData, SignedData, StreamData
 from hgat.errors import HgatError
 from hgat.graph import from_events
 from hgat.train.fit import Training
@@ -169,9 +169,31 @@ def parties(seed=0):
     return NodeData("parties", graph, {"_N": feat}, "_N", label, **_split(nodes, generator), num_classes=1)
 
 
+def meetings(seed=0):
+    """Who of a graph is met by somebody marked decides its class; the others' words, and how many, say nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    graphs, nodes = 200, 7
+    label, every = torch.arange(graphs) % CLASSES, torch.arange(graphs * nodes)
+    word = torch.randint(0, CLASSES, (graphs * nodes,), generator=generator)
+    order = torch.rand(graphs, nodes, generator=generator).argsort(1) + nodes * torch.arange(graphs).unsqueeze(1)
+    met, marked = order[:, 0], order[:, 1]
+    word[met] = label
+    feat = torch.cat([torch.eye(CLASSES)[word], torch.zeros(len(every), 1)], 1)
+    feat[marked] = torch.tensor([0.0] * CLASSES + [1.0])
+    away = torch.randint(1, nodes, (len(every),), generator=generator)
+    dst = every // nodes * nodes + (every + away) % nodes
+    dst[marked] = met
+    graph = dgl.graph((every, dst), num_nodes=len(every))
+    graph.set_batch_num_nodes(torch.full((graphs,), nodes))
+    graph.set_batch_num_edges(torch.full((graphs,), nodes))
+    split = _split(graphs, generator)
+    return GraphData("meetings", graph, {"_N": feat}, label, **split, num_classes=CLASSES)
+
+
 PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
+    "graphs": [Toy(meetings, {"batch": 32}, {**QUICK, "epochs": 15}, control="majority")],
     "links": [Toy(parties, {"out_feats": 16}, {"metric": "auc", "epochs": 40, "lr": 0.01, "patience": 40}, beats=20.0)],
     "nodes": [Toy(neighbours, {}, QUICK), Toy(films, {}, QUICK, graph={"paths": PATHS})],
     "numbers": [Toy(heights, {}, {**QUICK, "metric": "r2"}, beats=40.0)],

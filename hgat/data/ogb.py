@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 import torch
 from ogb import graphproppred, linkproppred, nodeproppred
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from ogb.utils.url import download_url, extract_zip
 from torch import Tensor
 
@@ -176,6 +177,11 @@ def _split(parts):
 def names() -> list[str]:
     """The names of all data sets that OGB knows, sorted."""
     return sorted(itertools.chain.from_iterable(_master(package) for package in PACKAGES.values()))
+
+
+def categories() -> tuple[list[int], list[int]]:
+    """How many categories each column of a molecule's atoms has, and of its bonds."""
+    return get_atom_feature_dims(), get_bond_feature_dims()
 
 
 def load(

@@ -1,4 +1,7 @@
-"""The frozen descriptions of a data set: what loaders give and training takes. Nodes, pairs, timed events, a stream."""
+"""The frozen descriptions of a data set: what loaders give and training takes.
+
+Nodes, whole graphs, pairs, signed edges, timed events, a stream.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +15,7 @@ from hgat.graph.events import event_times
 from hgat.graph.places import Places
 from hgat.graph.recent import entities
 
-__all__ = ["PARTS", "EventData", "NodeData", "PairData", "SignedData", "StreamData"]
+__all__ = ["PARTS", "EventData", "GraphData", "NodeData", "PairData", "SignedData", "StreamData"]
 
 PARTS = ("train", "val", "test")
 STAND_IN = "Stand-in for"  # how the note of one begins
@@ -173,25 +176,86 @@ class NodeData(_Noted):
             self._check_split(self.split)
 
     def _check_split(self, split, where=""):
-        owner = torch.full((self.graph.num_nodes(self.target),), -1, dtype=torch.int8)
-        for number, part in enumerate(PARTS):
-            ids, part = split[part], f"{where}{part}"
-            if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
-                self._refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
-            outside = ids[(ids < 0) | (ids >= len(owner))]
-            if len(outside):
-                self._refuse(part, f"ids from 0 to {len(owner) - 1}", outside[0].item())
-            if len(ids.unique()) != len(ids):
-                self._refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
-            taken = ids[owner[ids] >= 0]
-            if len(taken):
-                other = PARTS[owner[taken[0]]]
-                self._refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
-            owner[ids] = number
+        _check_ids(self._refuse, split, self.graph.num_nodes(self.target), where)
+        for part, ids in split.items():
             bare = self.label[ids].isnan() if self.numeric else self.label[ids] < 0
             if not self.multilabel and bare.any():
                 first = ids[bare][0].item()
-                self._refuse(part, "only labelled nodes", f"node {first} with label {self.label[first].item()}")
+                got = f"node {first} with label {self.label[first].item()}"
+                self._refuse(f"{where}{part}", "only labelled nodes", got)
+
+
+@dataclass(frozen=True, eq=False)
+class GraphData(_Noted):
+    """Many graphs with labels, as one batch, and their split.
+
+    `graph` is what dgl.batch makes of them, of one relation among nodes of one type, without data of its own. `feat`
+    maps the node type to [N, F] float32, or uint8 of zeros and ones where columns are categories, of which there are
+    many, or to None; `edge_feat` is [E, F] of either type, or None.
+    `label` is [graphs] int64 with -1 for a graph without one, or, where `multilabel`, [graphs, C] float32 of zeros and
+    ones with NaN where it is unknown. `train`, `val` and `test` are int64 numbers of graphs. `metric`: what the data's
+    makers score by, "" where they do not say. `notes` are sentences that belong under every table of results.
+    Graphs without nodes or edges are accepted. Raises DataError for what does not fit.
+    """
+
+    name: str
+    graph: dgl.DGLGraph
+    feat: dict[str, Tensor | None]
+    label: Tensor
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    num_classes: int
+    edge_feat: Tensor | None = None
+    multilabel: bool = False
+    metric: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def split(self) -> Mapping[str, Tensor]:
+        """{"train", "val", "test"}: int64 numbers of graphs."""
+        return {part: getattr(self, part) for part in PARTS}
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: graphs, nodes and edges of all, relations, features, classes, the parts."""
+        features = sum(feat.shape[1] for feat in self.feat.values() if feat is not None)
+        found = {"graphs": len(self.label), **_size(self.graph), "classes": self.num_classes, "features": features}
+        return found | {part: len(ids) for part, ids in self.split.items()}
+
+    def __post_init__(self):
+        if len(self.graph.ntypes) != 1 or len(self.graph.canonical_etypes) != 1:
+            self._refuse("graph", "one relation among nodes of one type", self.graph.canonical_etypes)
+        _check_types(self, "feat", self.feat)
+        (feat,), graphs = self.feat.values(), self.graph.batch_size
+        for what, rows, count in (
+            ("feat", feat, self.graph.num_nodes()),
+            ("edge_feat", self.edge_feat, self.graph.num_edges()),
+        ):
+            fits = rows is None or rows.dim() == 2 and len(rows) == count and rows.dtype in (torch.float32, torch.uint8)
+            fits = rows is None or rows.dim() == 2 and len(rows) == count and rows.dtype in (torch.float32, torch.uint8)
+            if rows is not None and not fits:
+                self._refuse(what, f"float32 or uint8 of {count} rows", f"{rows.dtype} {list(rows.shape)}")
+        if self.num_classes < 1:
+            self._refuse("num_classes", "1 or more", self.num_classes)
+        shape = [graphs, self.num_classes] if self.multilabel else [graphs]
+        dtype = torch.float32 if self.multilabel else torch.int64
+        if list(self.label.shape) != shape or self.label.dtype != dtype:
+            self._refuse("label", f"{dtype} {shape}", f"{self.label.dtype} {list(self.label.shape)}")
+        if self.multilabel:
+            odd = self.label[(self.label != 0) & (self.label != 1) & ~self.label.isnan()]
+            allowed = "only 0, 1 and NaN"
+        else:
+            odd = self.label[(self.label < -1) | (self.label >= self.num_classes)]
+            allowed = f"values from -1 to {self.num_classes - 1}"
+        if len(odd):
+            self._refuse("label", allowed, odd[0].item())
+        _check_ids(self._refuse, self.split, graphs)
+        for part, ids in self.split.items():
+            if not self.multilabel and (self.label[ids] < 0).any():
+                self._refuse(part, "only graphs with a label", f"graph {int(ids[self.label[ids] < 0][0])} without one")
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,6 +470,25 @@ class SignedData(_Noted):
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+
+def _check_ids(refuse, split, count, where=""):
+    """Refuse parts that are no distinct numbers below `count`, or have one in common."""
+    owner = torch.full((count,), -1, dtype=torch.int8)
+    for number, part in enumerate(PARTS):
+        ids, part = split[part], f"{where}{part}"
+        if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
+            refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
+        outside = ids[(ids < 0) | (ids >= count)]
+        if len(outside):
+            refuse(part, f"ids from 0 to {count - 1}", outside[0].item())
+        if len(ids.unique()) != len(ids):
+            refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
+        taken = ids[owner[ids] >= 0]
+        if len(taken):
+            other = PARTS[owner[taken[0]]]
+            refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
+        owner[ids] = number
 
 
 def _check_types(data, what, by_type):

@@ -2,8 +2,11 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.attack import attacked_edges, flipped_features
+from hgat.graph.batches import members, sub_batch, take_graphs
 from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
+from hgat.graph.hypergraph import clique_expansion, hypergraph
+from hgat.graph.importance import ImportanceSampler
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.motifs import signed_degrees, signed_motifs
@@ -21,6 +24,7 @@ from hgat.renamed import old_names
 
 __all__ = [
     "Enclosing",
+    "ImportanceSampler",
     "JoinedRelations",
     "JoinedTypes",
     "NonEdges",
@@ -34,6 +38,7 @@ __all__ = [
     "add_inverse",
     "attacked_edges",
     "cheapest_paths",
+    "clique_expansion",
     "csr",
     "disjoint_union",
     "enclosing",
@@ -43,9 +48,11 @@ __all__ = [
     "from_frame",
     "homogeneous",
     "hop_shells",
+    "hypergraph",
     "join_relations",
     "join_types",
     "knn_graph",
+    "members",
     "metapath",
     "metapath_graph",
     "metapaths",
@@ -61,6 +68,8 @@ __all__ = [
     "routes",
     "snapshots",
     "stack_types",
+    "sub_batch",
+    "take_graphs",
     "to_device",
     "views",
     "walks",

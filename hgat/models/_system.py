@@ -34,6 +34,8 @@ class Facts:
     Where nodes are classified: target, their type; train, ids of the nodes whose labels may be learned from; label,
     [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. numeric: labels are
     numbers, [N] with NaN everywhere else, in standard deviations from the mean of the training nodes, and C is 1.
+    Where whole graphs are classified: graph is a batch of all of them (dgl.batch), target the type of their nodes, and
+    train, label and num_classes are of graphs in the place of nodes; feat and edge_feat may be uint8, one-hot rows.
     Where links are asked for: target, the type of their ends; num_classes: the columns of a row that stands for a node.
     Elsewhere they are empty.
     Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each

@@ -19,6 +19,7 @@ from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
 from hgat.nn.han import HANConv
 from hgat.nn.hgt import HGTConv
+from hgat.nn.readout import GlobalAttentionPooling, Set2Set
 from hgat.nn.rgat import FeaturelessRGATConv, RGATConv
 from hgat.nn.snapshotgat import SnapshotGATConv
 from hgat.nn.temporal import TemporalAttention
@@ -35,10 +36,12 @@ __all__ = [
     "Fusion",
     "GATConv",
     "GATv2Conv",
+    "GlobalAttentionPooling",
     "HANConv",
     "HGTConv",
     "RGATConv",
     "SemanticAttention",
+    "Set2Set",
     "SnapshotGATConv",
     "TGATConv",
     "TemporalAttention",
