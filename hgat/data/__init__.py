@@ -7,12 +7,23 @@ from typing import Any
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
-from hgat.data.sets import EventData, NodeData, PairData, SignedData, StreamData
+from hgat.data.sets import EventData, NodeData, PairData, SignedData, StreamData, TripleData
 from hgat.errors import DataError
 from hgat.renamed import old_names
 from hgat.settings import check_settings
 
-__all__ = ["EventData", "NodeData", "PairData", "SignedData", "StreamData", "available", "forms", "load", "mapped"]
+__all__ = [
+    "EventData",
+    "NodeData",
+    "PairData",
+    "SignedData",
+    "StreamData",
+    "TripleData",
+    "available",
+    "forms",
+    "load",
+    "mapped",
+]
 
 
 def available() -> list[str]:
@@ -31,8 +42,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
     `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
     take `verify` (True): False accepts files with other checksums or counts than the card's.
-    Returns NodeData, EventData, StreamData, PairData or SignedData, by the data set; raises DataError for an unknown
-    name or option, a value of the wrong type, and every file that is missing, damaged or unsafe.
+    Returns NodeData, EventData, StreamData, PairData, SignedData or TripleData, by the data set; raises DataError for
+    an unknown name or option, a value of the wrong type, and every file that is missing, damaged or unsafe.
     """
     # The type of the result is left open: a checker that reads no names would ask every caller to tell the two apart.
     card = _card.read(name)
