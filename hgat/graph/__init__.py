@@ -15,6 +15,7 @@ from hgat.graph.recent import RecentEvents, RecentNeighbours, recent_events, rec
 from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join_relations, join_types
 from hgat.graph.shells import hop_shells
 from hgat.graph.snapshots import Snapshots, snapshots
+from hgat.graph.triples import RelationGroups, message_graph, relation_groups, triple_graph
 from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
 
@@ -25,6 +26,7 @@ __all__ = [
     "NonEdges",
     "RecentEvents",
     "RecentNeighbours",
+    "RelationGroups",
     "Routes",
     "Snapshots",
     "Views",
@@ -44,6 +46,7 @@ __all__ = [
     "join_relations",
     "join_types",
     "knn_graph",
+    "message_graph",
     "metapath",
     "metapath_graph",
     "metapaths",
@@ -52,12 +55,14 @@ __all__ = [
     "ppr_values",
     "recent_events",
     "recent_neighbours",
+    "relation_groups",
     "relations",
     "signed_degrees",
     "signed_motifs",
     "routes",
     "snapshots",
     "to_device",
+    "triple_graph",
     "views",
     "walks",
 ]
