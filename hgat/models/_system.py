@@ -35,6 +35,8 @@ class Facts:
     [N] with -1 everywhere else, or [N, C] with NaN everywhere else (multilabel); num_classes: C. numeric: labels are
     numbers, [N] with NaN everywhere else, in standard deviations from the mean of the training nodes, and C is 1.
     Where links are asked for: target, the type of their ends; num_classes: the columns of a row that stands for a node.
+    Where triples are asked for (triples): the same of entities, and graph has the training triples alone, an edge from
+    head to tail each, in a relation of its name.
     Elsewhere they are empty.
     Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each
     once it is known, which its edges' edata["time"] say, and zeros before.
@@ -52,6 +54,7 @@ class Facts:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     steps: int | None = None
     directed: bool = False
+    triples: bool = False
     asked: Tensor = _NONE
     after: Tensor | None = None
 

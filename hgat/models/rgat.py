@@ -42,7 +42,7 @@ class RGAT(Layered, NamedState):
     target: str
 
     by_type = True
-    solves = ("nodes", "numbers")
+    solves = ("nodes", "numbers", "triples")
 
     def __init__(
         self,
