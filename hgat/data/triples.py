@@ -142,7 +142,7 @@ def _named(found: Mapping[str, Path], unseen: bool) -> tuple[tuple[str, ...], tu
 
 def _fields(path: Path) -> list[tuple[int, Sequence[str]]]:
     """(line number, [head, relation, tail]) of a tab-separated file."""
-    found = []
+    found: list[tuple[int, Sequence[str]]] = []
     for number, text in lines(path):
         if not text.strip():
             continue
@@ -157,7 +157,8 @@ def _fields(path: Path) -> list[tuple[int, Sequence[str]]]:
 
 def _once(found: Mapping[str, Path], read: Mapping[str, list[tuple[int, Triple]]]) -> tuple[dict, list[str]]:
     """({part: [M, 3], each triple once}, notes on those that were there again)."""
-    triples, notes, owner = {}, [], {}
+    owner: dict[Triple, str] = {}
+    triples, notes = {}, []
     for part in PARTS:
         kept = []
         for number, triple in read[part]:
