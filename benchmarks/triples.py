@@ -2,13 +2,15 @@
 
 - ranks: all entities ranked behind both directions of WN18RR's 3,134 test triples, filtered, with rows 200 wide: every
   decoder on learned rows, and RGHAT with ConvE, whose layers are in it.
-- epoch: one epoch of RGHAT and DistMult, 96 wide, at FB15k-237's size, 1,024 queries a step.
+- epoch: every tenth step of an epoch of RGHAT and DistMult, 96 wide, at FB15k-237's size, 1,024 queries a step, on the
+  whole message graph: a tenth of the time, and all of the memory.
 
 With hgat alone: seconds are those of the fastest of the rounds and of this machine, and memory is the peak above what
 was there before (see benchmarks.memory).
 """
 
 import sys
+from itertools import islice
 
 from benchmarks import preparation
 
@@ -21,7 +23,7 @@ CASES = {
     "transe": "ranks at WN18RR's size, TransE",
     "conve": "ranks at WN18RR's size, ConvE",
     "rghat": "ranks at WN18RR's size, RGHAT and ConvE",
-    "epoch": "an epoch at FB15k-237's size, RGHAT and DistMult",
+    "epoch": "a tenth of an epoch at FB15k-237's size, RGHAT",
 }
 
 
@@ -72,7 +74,7 @@ def _call(name, scale, place):
 
     def epoch():
         model.train()
-        for batch in task.batches(model, inputs):
+        for batch in islice(task.batches(model, inputs), 0, None, 10):
             loss = model.objective(task.loss, inputs, batch)
             optimizer.zero_grad()
             loss.backward()
