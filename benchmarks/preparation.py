@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["CASES", "run"]
+__all__ = ["CASES", "main", "run"]
 
 WIDTH, HOPS, SMALL, KEEP = 128, 5, 0.02, 32
 NODES, EDGES = 1_000_000, 10_000_000  # where PageRank is computed
@@ -40,13 +40,13 @@ CASES = {
 }
 
 
-def run(report, rounds, scale):
-    """Measure every case and print its row."""
+def run(report, rounds, scale, cases=None, module="preparation"):
+    """Measure every case, by default those of this file, and print its row; module: the file whose `main` runs it."""
     report.say(f"{'case':<52}{'seconds':>9}{'peak MiB':>10}{'result MiB':>12}")
-    for name, title in CASES.items():
+    for name, title in (CASES if cases is None else cases).items():
         if report.only is not None and not report.only.search(title):
             continue
-        found = measured(name, rounds, scale)
+        found = measured(name, rounds, scale, module)
         if "refused" in found:
             report.say(f"{title:<52}{found['seconds']:>9.2f}{found['peak'] / 2**20:>10.0f}  {found['refused']}")
         else:
@@ -55,13 +55,13 @@ def run(report, rounds, scale):
         report.results.append({"case": title, **found})
 
 
-def measured(name, rounds, scale):
+def measured(name, rounds, scale, module="preparation"):
     """{"seconds", "peak", "result" bytes, or "refused"} of one case, from a fresh process."""
     from benchmarks.memory import EAGER
 
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "benchmarks.preparation", name, str(rounds), str(scale)]
+    command = [sys.executable, "-m", f"benchmarks.{module}", name, str(rounds), str(scale)]
     done = subprocess.run(
         command, env={**os.environ, **EAGER, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -97,7 +97,8 @@ def _call(name, scale, place):
     return lambda: hgat.ops.hop_features(graph, feat, HOPS, weight, folder=tempfile.mkdtemp(dir=place))[1:]
 
 
-def _main(name, rounds, scale):
+def main(make, name, rounds, scale):
+    """Measure what `make(name, scale, place)` gives, in this process, and print it as JSON."""
     from benchmarks import memory
     from hgat.errors import GraphError
 
@@ -114,7 +115,7 @@ def _main(name, rounds, scale):
         return result
 
     with tempfile.TemporaryDirectory() as place:
-        call = _call(name, float(scale), place)
+        call = make(name, float(scale), place)
         found["peak"], found["result"] = memory.measure(once)
         for _ in range(int(rounds) - 2):  # two are run for the memory
             once()
@@ -122,4 +123,4 @@ def _main(name, rounds, scale):
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main(_call, *sys.argv[1:])

@@ -101,6 +101,12 @@ def _rtgat(layer, **options):
     return layer(torch.randn(3, IN), torch.randn(3, 2, 2, IN), torch.rand(3, 2, 2), mask, **options)
 
 
+def _triples():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.stack([torch.randint(0, size, (41,), generator=generator) for size in (11, 3, 11)], 1)
+    return hgraph.relation_groups(*hgraph.message_graph(hgraph.triple_graph(rows, 11, ("a", "b", "c"))))
+
+
 def _paths(layer, **options):
     graph = build("homogeneous")
     paths = hgraph.cheapest_paths(graph, torch.rand(graph.num_edges()))
@@ -294,6 +300,13 @@ LAYERS = {
     "HypergraphAttentionConv": Layer(lambda **o: hnn.HypergraphAttentionConv(**PLAIN | o), _hyperedges, SIZES, DROPS),
     "HypergraphAttentionConv, others": Layer(
         lambda **o: hnn.HypergraphAttentionConv(**PLAIN, include_self=False, residual=True, **o), _hyperedges
+    ),
+    "RGHATConv": Layer(
+        lambda **o: hnn.RGHATConv(**{"in_feats": 6, "rel_feats": 4, "out_feats": OUT, "num_heads": HEADS} | o),
+        lambda layer, **o: layer(_triples(), torch.randn(11, 6), torch.randn(6, 4), **o),
+        (*SIZES, "rel_feats"),
+        DROPS,
+        ("order", "combine"),
     ),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)

@@ -13,7 +13,7 @@ import dgl
 import torch
 
 from hgat import models, tasks
-from hgat.data import EventData, GraphData, NodeData, SignedData, StreamData
+from hgat.data import EventData, GraphData, NodeData, SignedData, StreamData, TripleData
 from hgat.errors import HgatError
 from hgat.graph import from_events
 from hgat.train.fit import Training
@@ -190,6 +190,19 @@ def meetings(seed=0):
     return GraphData("meetings", graph, {"_N": feat}, label, **split, num_classes=CLASSES)
 
 
+def guilds(seed=0):
+    """Members of six guilds of ten; relation k leads from a guild to the one k + 1 further on, to three members."""
+    generator = torch.Generator().manual_seed(seed)
+    members, guild, relations, each = 60, 10, 3, 5
+    head = torch.arange(members).repeat_interleave(relations * each)
+    relation = torch.arange(relations).repeat_interleave(each).repeat(members)
+    place = torch.stack([torch.randperm(guild, generator=generator)[:each] for _ in range(members * relations)])
+    tail = (head // guild + relation + 1) % (members // guild) * guild + place.flatten()
+    rows = torch.stack([head, relation, tail], 1)
+    triples = {part: rows[ids] for part, ids in _split(len(rows), generator).items()}
+    return TripleData("guilds", triples, tuple(map(str, range(members))), ("serves", "owes", "hates"))
+
+
 PATHS = {"liked": ["liked by", "likes"], "hated": ["hated by", "hates"]}
 QUICK = {"metric": "accuracy", "epochs": 80, "lr": 0.02, "weight_decay": 5e-4, "patience": 80}
 TOYS = {
@@ -204,6 +217,16 @@ TOYS = {
             {"metric": "macro_f1", "epochs": 30, "lr": 0.02, "patience": 30},
             model={"hidden": 7},
             control="always_positive",
+        )
+    ],
+    "triples": [
+        Toy(
+            guilds,
+            {"out_feats": 16, "batch": 37},
+            {"metric": "mrr", "epochs": 9, "lr": 0.02, "patience": 9},
+            model={"hidden": 16, "layers": 1, "hops": 2, "in_drop": 0.0, "feat_drop": 0.0, "attn_drop": 0.0},
+            control="counting",
+            beats=10.0,
         )
     ],
     "snapshot_links": [
@@ -270,7 +293,7 @@ class Case:
         task = self.ask(seed)
         inputs = self.inputs(task.shown())
         torch.manual_seed(0)
-        return task, inputs, self.build(task.shown(), inputs, **settings)
+        return task, inputs, task.completed(self.build(task.shown(), inputs, **settings))
 
     def batch(self, task, model, inputs):
         """The first batch of an epoch."""
@@ -287,8 +310,8 @@ class Case:
 
         def build(task, inputs):
             if cls is not None:
-                return cls.build(task.shown(), inputs["train"])
-            return self.build(task.shown(), inputs["train"], **settings)
+                return task.completed(cls.build(task.shown(), inputs["train"]))
+            return task.completed(self.build(task.shown(), inputs["train"], **settings))
 
         training = Training(task, Train(**self.toy.train), prepared, build)
         while training.step():

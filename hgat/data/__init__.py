@@ -7,7 +7,7 @@ from typing import Any
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
-from hgat.data.sets import EventData, GraphData, NodeData, PairData, SignedData, StreamData
+from hgat.data.sets import EventData, GraphData, NodeData, PairData, SignedData, StreamData, TripleData
 from hgat.errors import DataError
 from hgat.renamed import old_names
 from hgat.settings import check_settings
@@ -19,6 +19,7 @@ __all__ = [
     "PairData",
     "SignedData",
     "StreamData",
+    "TripleData",
     "available",
     "forms",
     "load",
@@ -42,8 +43,9 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
     The files are looked for in `root/<name>`; `root` is the argument, else the environment variable HGAT_DATA, else
     `~/.cache/hgat`. Options are those of the format's loader, keyword-only arguments of `hgat.data.<format>.load`; all
     take `verify` (True): False accepts files with other checksums or counts than the card's.
-    Returns NodeData, GraphData, EventData, StreamData, PairData or SignedData, by the data set; raises DataError for an
-    unknown name or option, a value of the wrong type, and every file that is missing, damaged or unsafe.
+    Returns NodeData, GraphData, EventData, StreamData, PairData, SignedData or TripleData, by the data set; raises
+    DataError for an unknown name or option, a value of the wrong type, and every file that is missing, damaged or
+    unsafe.
     """
     # The type of the result is left open: a checker that reads no names would ask every caller to tell the two apart.
     card = _card.read(name)

@@ -22,6 +22,7 @@ FORMS = {
     "events": "a CSV file of events",
     "geom_gcn": "a folder of Geom-GCN's form",
     "signed": "a file of signed edges",
+    "triples": "a folder of triples, OpenKE's or tab-separated",
 }
 
 

@@ -1,6 +1,6 @@
 """The frozen descriptions of a data set: what loaders give and training takes.
 
-Nodes, whole graphs, pairs, signed edges, timed events, a stream.
+Nodes, whole graphs, pairs, signed edges, timed events, a stream, triples.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from hgat.graph.events import event_times
 from hgat.graph.places import Places
 from hgat.graph.recent import entities
 
-__all__ = ["PARTS", "EventData", "GraphData", "NodeData", "PairData", "SignedData", "StreamData"]
+__all__ = ["PARTS", "EventData", "GraphData", "NodeData", "PairData", "SignedData", "StreamData", "TripleData"]
 
 PARTS = ("train", "val", "test")
 STAND_IN = "Stand-in for"  # how the note of one begins
@@ -472,23 +472,48 @@ class SignedData(_Noted):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
-def _check_ids(refuse, split, count, where=""):
-    """Refuse parts that are no distinct numbers below `count`, or have one in common."""
-    owner = torch.full((count,), -1, dtype=torch.int8)
-    for number, part in enumerate(PARTS):
-        ids, part = split[part], f"{where}{part}"
-        if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
-            refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
-        outside = ids[(ids < 0) | (ids >= count)]
-        if len(outside):
-            refuse(part, f"ids from 0 to {count - 1}", outside[0].item())
-        if len(ids.unique()) != len(ids):
-            refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
-        taken = ids[owner[ids] >= 0]
-        if len(taken):
-            other = PARTS[owner[taken[0]]]
-            refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
-        owner[ids] = number
+@dataclass(frozen=True, eq=False)
+class TripleData(_Noted):
+    """A knowledge graph: triples of a head, a relation and a tail, split as the files do.
+
+    triples: {"train", "val", "test"}: [M, 3] int64, (head, relation, tail), each triple once and in one part. entities,
+    relations: their names, by their numbers; some may have no training triple. notes are sentences that belong under
+    every table of results. Raises DataError for what does not fit.
+    """
+
+    name: str
+    triples: Mapping[str, Tensor]
+    entities: tuple[str, ...]
+    relations: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """What a card may count: entities, as nodes, training triples, as edges, relations, triples of the parts."""
+        parts = {part: len(self.triples[part]) for part in PARTS}
+        return {"nodes": len(self.entities), "edges": parts["train"], "relations": len(self.relations), **parts}
+
+    def __post_init__(self):
+        for what, names in (("entities", self.entities), ("relations", self.relations)):
+            if not names or len(set(names)) != len(names):
+                self._refuse(what, "names, each once", f"{len(names)} of {len(set(names))} different ones")
+        if set(self.triples) != set(PARTS):
+            self._refuse("triples", f"the parts {_listed(PARTS)}", _listed(self.triples) or "none")
+        sizes = torch.tensor([len(self.entities), len(self.relations), len(self.entities)])
+        for part in PARTS:
+            rows = self.triples[part]
+            if rows.dtype != torch.int64 or rows.dim() != 2 or rows.shape[1] != 3 or not len(rows):
+                self._refuse(f"triples of {part}", "[M, 3] int64, M 1 or more", f"{rows.dtype} {list(rows.shape)}")
+            wrong = ((rows < 0) | (rows >= sizes)).any(1)
+            if wrong.any():
+                expected = f"numbers of {sizes[0]} entities and {sizes[1]} relations"
+                self._refuse(f"triples of {part}", expected, tuple(rows[wrong][0].tolist()))
+        every = torch.cat([self.triples[part] for part in PARTS])
+        if len(torch.unique(every, dim=0)) != len(every):
+            got = len(every) - len(torch.unique(every, dim=0))
+            self._refuse("triples", "each triple once and in one part", f"{got} that are there again")
+
+    def _refuse(self, what, expected, got):
+        raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
 def _check_types(data, what, by_type):

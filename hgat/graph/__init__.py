@@ -19,6 +19,7 @@ from hgat.graph.relations import JoinedRelations, JoinedTypes, add_inverse, join
 from hgat.graph.shells import hop_shells
 from hgat.graph.snapshots import Snapshots, snapshots
 from hgat.graph.stacked import StackedTypes, relative_times, stack_types
+from hgat.graph.triples import RelationGroups, message_graph, relation_groups, triple_graph
 from hgat.graph.walks import Walks, walks
 from hgat.renamed import old_names
 
@@ -30,6 +31,7 @@ __all__ = [
     "NonEdges",
     "RecentEvents",
     "RecentNeighbours",
+    "RelationGroups",
     "Routes",
     "Snapshots",
     "StackedTypes",
@@ -53,6 +55,7 @@ __all__ = [
     "join_types",
     "knn_graph",
     "members",
+    "message_graph",
     "metapath",
     "metapath_graph",
     "metapaths",
@@ -61,6 +64,7 @@ __all__ = [
     "ppr_values",
     "recent_events",
     "recent_neighbours",
+    "relation_groups",
     "relations",
     "relative_times",
     "signed_degrees",
@@ -71,6 +75,7 @@ __all__ = [
     "sub_batch",
     "take_graphs",
     "to_device",
+    "triple_graph",
     "views",
     "walks",
 ]

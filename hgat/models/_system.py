@@ -37,6 +37,8 @@ class Facts:
     Where whole graphs are classified: graph is a batch of all of them (dgl.batch), target the type of their nodes, and
     train, label and num_classes are of graphs in the place of nodes; feat and edge_feat may be uint8, one-hot rows.
     Where links are asked for: target, the type of their ends; num_classes: the columns of a row that stands for a node.
+    Where triples are asked for (triples): the same of entities, and graph has the training triples alone, an edge from
+    head to tail each, in a relation of its name.
     Elsewhere they are empty.
     Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each
     once it is known, which its edges' edata["time"] say, and zeros before.
@@ -54,6 +56,7 @@ class Facts:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     steps: int | None = None
     directed: bool = False
+    triples: bool = False
     asked: Tensor = _NONE
     after: Tensor | None = None
 

@@ -37,7 +37,7 @@ class RGAT(Typed):
     authors' example. Differs: the learned row per node, and optional residuals and dropout.
     """
 
-    solves = ("nodes", "numbers")
+    solves = ("nodes", "numbers", "triples")
 
     def __init__(
         self,

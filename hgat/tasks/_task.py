@@ -108,6 +108,10 @@ class Task:
         """{part: how many of `unit`}."""
         raise NotImplementedError
 
+    def completed(self, model: System) -> System:
+        """A model with fresh weights, and what the task learns beside it: by default the model itself."""
+        return model
+
     def batches(self, model: System, inputs: tuple) -> Iterator[Batch]:
         """What is asked in one epoch, a step of the optimiser each; drawn from PyTorch's generator."""
         raise NotImplementedError

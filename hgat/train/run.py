@@ -137,7 +137,7 @@ class Experiment:
         elif variant in system.ablations:
             settings |= system.ablations[variant].settings
         try:
-            model = system.build(task.shown(), inputs, **settings)
+            model = task.completed(system.build(task.shown(), inputs, **settings))
         except HgatError:
             raise
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:

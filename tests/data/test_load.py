@@ -20,7 +20,7 @@ def test_every_card_can_be_read_and_is_complete():
         assert card.files or "generated" in card.source
         # OGB's are read by the same names as their stand-ins, which have other numbers.
         assert card.format in ("ogb_nodes", "ogb_graphs", "ogb_links") or {"nodes", "edges"} <= set(card.counts)
-        assert card.format in ("events", "ogb_links", "signed") or "classes" in card.counts
+        assert card.format in ("events", "ogb_links", "signed", "triples") or "classes" in card.counts
         assert len({file.role for file in card.files}) == len(card.files)
         for file in card.files:
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)

@@ -80,7 +80,7 @@ def test_groups_have_every_parameter_once(case):
 def test_state_dict_round_trip(case, form):
     task, inputs, model = case.setting(**form)
     torch.manual_seed(5)
-    other = case.build(task.shown(), inputs, **form)
+    other = task.completed(case.build(task.shown(), inputs, **form))
     before = answer(case, other, task, inputs)
     assert not torch.equal(answer(case, model, task, inputs), before)
     buffer = io.BytesIO()

@@ -4,8 +4,10 @@ import dgl
 import pytest
 import torch
 from systems import CLASSES, IN
+from toys import guilds
 
-from hgat.errors import GraphError, HgatError, RecipeError
+from hgat import tasks
+from hgat.errors import GraphError, HgatError, RecipeError, ShapeError
 from hgat.models import MAGNA, Facts
 from zoo import build
 
@@ -88,3 +90,23 @@ def test_wrong_calls_are_one_sentence(sentence):
     with pytest.raises(HgatError, match=sentence):
         WRONG[sentence]()
     assert issubclass(GraphError, HgatError) and issubclass(RecipeError, HgatError)
+
+
+def test_triples_have_learned_rows_and_relations_in_both_directions():
+    shown = tasks.find("triples")(guilds(), out_feats=6).shown()
+    inputs = MAGNA.prepare(shown)
+    graph, feat, etype = inputs
+    assert graph.num_edges() == 2 * 450 + 60 and feat == {"entity": None} and int(etype.max()) == 6
+    torch.manual_seed(0)
+    model = MAGNA.build(shown, inputs, hidden=8, heads=2, layers=1).eval()
+    assert model.fc_in.weight.shape == (60, 8) and model.relation.weight.shape == (7, 8)
+    block = model.layers[0](graph, model.fc_in.weight, etype=etype, rel_feat=model.relation.weight)
+    torch.testing.assert_close(model(*inputs), model.fc_out(block))
+    (alpha,) = model.attention(*inputs)
+    assert alpha.shape == (960, 2, 1)
+    with pytest.raises(GraphError, match="graph: expected 60 nodes, got 61"):
+        model(dgl.add_nodes(graph, 1), feat, etype)
+    with pytest.raises(ShapeError, match="etype: expected it of a layer that has rel_feats, got none"):
+        model(graph, feat)
+    bare = MAGNA.prepare(shown, self_loops=False)
+    assert bare[0].num_edges() == 900 and int(bare[2].max()) == 5
