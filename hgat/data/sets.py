@@ -232,7 +232,6 @@ class GraphData(_Noted):
             ("edge_feat", self.edge_feat, self.graph.num_edges()),
         ):
             fits = rows is None or rows.dim() == 2 and len(rows) == count and rows.dtype in (torch.float32, torch.uint8)
-            fits = rows is None or rows.dim() == 2 and len(rows) == count and rows.dtype in (torch.float32, torch.uint8)
             if rows is not None and not fits:
                 self._refuse(what, f"float32 or uint8 of {count} rows", f"{rows.dtype} {list(rows.shape)}")
         if self.num_classes < 1:
@@ -514,6 +513,25 @@ class TripleData(_Noted):
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
+
+
+def _check_ids(refuse, split, count, where=""):
+    """Refuse parts that are no distinct numbers below `count`, or have one in common."""
+    owner = torch.full((count,), -1, dtype=torch.int8)
+    for number, part in enumerate(PARTS):
+        ids, part = split[part], f"{where}{part}"
+        if ids.dtype != torch.int64 or ids.dim() != 1 or len(ids) == 0:
+            refuse(part, "a non-empty list of int64 ids", f"{ids.dtype} {list(ids.shape)}")
+        outside = ids[(ids < 0) | (ids >= count)]
+        if len(outside):
+            refuse(part, f"ids from 0 to {count - 1}", outside[0].item())
+        if len(ids.unique()) != len(ids):
+            refuse(part, "distinct ids", f"{len(ids) - len(ids.unique())} repeated")
+        taken = ids[owner[ids] >= 0]
+        if len(taken):
+            other = PARTS[owner[taken[0]]]
+            refuse(part, f"no id of {other}", f"id {taken[0].item()} in both")
+        owner[ids] = number
 
 
 def _check_types(data, what, by_type):
