@@ -118,7 +118,9 @@ class GraphGAT(System):
         graph, feat, edge_feat = inputs
         part, nodes, edges = take_graphs(graph, ids)
         rows, of_edges = _floats(one_type(feat), nodes), None if edge_feat is None else _floats(edge_feat, edges)
-        return to_device((part, rows, of_edges), next(self.parameters()).device), ()
+        device = next(self.parameters()).device
+        to_device(members(part), device)  # kept with the batch: the readout finds it there
+        return to_device((part, rows, of_edges), device), ()
 
     def rows(self, inputs: tuple, ids: Tensor, batch_size: int | None = None) -> Tensor:
         """Answers for the graphs `ids`, in pieces of batch_size of them."""
