@@ -88,10 +88,8 @@ def data_of(recipe):
 
 
 # Meta-paths of millions of pairs take their time; one with few shows the same.
-SMALL = ["--set", "task.loss=negatives", "--set", "task.batch=20000", "--set", "task.out_feats=16"]
+LARGE = ("magna-wn18rr", "rghat-wn18rr")  # each ranking of 40,943 entities takes seconds, and there are a dozen
 LIGHTER = {
-    "rghat-wn18rr": [*SMALL, "--set", "model.hidden=16"],
-    "magna-wn18rr": [*SMALL, "--set", "model.hidden=16"],
     "dagnn-cora": ["--set", "train.least=0"],
     "tdgnn-film": ["--set", "train.least=0"],
     "graphgat-leaders": ["--set", "data.graphs=200"],
@@ -114,7 +112,7 @@ SCORED_AGAIN = {train.read(name).task["name"]: name for name in reversed(train.a
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", train.available())
+@pytest.mark.parametrize("name", [name for name in train.available() if name not in LARGE])
 def test_every_recipe_on_its_real_data(name, shell):
     recipe = train.read(name)
     root = data_of(recipe)
