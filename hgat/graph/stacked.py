@@ -53,7 +53,8 @@ def stack_types(
 
     ntypes, etypes: the names, canonical ones, whose places are the numbers. ages: a source is a distinct pair of a node
     and an age, read from the edges' column "age" as `relative_times` writes it, behind the destinations, so that what
-    depends on both is computed once for each pair. device: where the tensors lie, the graph's if None.
+    depends on both is computed once for each pair. device: where row, ages and age lie, the graph's if None; the types
+    stay on the CPU, where layers sort by them.
     Raises GraphError for another graph, for types without a number, and for ages that are missing or no whole numbers.
     """
     csr.check_graph(graph)
@@ -134,7 +135,7 @@ def _stack(graph, ntypes, etypes, ages, device):
         ntype = ntype[row]
     row = None if row is None else row.to(device)
     counts = tuple(graph.num_edges(name) for name in graph.canonical_etypes)
-    return StackedTypes(stacked, row, ntype.to(device), etype.to(device), values, number, counts, num_src, num_dst)
+    return StackedTypes(stacked, row, ntype, etype, values, number, counts, num_src, num_dst)
 
 
 def relative_times(graph: dgl.DGLGraph, of: Literal["edges", "nodes"] = "edges", unit: float = 1.0) -> dgl.DGLGraph:

@@ -36,7 +36,7 @@ from hgat.nn.common import (
 
 __all__ = ["GATConv"]
 
-FEW = 2**22  # numbers in the rows of a graph that is small for a GPU: they are read in less time than a launch takes
+FEW = 2**24  # numbers in the rows of a graph that is small for a GPU, where reading them costs less than launches do
 
 
 class GATConv(nn.Module):

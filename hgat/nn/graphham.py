@@ -164,7 +164,8 @@ class GraphHAMConv(nn.Module):
     def _memberships(self, graph, value):
         """log pi, [N, K]."""
         context = ops.propagate(graph, value.flatten(1), normalized_weights(graph, "right", value.device))
-        return torch.log_softmax(context @ self.groups.T * self.groups.shape[1] ** -0.5, 1)
+        logits = context @ self.groups.T * self.groups.shape[1] ** -0.5
+        return logits - logits.logsumexp(1, keepdim=True)
 
     def _drawn(self, log_pi):
         """The vector of each node's group, [N, H * D]."""

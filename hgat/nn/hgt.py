@@ -37,6 +37,8 @@ class HGTConv(nn.Module):
     K A and V M are multiplied first and applied once to each distinct (node, edge type), never to each edge.
     """
 
+    activation: Callable[[torch.Tensor], torch.Tensor] | None = None  # a layer built by DGL's constructor has none
+
     def __init__(
         self,
         in_size: int,

@@ -43,7 +43,9 @@ def call(name, is_past):
     return graph, x, etype, torch.rand(graph.num_edges(), HEADS, generator=generator) if is_past else None
 
 
-@pytest.mark.parametrize("options", [{}, {"residual": True, "activation": torch.tanh, "beta": 0.4}], ids=["plain", "all"])
+@pytest.mark.parametrize(
+    "options", [{}, {"residual": True, "activation": torch.tanh, "beta": 0.4}], ids=["plain", "all"]
+)
 @pytest.mark.parametrize("is_past", [False, True])
 @pytest.mark.parametrize("name", ["homogeneous", "block", "multi_edges", "zero_in_degree", "empty"])
 def test_outputs_and_gradients_are_those_of_the_equations(name, is_past, options):

@@ -924,7 +924,7 @@ WRONG = {
     "task.loss=mse": "task.loss: expected 'walks' or 'links', got 'mse'",
     "task.loss=links": "task.first_target: expected 2 or more with loss = 'links', got 1",
     "task.typo=1": "task: expected only the keys boundaries, .*, first_target, .*, got 'typo'",
-    "task.name=pairs": "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 'pairs'",
+    "task.name=pairs": "task.name: expected one of graphs, links, nodes, .*, snapshot_links, .*, got 'pairs'",
     "train.metric=accuracy": "train.metric: expected one of macro_auc, .*, got 'accuracy'",
     "train.controls=['majority']": "train.controls: expected names among .*'counting'.*, got 'majority'",
     "task.column=": "snapshots: expected one of boundaries, windows, width, events, column, got none",

@@ -179,13 +179,13 @@ def test_an_override_without_section_key_and_value(written, override):
         ("train.least=1.0", "train.least: expected int, got 1.0"),
         (
             "task.name=node",
-            "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 'node'",
+            "task.name: expected one of graphs, links, nodes, numbers, signs, snapshot_links, .*, got 'node'",
         ),
         (
             "task.name=3",
-            "task.name: expected one of links, nodes, numbers, signs, snapshot_links, .*, got 3",
+            "task.name: expected one of graphs, links, nodes, numbers, signs, snapshot_links, .*, got 3",
         ),
-        ("task.name=['nodes']", r"task.name: expected one of links, nodes, .*, got \['nodes'\]"),
+        ("task.name=['nodes']", r"task.name: expected one of graphs, links, nodes, .*, got \['nodes'\]"),
         ("task.name=stream_links", "task.name: expected nodes or links for gat, got 'stream_links'"),
         (
             "task.first_target=1",
@@ -422,7 +422,7 @@ def test_two_sections_for_one_question(written):
 
 def test_a_task_whose_name_is_none(written):
     text = MINIMAL + "[task]\nname = ['nodes']\n[graph]\nself_loops = true\n"
-    sentence = r"task.name: expected one of links, nodes, .*, got \['nodes'\]"
+    sentence = r"task.name: expected one of graphs, links, nodes, .*, got \['nodes'\]"
     refused(sentence, written(text))
     refused(sentence, written(text), ["graph.self_loops=false"])
 
@@ -448,5 +448,7 @@ def test_the_name_of_a_form_stands_for_any_folder(written):
     recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
     assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
     refused(
-        "data.name: expected one of .*acm3025.*geom_gcn, signed, got 'planetoid'", "gat-cora", ["data.name=planetoid"]
+        "data.name: expected one of .*acm3025.*geom_gcn, signed, triples, got 'planetoid'",
+        "gat-cora",
+        ["data.name=planetoid"],
     )
