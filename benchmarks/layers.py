@@ -482,23 +482,28 @@ def _one_by_one(name, layer, structures, ours, feat, width):
 
 def specs(scale=1.0, root=None):
     """Every layer on every graph."""
-    here = "benchmarks.layers:"
     arxiv_bytes = int(graphs.ARXIV[1] * scale) * 128 * 4
+
+    def spec(function, title, edge_bytes=0, **options):
+        return Spec(f"benchmarks.layers:{function}", options, edge_bytes, title=title)
+
     for layer in (*HOMOGENEOUS, "SuperGATConv"):
-        yield Spec(here + "homogeneous", {"layer": layer, "where": "arxiv", "scale": scale}, arxiv_bytes)
+        large, small = f"{layer} 4 x 32", f"{layer} 8 x 8, cora"
+        yield spec("homogeneous", f"{large}, arxiv", arxiv_bytes, layer=layer, where="arxiv", scale=scale)
         if layer in HOMOGENEOUS:
-            yield Spec(here + "homogeneous", {"layer": layer, "where": "block", "scale": scale})
-        small = {"layer": layer, "where": "cora", "heads": 8, "width": 8, "root": root}
-        yield Spec(here + "homogeneous", small)
+            yield spec("homogeneous", f"{large}, block", layer=layer, where="block", scale=scale)
+        yield spec("homogeneous", small, layer=layer, where="cora", heads=8, width=8, root=root)
     for width in (64, 128):
         # Both ends' rows on every edge are what the authors' form makes.
         edge_bytes = int(graphs.ARXIV[1] * scale) * 2 * width * 4
-        yield Spec(here + "frequency", {"width": width, "scale": scale}, edge_bytes)
-    yield Spec(here + "signed", {"root": root})
+        yield spec("frequency", f"FAConv {width}, arxiv", edge_bytes, width=width, scale=scale)
+    yield spec("signed", "SiGATConv 38 motifs x 20, Bitcoin-Alpha", root=root)
     for share in (0.1, 0.01):
-        edges = int(2 * sum(graphs.MAG_EDGES.values()) * share * scale)
-        yield Spec(here + "hgt", {"share": share, "scale": scale}, edges * 64 * 4 * 2)
-        yield Spec(here + "rgat", {"share": share, "scale": scale}, edges * 16 * 64 * 4)
+        edges, where = int(2 * sum(graphs.MAG_EDGES.values()) * share * scale), f"mag / {round(1 / share)}"
+        yield spec("hgt", f"HGTConv 4 x 16, {where}", edges * 64 * 4 * 2, share=share, scale=scale)
+        yield spec("rgat", f"RGATConv 4 x 16, {where}", edges * 16 * 64 * 4, share=share, scale=scale)
     for against in ("DGL", "PyG"):
-        yield Spec(here + "han", {"against": against, "where": "arxiv", "scale": scale}, arxiv_bytes // 2)
-        yield Spec(here + "han", {"against": against, "where": "acm", "root": root})
+        for where, edge_bytes, options in (("arxiv", arxiv_bytes // 2, {"scale": scale}), ("acm", 0, {"root": root})):
+            yield spec(
+                "han", f"HANConv 8 x 8, {where}, as {against}", edge_bytes, against=against, where=where, **options
+            )

@@ -40,13 +40,15 @@ class Spec:
 
     edge_bytes: size of the largest tensor with a row per edge that any candidate may make, times the layers that keep
     one. Where that is far below the free memory, nobody asks whether a candidate fits. memory: whether processes are
-    started to measure the case's memory.
+    started to measure the case's memory. title: the case's, where it is known before the case is built: one that is not
+    asked for is not built then.
     """
 
     build: str
     options: dict = field(default_factory=dict)
     edge_bytes: int = 0
     memory: bool = True
+    title: str | None = None
 
     def __str__(self):
         return f"{self.build}({', '.join(f'{k}={v}' for k, v in self.options.items())})"

@@ -128,7 +128,11 @@ class Report:
                 self.say(str(missing))
 
     def _case(self, spec):
+        if self.only is not None and spec.title is not None and not self.only.search(spec.title):
+            return
         case = memory.load(spec)
+        if spec.title not in (None, case.title):
+            raise ValueError(f"{spec}: expected a case with the title {spec.title!r}, got {case.title!r}")
         if self.only is not None and not self.only.search(case.title):
             return
         # The check takes gradients, so a candidate that has no room for those is not timed forward either.
