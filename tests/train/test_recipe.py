@@ -448,5 +448,7 @@ def test_the_name_of_a_form_stands_for_any_folder(written):
     recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
     assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
     refused(
-        "data.name: expected one of .*acm3025.*geom_gcn, signed, got 'planetoid'", "gat-cora", ["data.name=planetoid"]
+        "data.name: expected one of .*acm3025.*geom_gcn, signed, triples, got 'planetoid'",
+        "gat-cora",
+        ["data.name=planetoid"],
     )
