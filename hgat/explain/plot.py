@@ -43,7 +43,8 @@ def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> N
         axis.set_yticks(list(place), names)
         axis.invert_yaxis()
         axis.set_xlabel(entry.what)
-        axis.set_title(heading + (f" ({left_out} smaller differences left out)" if left_out else ""), fontsize=10)
+        # On a line of its own: beside a long heading it would run out of the picture.
+        axis.set_title(heading + (f"\n({left_out} smaller differences left out)" if left_out else ""), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)

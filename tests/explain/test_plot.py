@@ -90,9 +90,11 @@ def test_many_names_show_those_that_differ_most_in_their_order(tmp_path, drawn):
         u + (0.001 * c if k % 2 else -0.001 * c) for k, (u, c) in enumerate(zip(uniform, change, strict=True))
     )
     names = tuple(f"relation {k}" for k in range(count))
-    draw_shares([Shares("many", names, attention, uniform)], tmp_path / "p.png")
+    draw_shares([Shares("attention of entities, layer 1", names, attention, uniform)], tmp_path / "p.png")
     (axis,) = drawn[0].axes
-    assert axis.get_title() == "many (7 smaller differences left out)"
+    assert axis.get_title() == "attention of entities, layer 1\n(7 smaller differences left out)"
+    title, whole = axis.title.get_window_extent(), drawn[0].bbox
+    assert whole.x0 <= title.x0 and title.x1 <= whole.x1  # no letter is cut
     shown = [int(label.get_text().split()[1]) for label in axis.get_yticklabels()]
     assert len(shown) == plot.MOST_BARS and shown == sorted(shown)
     assert min(change[k] for k in shown) >= max(change[k] for k in range(count) if k not in shown)
