@@ -165,6 +165,7 @@ class GraphHAMConv(nn.Module):
         """log pi, [N, K]."""
         context = ops.propagate(graph, value.flatten(1), normalized_weights(graph, "right", value.device))
         logits = context @ self.groups.T * self.groups.shape[1] ** -0.5
+        # A probability that losses and draws read, not a weight on rows: `uniform_attention()` leaves it as it is.
         return logits - logits.logsumexp(1, keepdim=True)
 
     def _drawn(self, log_pi):
