@@ -11,7 +11,15 @@ from torch.nn import functional as F
 from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape
 from hgat.graph import csr
-from hgat.nn.common import both_ends, check_floats, check_graph, check_plain, check_sizes, normalized_weights
+from hgat.nn.common import (
+    both_ends,
+    check_floats,
+    check_graph,
+    check_plain,
+    check_sizes,
+    first_rows,
+    normalized_weights,
+)
 from hgat.nn.fusion import Fusion
 
 __all__ = ["ACMConv"]
@@ -111,7 +119,7 @@ class ACMConv(nn.Module):
         h_src, h_dst, one_input = both_ends(graph, feat, (self._in_feats,) * 2, nn.Identity(), (self.fc, self.fc))
         check_plain("feat", h_src, h_dst)
         z = self._projected(h_src)
-        own = z[: len(h_dst)] if one_input else self._projected(h_dst)
+        own = first_rows(z, len(h_dst)) if one_input else self._projected(h_dst)
         smooth = sum(name in ("low", "high") for name in self.channels)  # they are the first
         found = list(own.unbind(1))
         if smooth:

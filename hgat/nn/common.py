@@ -31,6 +31,7 @@ __all__ = [
     "edge_features",
     "end_scores",
     "feature_pair",
+    "first_rows",
     "glorot_",
     "linear_pair",
     "negative_slope",
@@ -305,6 +306,11 @@ def drop_edges(graph: dgl.DGLGraph, rate: float, edge_mask: torch.Tensor | None,
     return edge_mask & (kept if edge_mask.dim() == 1 else kept.unsqueeze(1))
 
 
+def first_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` rows; all of them as they stand, since backward of a slice copies the gradient."""
+    return rows if rows.shape[0] == count else rows[:count]
+
+
 def projected_ends(
     layers: Sequence[nn.Module], h_src: torch.Tensor, h_dst: torch.Tensor, one_input: bool, shape: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -315,8 +321,7 @@ def projected_ends(
     fc_src, fc_dst = layers
     at_src = fc_src(h_src).unflatten(-1, shape)
     if one_input and fc_src is fc_dst:
-        # All rows are no slice: backward of one copies the gradient.
-        return at_src, at_src if h_dst is h_src else at_src[: h_dst.shape[0]]
+        return at_src, first_rows(at_src, h_dst.shape[0])
     return at_src, fc_dst(h_dst).unflatten(-1, shape)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_shape
 from hgat.graph.relations import join_types
-from hgat.nn.common import check_activation, check_floats, check_graph, check_rates, check_sizes
+from hgat.nn.common import check_activation, check_floats, check_graph, check_rates, check_sizes, first_rows
 from hgat.ops.checks import check_width
 
 __all__ = ["HGTConv"]
@@ -108,7 +108,7 @@ class HGTConv(nn.Module):
         relations, another bipartite graph than a block, or a type out of range.
         """
         joined, query, key, value = self._project(g, x, ntype, etype)
-        x_dst = x[: g.num_dst_nodes()]
+        x_dst = first_rows(x, g.num_dst_nodes())
         out = ops.dot_product_attention(joined.across, query, key, value, scale=1 / self.sqrt_d).flatten(1)
         if self.activation is not None:
             out = self.activation(out)
@@ -132,7 +132,7 @@ class HGTConv(nn.Module):
         num_types: tuple[Any, Any] = self.linear_k.num_types, self.relation_att[0].num_types
         joined = join_types(g, ntype, etype, *num_types, x.device)
         check_shape("x", x, ("N", g.num_src_nodes()), ("F", self.in_size))
-        x_dst = joined.by_type(x[: g.num_dst_nodes()])
+        x_dst = joined.by_type(first_rows(x, g.num_dst_nodes()))
         heads = (self.num_heads, self.head_size)
         key, value = ops.typed_projection(x, self._pair_weights(joined), joined.pairs.count, joined.pairs.node)
         query = ops.typed_projection(x_dst, self.linear_q.get_weight(), joined.target_count)

@@ -21,6 +21,7 @@ from hgat.nn.common import (
     check_rates,
     check_sizes,
     end_scores,
+    first_rows,
     glorot_,
     negative_slope,
     residual_linear,
@@ -141,7 +142,7 @@ class SimpleHGNConv(nn.Module):
         check_plain("feat", h_src)
         shape = self._num_heads, self._out_feats
         value = self.fc(h_src).unflatten(-1, shape)
-        at_dst = value[: len(h_dst)]
+        at_dst = first_rows(value, len(h_dst))
         scores = (
             end_scores(self.fc, h_src, value, self.attn_l),
             end_scores(self.fc, h_dst, at_dst, self.attn_r),

@@ -18,6 +18,7 @@ from hgat.nn.common import (
     check_rates,
     check_sizes,
     end_scores,
+    first_rows,
     glorot_,
 )
 
@@ -95,7 +96,7 @@ class UAGConv(nn.Module):
         h_src, h_dst, one_input = both_ends(graph, feat, (self._in_feats,) * 2, self.feat_drop, (self.fc, self.fc))
         check_plain("feat", h_src, h_dst)
         value = self.fc(h_src).unflatten(-1, self._shape)
-        at_dst = value[: len(h_dst)] if one_input else self.fc(h_dst).unflatten(-1, self._shape)
+        at_dst = first_rows(value, len(h_dst)) if one_input else self.fc(h_dst).unflatten(-1, self._shape)
         score_src = end_scores(self.fc, h_src, value, self.attn_l)
         score_dst = end_scores(self.fc, h_dst, at_dst, self.attn_r)
         logits = F.leaky_relu(ops.additive_logits(graph, score_src, score_dst), self.negative_slope)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hgat.nn import FAConv, GATConv
+from hgat.nn import FAConv, GATConv, HGTConv, SimpleHGNConv, UAGConv
 from zoo import build
 
 COPIES = {"CopySlices", "SliceBackward0", "AsStridedBackward0"}
@@ -24,6 +24,18 @@ def steps(out):
 def test_gat_takes_no_slice_of_all_rows(wide):
     layer = GATConv(6, 8 if wide else 2, 2, allow_zero_in_degree=True)
     assert not steps(layer(build("homogeneous"), torch.randn(23, 6, requires_grad=True))) & COPIES
+
+
+@pytest.mark.parametrize("name", ["HGT", "Simple-HGN", "UAG"])
+def test_nor_do_its_relatives(name):
+    graph, x = build("homogeneous"), torch.randn(23, 6, requires_grad=True)
+    etype, ntype = torch.arange(graph.num_edges()) % 3, torch.zeros(23, dtype=torch.int64)
+    out = {
+        "HGT": lambda: HGTConv(6, 3, 2, 1, 3)(graph, x, ntype, etype),
+        "Simple-HGN": lambda: SimpleHGNConv(6, 3, 2, 3, allow_zero_in_degree=True)(graph, x, etype),
+        "UAG": lambda: UAGConv(6, 3, 2)(graph, x),
+    }[name]()
+    assert not steps(out) & COPIES
 
 
 def test_faconv_adds_to_no_view():
