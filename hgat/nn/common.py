@@ -9,6 +9,7 @@ import dgl
 import torch
 from torch import nn
 
+from hgat import transforms
 from hgat.errors import ShapeError, brief, check_range, check_shape, check_whole
 from hgat.graph import csr, normalized
 
@@ -243,6 +244,31 @@ def both_ends(
             f"{graph.num_dst_nodes()} nodes, got one tensor"
         )
     return h_src, h_src, True
+
+
+def scored_rows(rows: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows, rows W^T): [N, F] and weight [S, F] -> the rows for one attention operator, and S scores of each, [N, S].
+
+    The gradient is d_rows + d_scores W, added in the memory of d_rows: on a large graph what a new [N, F] costs is the
+    touching of its memory. So the rows must go to an operator alone, whose gradient for them is nobody else's.
+    """
+    if transforms.active():
+        return rows, torch.nn.functional.linear(rows, weight)
+    return _ScoredRows.apply(rows, weight)
+
+
+class _ScoredRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows, weight):
+        ctx.save_for_backward(rows, weight)
+        return rows.view_as(rows), torch.nn.functional.linear(rows, weight)
+
+    @staticmethod
+    def backward(ctx, d_rows, d_scores):
+        rows, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        d_scores = d_scores.to(rows.dtype)  # of another type under autocast
+        return d_rows.addmm_(d_scores, weight) if wanted[0] else None, d_scores.t() @ rows if wanted[1] else None
 
 
 def check_plain(name: str, *tensors: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ from hgat.nn.common import (
     check_sizes,
     glorot_,
     normalized_weights,
+    scored_rows,
 )
 
 __all__ = ["FAConv"]
@@ -107,7 +108,12 @@ class FAConv(nn.Module):
         check_shape("edge_weight", edge_weight, ("E", graph.num_edges()))
         # The gate is linear, so each end has a score of its own, and nothing of size E * 2F is made.
         to_dst, to_src = self.gate.weight.view(-1, 2, self._in_feats).transpose(0, 1)
-        scores = F.linear(h_src, to_src), F.linear(h_dst, to_dst, self.gate.bias)
+        if h_src is h_dst:
+            h_src, both = scored_rows(h_src, torch.cat([to_src, to_dst]))
+            at_src, at_dst = both.chunk(2, dim=1)
+            scores = at_src, at_dst if self.gate.bias is None else at_dst + self.gate.bias
+        else:
+            scores = F.linear(h_src, to_src), F.linear(h_dst, to_dst, self.gate.bias)
         dropout = self.attn_drop.p if self.attn_drop.training else 0.0
         if self.form == "two_channel":
             alpha = ops.alignment(ops.additive_logits(graph, *scores), dim=1)
