@@ -13,6 +13,7 @@ import dgl
 import torch
 from torch import Tensor, nn
 
+from hgat import ops
 from hgat.errors import RecipeError
 
 __all__ = ["Ablation", "Batch", "Facts", "Past", "Shares", "System"]
@@ -42,6 +43,8 @@ class Facts:
     Elsewhere they are empty.
     Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each
     once it is known, which its edges' edata["time"] say, and zeros before.
+    gold: where a share of what decides the labels is told, [E] of 1 for an edge that decides, 0 for one that does not,
+    and NaN for every edge of which nothing is told; {relation: [E_r]} where there are several.
     """
 
     graph: dgl.DGLGraph
@@ -59,6 +62,7 @@ class Facts:
     triples: bool = False
     asked: Tensor = _NONE
     after: Tensor | None = None
+    gold: Tensor | Mapping[tuple[str, str, str], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +198,17 @@ class System(nn.Module):
         """What `whole` answers for the nodes `ids`; a system whose rows stand alone reads no others."""
         answer = self.whole(inputs, batch_size)
         return answer[ids.to(answer.device)]
+
+    def attention(self, *inputs: Any) -> Any:
+        """The weights of every attention call, in order, before dropout; inputs: those of forward.
+
+        By default what an `hgat.ops.attention_hook` around forward sees: [E, H] in the order of the edges that the
+        operator ran over, or [*, K] along an axis.
+        """
+        found: list[Tensor] = []
+        with ops.attention_hook(lambda call: found.append(call.weights)):
+            self(*inputs)
+        return found
 
     def attended(self, *inputs: Any) -> list[Shares] | list[Past]:
         """What attention was spent on, as Shares or Past of every layer worth looking at; what hgat.explain draws."""
