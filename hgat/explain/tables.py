@@ -68,6 +68,11 @@ def axis_table(records: Iterable[AxisAttention]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "name", "weight", "uniform"])
 
 
+def called(relation: str) -> str:
+    """A relation's name as people read it: that of a graph of one relation is DGL's own."""
+    return "edges" if relation == "_E" else relation
+
+
 def name_of(ids: Ids | None, ntype: str, number: int) -> str:
     """What a node is called: its name in the data, else its number, with its type where that has a name."""
     names = (ids or {}).get(ntype)
