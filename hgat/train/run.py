@@ -518,7 +518,7 @@ def _another(path, error):
 
 @dataclass(frozen=True)
 class Opened:
-    """What `train` left in a folder: the recipe, the task of the seed that was kept, its model, the inputs of every part.
+    """What `train` left in a folder: the recipe, the task of the seed that was kept, its model, inputs by part.
 
     experiment: the recipe on its data. about: what is written beside the weights.
     """
@@ -548,7 +548,9 @@ def open_folder(folder: str | Path, root: str | Path | None = None, *, device: s
         theirs = _version_of(folder)
         if theirs in (None, hgat.__version__):
             raise
-        raise DataError(f"run: expected one of hgat {hgat.__version__}, got one of {theirs}, {folder}: {error}") from error
+        raise DataError(
+            f"run: expected one of hgat {hgat.__version__}, got one of {theirs}, {folder}: {error}"
+        ) from error
 
 
 def _version_of(folder):
