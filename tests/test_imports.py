@@ -142,7 +142,7 @@ PLANTED = [
     ("data/sets.py", "import ogb.nodeproppred"),
     ("train/fit.py", "from hgat import explain"),
     ("train/fit.py", "from hgat.cli import main"),
-    ("explain/attention.py", "from hgat.tasks import find"),
+    ("explain/attention.py", "from hgat.cli import main"),
     ("explain/attention.py", "from hgat import data"),
     ("doctor.py", "from hgat.cli import main"),
     ("__init__.py", "from hgat import train"),
