@@ -209,19 +209,21 @@ def _axes(explained: Explained) -> list[str]:
     past = [entry for entry in told if isinstance(entry, Past)]
     if past:
         explained.picture("past", lambda path: plot.draw_past(past, path, explained.found.recipe.title))
-    return _shares(shares)
+    return _shares(shares, in_order=True)
 
 
-def _shares(shares: Sequence[Shares]) -> list[str]:
-    """Tables of shares, those printed that differ most from uniform's."""
+def _shares(shares: Sequence[Shares], in_order: bool = False) -> list[str]:
+    """Tables of shares, those printed that differ most from uniform's, or the first ones."""
     lines = []
     for entry in shares:
-        order = sorted(zip(entry.names, entry.attention, entry.uniform, strict=True), key=lambda x: -abs(x[1] - x[2]))
+        order = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
+        if not in_order:
+            order.sort(key=lambda row: -abs(row[1] - row[2]))
         rows = [(entry.title, "share", "uniform")]
         rows += [(name, f"{100 * ours:.1f} %", f"{100 * even:.1f} %") for name, ours, even in order[:MOST_ROWS]]
         lines += ["", *_aligned(rows)]
         if len(order) > MOST_ROWS:
-            lines.append(f"  {len(order) - MOST_ROWS} smaller differences left out")
+            lines.append(f"  {len(order) - MOST_ROWS} {'more' if in_order else 'smaller differences'} left out")
     return lines
 
 
@@ -231,20 +233,15 @@ def _neighbourhood(explained: Explained) -> list[str]:
     if node is None:
         return []
     edges, last = explained.attended.edges, explained.last
-    found = tables.neighbours(last, node, target, ids)
-    stepped = last.step is not None
-    head = ["neighbour", "relation", *(["step"] if stepped else []), "attention", "uniform"]
-    rows = [tuple(head)]
+    found = pictures.latest(tables.neighbours(last, node, target, ids))
+    rows = [("neighbour", "relation", "attention", "uniform")]
     for row in found[:MOST_ROWS].itertuples():
-        when = [str(row.step)] if stepped else []
-        rows.append((row.name, tables.called(row.relation), *when, f"{row.weight:.4f}", f"{row.uniform:.4f}"))
+        rows.append((row.name, tables.called(row.relation), f"{row.weight:.4f}", f"{row.uniform:.4f}"))
     name = tables.name_of(ids, target, node)
     name = f"node {name}" if name == str(node) else name
-    lines = [
-        "",
-        f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}",
-        *_aligned(rows),
-    ]
+    when = "" if last.step is None else f", step {found.step.iloc[0]}"
+    lines = ["", f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}{when}"]
+    lines += _aligned(rows)
     own = edges[: edges.index(last) + 1]
     title = f"{explained.found.recipe.title}: {name}"
     explained.picture(

@@ -46,7 +46,7 @@ def neighbourhood(
     GraphError for a node without in-edges.
     """
     last = records[-1]
-    rows = _latest(neighbours(last, node, ntype, ids))
+    rows = latest(neighbours(last, node, ntype, ids))
     graph = nx.MultiDiGraph()
     centre = (ntype, node)
     graph.add_node(centre, name=name_of(ids, ntype, node), hop=0, plain=not (ids or {}).get(ntype))
@@ -60,7 +60,7 @@ def neighbourhood(
         if data["hop"] == 1:
             strength = sum(abs(edge["weight"]) for *_, edge in graph.edges(end, data=True))
             try:
-                rows = _latest(neighbours(deeper, end[1], end[0], ids))
+                rows = latest(neighbours(deeper, end[1], end[0], ids))
             except GraphError:  # it sends and receives nothing
                 continue
             below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength))
@@ -82,7 +82,7 @@ def _before(records):
     return None
 
 
-def _latest(rows):
+def latest(rows: pd.DataFrame) -> pd.DataFrame:
     """Those of the last step in which there is something to choose, else of the last."""
     count = rows.groupby("step").size()
     return rows[rows.step == (count[count > 1] if (count > 1).any() else count).index.max()]
@@ -181,6 +181,8 @@ def draw_neighbourhood(
             handles.append(Line2D([], [], color=INK, marker=marker, mfc="white", linestyle="", label=kind))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False, fontsize=10)
     notes = []
+    if records[-1].step is not None:
+        notes.append(f"step {latest(neighbours(records[-1], node, ntype)).step.iloc[0]}")
     own = sum(data["weight"] for src, _, data in graph.in_edges(centre, data=True) if src == centre)
     if own:
         notes.append(f"to itself: {own:.2g}")
