@@ -18,7 +18,7 @@ __all__ = ["COLOURS", "draw_heads", "draw_neighbourhood", "draw_over_time", "dra
 
 # Okabe and Ito's, which colour-blind readers can tell apart, without black; and what has no colour of its own.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-OTHER, INK, PALE = "#8a9099", "#20262d", "#c9ccd1"
+OTHER, INK, PALE = "#4d4d4d", "#20262d", "#c9ccd1"
 MOST_NAMES = 40
 LONGEST = 24  # letters of a name
 CROWD = 14  # names around one node that can stand level
@@ -141,24 +141,20 @@ def draw_neighbourhood(
                 10 if dst == centre else 1
             )
     colour = palette(sorted(spent, key=lambda name: -spent[name]))
-    for nearer in (False, True):  # the node's own edges on top
-        for turn, (src, dst, key) in _bent(graph):
-            if (dst == centre) is not nearer or src == dst:
-                continue
-            data = graph.edges[src, dst, key]
-            nx.draw_networkx_edges(
-                graph,
-                place,
-                [(src, dst)],
-                ax=axis,
-                width=THIN + (THICK - THIN) * abs(data["weight"]) / largest,
-                edge_color=colour[data["relation"]],
-                alpha=0.9 if nearer else 0.55,
-                style="solid" if data["weight"] >= 0 else "dashed",
-                arrowsize=9,
-                connectionstyle=f"arc3,rad={turn}",
-                node_size=240,
-            )
+    for (nearer, turn, negative), some in sorted(_alike(graph, centre).items()):  # the node's own edges on top
+        nx.draw_networkx_edges(
+            graph,
+            place,
+            [(src, dst) for src, dst, _ in some],
+            ax=axis,
+            width=[THIN + (THICK - THIN) * abs(weights[edge]) / largest for edge in some],
+            edge_color=[colour[graph.edges[edge]["relation"]] for edge in some],
+            alpha=0.9 if nearer else 0.55,
+            style="dashed" if negative else "solid",
+            arrowsize=9,
+            connectionstyle=f"arc3,rad={turn}",
+            node_size=240,
+        )
     kinds = sorted({kind for kind, _ in graph})
     for kind, marker in zip(kinds, "os^Dvph" * len(kinds), strict=False):
         own = [name for name in graph if name[0] == kind]
@@ -205,11 +201,18 @@ def _layout(graph, centre):
     return nx.kamada_kawai_layout(plain, pos=begin, weight=None) if len(plain) > 1 else begin
 
 
-def _bent(graph):
-    """(curvature, edge) of every edge, so that edges between the same two nodes do not lie on one another."""
-    for src, dst, key in graph.edges(keys=True):
-        others = graph.number_of_edges(src, dst) + graph.number_of_edges(dst, src)
-        yield (0.0 if others == 1 else 0.1 + 0.12 * key), (src, dst, key)
+def _alike(graph, centre):
+    """{(whether they enter the node, curvature, whether the weight is negative): edges}, without those to themselves.
+
+    Edges between the same two nodes are bent, so that they do not lie on one another.
+    """
+    found: dict[tuple[bool, float, bool], list] = {}
+    for (src, dst, key), data in graph.edges.items():
+        if src != dst:
+            others = graph.number_of_edges(src, dst) + graph.number_of_edges(dst, src)
+            turn = 0.0 if others == 1 else 0.1 + 0.12 * key
+            found.setdefault((dst == centre, turn, data["weight"] < 0), []).append((src, dst, key))
+    return found
 
 
 def _write_names(axis, graph, place, centre, alone):
@@ -306,7 +309,7 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
     found = [heads_apart(record) for record in records]
     most = max(float(apart.max()) for apart in found) or 1.0
     for axis, record, apart in zip(axes, records, found, strict=False):
-        image = axis.imshow(apart, cmap="cividis", vmin=0, vmax=most)
+        image = axis.imshow(apart.numpy(), cmap="cividis", vmin=0, vmax=most)
         heads = len(apart)
         for row in range(heads if heads <= 10 else 0):
             for column in range(heads):
