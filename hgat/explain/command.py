@@ -63,14 +63,13 @@ def run(arguments: argparse.Namespace) -> None:
     from hgat.train.checkpoint import make_folder
     from hgat.train.run import open_folder
 
+    plot.figure_class()  # without which there is little to write
     found = open_folder(arguments.folder, arguments.root, device=arguments.device)
     explained = look(found, arguments, Path(arguments.out or Path(arguments.folder) / FOLDER))
     make_folder(explained.out)
-    print(f"{found.recipe.title}, seed {found.about['seed']}: what it attends to{explained.part}")
-    for section in SECTIONS:
-        for line in section(explained):
-            print(line)
-    print("\n" + "\n".join(str(path) for path in explained.files))
+    lines = [f"{found.recipe.title}, seed {found.about['seed']}: what it attends to{explained.part}"]
+    lines += [line for section in SECTIONS for line in section(explained)]
+    print("\n".join([*lines, "", *map(str, explained.files)]))
 
 
 def look(found: Any, arguments: argparse.Namespace, out: Path) -> Explained:

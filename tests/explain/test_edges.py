@@ -11,6 +11,7 @@ from toys import CASES
 from hgat import ops, tasks, train
 from hgat.errors import GraphError, HgatError
 from hgat.explain import attended_axes, attended_edges, command, observe
+from hgat.graph import join_relations
 from hgat.models import find
 from hgat.models._system import resting
 
@@ -77,6 +78,20 @@ def test_typed_edges_are_those_of_the_typed_graph():
                 src, dst = graph.edges(etype=etype, order="eid")
                 assert torch.equal(record.src[record.relation == k], src)
                 assert torch.equal(record.dst[record.relation == k], dst)
+
+
+def test_joined_relations_say_the_same_as_the_graph_that_they_join():
+    case = next(case for case in CASES if str(case) == "rgat-numbers")
+    _, (graph, feat), model, _, found = seen(case)
+    for ours, other in zip(attended_edges(model, (join_relations(graph), feat)), found.edges, strict=True):
+        assert ours.relations == other.relations
+        for name in ("relation", "src", "dst", "group", "weight"):
+            assert torch.equal(getattr(ours, name), getattr(other, name)), name
+
+
+def test_a_layer_that_hands_its_weights_on_is_seen_once():
+    case = next(case for case in CASES if case.system == "simplehgn")
+    assert [record.layer for record in seen(case)[-1].edges] == ["layers.0", "layers.1", "layers.2"]
 
 
 @pytest.mark.parametrize("system", ["gat", "rgat", "hgt"])
