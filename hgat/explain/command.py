@@ -63,14 +63,13 @@ def run(arguments: argparse.Namespace) -> None:
     from hgat.train.checkpoint import make_folder
     from hgat.train.run import open_folder
 
+    plot.figure_class()  # without which there is little to write
     found = open_folder(arguments.folder, arguments.root, device=arguments.device)
     explained = look(found, arguments, Path(arguments.out or Path(arguments.folder) / FOLDER))
     make_folder(explained.out)
-    print(f"{found.recipe.title}, seed {found.about['seed']}: what it attends to{explained.part}")
-    for section in SECTIONS:
-        for line in section(explained):
-            print(line)
-    print("\n" + "\n".join(str(path) for path in explained.files))
+    lines = [f"{found.recipe.title}, seed {found.about['seed']}: what it attends to{explained.part}"]
+    lines += [line for section in SECTIONS for line in section(explained)]
+    print("\n".join([*lines, "", *map(str, explained.files)]))
 
 
 def look(found: Any, arguments: argparse.Namespace, out: Path) -> Explained:
@@ -162,10 +161,9 @@ def _layers(explained: Explained) -> list[str]:
     edges = explained.attended.edges
     if not edges:
         return []
-    spread = tables.spread(edges)
-    rows = [("layer", "heads", "nodes", "in-edges", "in effect", "entropy", "heads apart")]
+    rows: list[tuple[str, ...]] = [("layer", "heads", "nodes", "in-edges", "in effect", "entropy", "heads apart")]
     for record in edges:
-        own = spread[spread.layer == record.layer].mean(numeric_only=True)
+        own = tables.spread([record]).mean(numeric_only=True)
         apart = tables.heads_apart(record)
         heads = len(apart)
         between = f"{100 * float(apart.sum()) / (heads * (heads - 1)):.0f} %" if heads > 1 else "–"
@@ -199,9 +197,9 @@ def _axes(explained: Explained) -> list[str]:
         part = table[table.layer == layer]
         if len(part) < 2:
             continue
-        columns = [part[name].abs() / part[name].abs().sum() for name in ("weight", "uniform")]
-        told = "" if not layer else f", {layer}"
-        shares.append(Shares(f"attention along an axis{told}", tuple(part["name"]), *(tuple(c) for c in columns)))
+        ours, even = (tuple(part[name].abs() / part[name].abs().sum()) for name in ("weight", "uniform"))
+        title = "attention along an axis" + (f", {layer}" if layer else "")
+        shares.append(Shares(title, tuple(part["name"]), ours, even, even="if all counted alike"))
     if shares:
         explained.picture("axes", lambda path: plot.draw_shares(shares, path, explained.found.recipe.title))
     model, inputs = explained.found.model, explained.found.inputs["test"]
@@ -209,19 +207,21 @@ def _axes(explained: Explained) -> list[str]:
     past = [entry for entry in told if isinstance(entry, Past)]
     if past:
         explained.picture("past", lambda path: plot.draw_past(past, path, explained.found.recipe.title))
-    return _shares(shares)
+    return _shares(shares, in_order=True)
 
 
-def _shares(shares: Sequence[Shares]) -> list[str]:
-    """Tables of shares, those printed that differ most from uniform's."""
+def _shares(shares: Sequence[Shares], in_order: bool = False) -> list[str]:
+    """Tables of shares, those printed that differ most from uniform's, or the first ones."""
     lines = []
     for entry in shares:
-        order = sorted(zip(entry.names, entry.attention, entry.uniform, strict=True), key=lambda x: -abs(x[1] - x[2]))
+        order = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
+        if not in_order:
+            order.sort(key=lambda row: -abs(row[1] - row[2]))
         rows = [(entry.title, "share", "uniform")]
         rows += [(name, f"{100 * ours:.1f} %", f"{100 * even:.1f} %") for name, ours, even in order[:MOST_ROWS]]
         lines += ["", *_aligned(rows)]
         if len(order) > MOST_ROWS:
-            lines.append(f"  {len(order) - MOST_ROWS} smaller differences left out")
+            lines.append(f"  {len(order) - MOST_ROWS} {'more' if in_order else 'smaller differences'} left out")
     return lines
 
 
@@ -231,20 +231,15 @@ def _neighbourhood(explained: Explained) -> list[str]:
     if node is None:
         return []
     edges, last = explained.attended.edges, explained.last
-    found = tables.neighbours(last, node, target, ids)
-    stepped = last.step is not None
-    head = ["neighbour", "relation", *(["step"] if stepped else []), "attention", "uniform"]
-    rows = [tuple(head)]
+    found = pictures.latest(tables.neighbours(last, node, target, ids))
+    rows = [("neighbour", "relation", "attention", "uniform")]
     for row in found[:MOST_ROWS].itertuples():
-        when = [str(row.step)] if stepped else []
-        rows.append((row.name, tables.called(row.relation), *when, f"{row.weight:.4f}", f"{row.uniform:.4f}"))
+        rows.append((row.name, tables.called(row.relation), f"{row.weight:.4f}", f"{row.uniform:.4f}"))
     name = tables.name_of(ids, target, node)
     name = f"node {name}" if name == str(node) else name
-    lines = [
-        "",
-        f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}",
-        *_aligned(rows),
-    ]
+    when = "" if last.step is None else f", step {found.step.iloc[0]}"
+    lines = ["", f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}{when}"]
+    lines += _aligned(rows)
     own = edges[: edges.index(last) + 1]
     title = f"{explained.found.recipe.title}: {name}"
     explained.picture(

@@ -1,6 +1,7 @@
 """Pictures of attention: a node's neighbourhood, how widely each layer looks, heads against heads, over time."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ __all__ = ["COLOURS", "draw_heads", "draw_neighbourhood", "draw_over_time", "dra
 
 # Okabe and Ito's, which colour-blind readers can tell apart, without black; and what has no colour of its own.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-OTHER, INK, PALE = "#8a9099", "#20262d", "#c9ccd1"
+OTHER, INK, PALE = "#4d4d4d", "#20262d", "#c9ccd1"
 MOST_NAMES = 40
 LONGEST = 24  # letters of a name
 CROWD = 14  # names around one node that can stand level
@@ -46,7 +47,7 @@ def neighbourhood(
     GraphError for a node without in-edges.
     """
     last = records[-1]
-    rows = _latest(neighbours(last, node, ntype, ids))
+    rows = latest(neighbours(last, node, ntype, ids))
     graph = nx.MultiDiGraph()
     centre = (ntype, node)
     graph.add_node(centre, name=name_of(ids, ntype, node), hop=0, plain=not (ids or {}).get(ntype))
@@ -60,7 +61,7 @@ def neighbourhood(
         if data["hop"] == 1:
             strength = sum(abs(edge["weight"]) for *_, edge in graph.edges(end, data=True))
             try:
-                rows = _latest(neighbours(deeper, end[1], end[0], ids))
+                rows = latest(neighbours(deeper, end[1], end[0], ids))
             except GraphError:  # it sends and receives nothing
                 continue
             below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength))
@@ -82,7 +83,7 @@ def _before(records):
     return None
 
 
-def _latest(rows):
+def latest(rows: pd.DataFrame) -> pd.DataFrame:
     """Those of the last step in which there is something to choose, else of the last."""
     count = rows.groupby("step").size()
     return rows[rows.step == (count[count > 1] if (count > 1).any() else count).index.max()]
@@ -141,24 +142,20 @@ def draw_neighbourhood(
                 10 if dst == centre else 1
             )
     colour = palette(sorted(spent, key=lambda name: -spent[name]))
-    for nearer in (False, True):  # the node's own edges on top
-        for turn, (src, dst, key) in _bent(graph):
-            if (dst == centre) is not nearer or src == dst:
-                continue
-            data = graph.edges[src, dst, key]
-            nx.draw_networkx_edges(
-                graph,
-                place,
-                [(src, dst)],
-                ax=axis,
-                width=THIN + (THICK - THIN) * abs(data["weight"]) / largest,
-                edge_color=colour[data["relation"]],
-                alpha=0.9 if nearer else 0.55,
-                style="solid" if data["weight"] >= 0 else "dashed",
-                arrowsize=9,
-                connectionstyle=f"arc3,rad={turn}",
-                node_size=240,
-            )
+    for (nearer, turn, negative), some in sorted(_alike(graph, centre).items()):  # the node's own edges on top
+        nx.draw_networkx_edges(
+            graph,
+            place,
+            [(src, dst) for src, dst, _ in some],
+            ax=axis,
+            width=[THIN + (THICK - THIN) * abs(weights[edge]) / largest for edge in some],
+            edge_color=[colour[graph.edges[edge]["relation"]] for edge in some],
+            alpha=0.9 if nearer else 0.55,
+            style="dashed" if negative else "solid",
+            arrowsize=9,
+            connectionstyle=f"arc3,rad={turn}",
+            node_size=240,
+        )
     kinds = sorted({kind for kind, _ in graph})
     for kind, marker in zip(kinds, "os^Dvph" * len(kinds), strict=False):
         own = [name for name in graph if name[0] == kind]
@@ -181,15 +178,15 @@ def draw_neighbourhood(
             handles.append(Line2D([], [], color=INK, marker=marker, mfc="white", linestyle="", label=kind))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False, fontsize=10)
     notes = []
+    if records[-1].step is not None:
+        notes.append(f"step {latest(neighbours(records[-1], node, ntype)).step.iloc[0]}")
     own = sum(data["weight"] for src, _, data in graph.in_edges(centre, data=True) if src == centre)
     if own:
         notes.append(f"to itself: {own:.2g}")
     if left_out:
         notes.append(f"{left_out} less attended neighbours left out")
-    heading = [title] if title else []
     axis.set_title("; ".join(notes), fontsize=10)
-    if heading:
-        figure.suptitle("\n".join(heading), fontsize=13)
+    _head(figure, title)
     save(figure, Path(path))
 
 
@@ -203,11 +200,18 @@ def _layout(graph, centre):
     return nx.kamada_kawai_layout(plain, pos=begin, weight=None) if len(plain) > 1 else begin
 
 
-def _bent(graph):
-    """(curvature, edge) of every edge, so that edges between the same two nodes do not lie on one another."""
-    for src, dst, key in graph.edges(keys=True):
-        others = graph.number_of_edges(src, dst) + graph.number_of_edges(dst, src)
-        yield (0.0 if others == 1 else 0.1 + 0.12 * key), (src, dst, key)
+def _alike(graph, centre):
+    """{(whether they enter the node, curvature, whether the weight is negative): edges}, without those to themselves.
+
+    Edges between the same two nodes are bent, so that they do not lie on one another.
+    """
+    found: dict[tuple[bool, float, bool], list] = {}
+    for (src, dst, key), data in graph.edges.items():
+        if src != dst:
+            others = graph.number_of_edges(src, dst) + graph.number_of_edges(dst, src)
+            turn = 0.0 if others == 1 else 0.1 + 0.12 * key
+            found.setdefault((dst == centre, turn, data["weight"] < 0), []).append((src, dst, key))
+    return found
 
 
 def _write_names(axis, graph, place, centre, alone):
@@ -273,19 +277,24 @@ def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str =
         _plain_ticks(axis, most)
     for axis in axes[len(records) :]:
         axis.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12)
+    _head(figure, title)
     save(figure, Path(path))
 
 
 def _plain_ticks(axis, most):
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import NullLocator
 
-    ticks = [t for k in range(7) for t in (10**k, 2 * 10**k, 5 * 10**k) if t <= most]
-    ticks = ticks[:: max(len(ticks) // 6, 1)]
+    steps = (1,) if most > 200 else (1, 2, 5)
+    ticks = [step * 10**k for k in range(8) for step in steps if step * 10**k <= most]
     for one in (axis.xaxis, axis.yaxis):
-        one.set_ticks(ticks, [f"{t:,}" for t in ticks])
-        one.set_minor_formatter(NullFormatter())
+        one.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+        one.set_minor_locator(NullLocator())
+
+
+def _head(figure, title):
+    """The title, in as many lines as the figure is narrow."""
+    if title:
+        figure.suptitle("\n".join(textwrap.wrap(title, int(9 * figure.get_figwidth()))), fontsize=12)
 
 
 def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = "") -> None:
@@ -302,14 +311,14 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
     figure = Figure(figsize=(4.2 * columns + 0.6, 3.9 * rows + 0.5), layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     found = [heads_apart(record) for record in records]
-    most = max(float(apart.max()) for apart in found) or 1.0
+    most = max(0.1, *(float(apart.max()) for apart in found))  # a scale of tiny differences would make them look large
     for axis, record, apart in zip(axes, records, found, strict=False):
-        image = axis.imshow(apart, cmap="cividis", vmin=0, vmax=most)
+        image = axis.imshow(apart.numpy(), cmap="cividis", vmin=0, vmax=most)
         heads = len(apart)
         for row in range(heads if heads <= 10 else 0):
             for column in range(heads):
                 bright = float(apart[row, column]) > 0.6 * most
-                text = f"{100 * float(apart[row, column]):.0f}"
+                text = f"{100 * float(apart[row, column]):.0f}" if row != column else "–"
                 axis.text(column, row, text, ha="center", va="center", fontsize=8, color=INK if bright else "white")
         axis.set_xticks(range(heads))
         axis.set_yticks(range(heads))
@@ -319,8 +328,7 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
     for axis in axes[len(records) :]:
         axis.set_visible(False)
     figure.colorbar(image, ax=axes[: len(records)].tolist(), shrink=0.8, label="mean total variation")
-    if title:
-        figure.suptitle(title, fontsize=12)
+    _head(figure, title)
     save(figure, Path(path))
 
 
@@ -345,6 +353,5 @@ def draw_over_time(records: Sequence[EdgeAttention], path: str | Path, title: st
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12)
+    _head(figure, title)
     save(figure, Path(path))
