@@ -4,6 +4,8 @@ All are functions of tensors. weights [E, H] or [E] are attention over the edges
 `hgat.ops.attention_hook` gives them; the graph of a measure is the one whose edges these are, or where each ends, [E].
 """
 
+from collections.abc import Mapping, Sequence
+
 import dgl
 import numpy as np
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor
 
 from hgat.errors import GraphError, ShapeError
 from hgat.graph import csr
+from hgat.graph.metapath import reachable
 from hgat.models._gold import checked, correctness
 
-__all__ = ["alignment_error_rate", "correctness", "gold_edges", "rank_correlation"]
+__all__ = ["alignment_error_rate", "correctness", "gold_edges", "gold_pairs", "rank_correlation"]
 
 
 def gold_edges(
@@ -89,3 +92,25 @@ def rank_correlation(weights: Tensor, annotated: Tensor, graph: dgl.DGLGraph | T
     if not found:
         raise ShapeError("annotated: expected a node with in-edges whose annotations differ, got none")
     return float(np.nan_to_num(found).mean())
+
+
+def gold_pairs(
+    graph: dgl.DGLGraph,
+    gold: Mapping[tuple[str, str, str], Tensor],
+    metapath: Sequence[str | tuple[str, str, str]],
+    src: Tensor,
+    dst: Tensor,
+) -> Tensor:
+    """Which pairs src, dst [M] a walk along a meta-path joins whose every edge is gold, bool [M].
+
+    For attention over the pairs of a meta-path, as HAN's. graph: the typed graph itself; gold: {relation: bool [E_r]},
+    none of a relation that is left out. Raises GraphError for a path that is none of the graph.
+    """
+    sizes, kept = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}, {}
+    for etype in graph.canonical_etypes:
+        marks = gold.get(etype, torch.zeros(graph.num_edges(etype), dtype=torch.bool))
+        kept[etype] = tuple(end.long().cpu()[marks] for end in csr.in_order(graph, etype))
+    golden = dgl.heterograph(kept, sizes)
+    first, last = (ends.long().cpu() for ends in reachable(golden, metapath, self_loops=False).edges(order="eid"))
+    width = max(sizes.values())
+    return torch.isin(src.long().cpu() * width + dst.long().cpu(), first * width + last)

@@ -82,3 +82,17 @@ def test_annotated_pairs_are_edges_of_the_graph():
 def test_what_does_not_fit_is_one_sentence(call, sentence):
     with pytest.raises(ShapeError, match=sentence):
         call()
+
+
+def test_pairs_that_a_walk_over_gold_edges_joins():
+    graph = dgl.heterograph(
+        {("p", "to", "a"): ([0, 1, 2], [0, 0, 1]), ("a", "of", "p"): ([0, 1, 0], [2, 0, 1])},
+        {"p": 3, "a": 2},
+    )
+    marks = {("p", "to", "a"): torch.tensor([True, False, True]), ("a", "of", "p"): torch.tensor([True, True, False])}
+    # 0 -> a0 -> 2 and 2 -> a1 -> 0 are gold on both edges; 1 -> a0 is not, and a0 -> 1 is not.
+    src, dst = torch.tensor([0, 1, 0, 1, 2]), torch.tensor([2, 2, 1, 1, 0])
+    assert gold.gold_pairs(graph, marks, ["to", "of"], src, dst).tolist() == [True, False, False, False, True]
+    assert not gold.gold_pairs(graph, {("p", "to", "a"): marks["p", "to", "a"]}, ["to", "of"], src, dst).any()
+    with pytest.raises(GraphError, match="meta-path"):
+        gold.gold_pairs(graph, marks, ["to", "no"], src, dst)
