@@ -2,7 +2,7 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.attack import attacked_edges, flipped_features
-from hgat.graph.batches import members, sub_batch, take_graphs
+from hgat.graph.batches import members, padded, sub_batch, take_graphs
 from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.hypergraph import clique_expansion, hypergraph
@@ -60,6 +60,7 @@ __all__ = [
     "metapath_graph",
     "metapaths",
     "normalized",
+    "padded",
     "ppr_graph",
     "ppr_values",
     "recent_events",

@@ -6,10 +6,10 @@ import dgl
 import torch
 from torch import Tensor
 
-from hgat.errors import GraphError
+from hgat.errors import GraphError, check_shape
 from hgat.graph.csr import cached, check_graph, in_order, single_relation
 
-__all__ = ["members", "ranges", "sub_batch", "take_graphs"]
+__all__ = ["members", "padded", "ranges", "sub_batch", "take_graphs"]
 
 
 def members(graph: dgl.DGLGraph) -> dgl.DGLGraph:
@@ -32,6 +32,26 @@ def members(graph: dgl.DGLGraph) -> dgl.DGLGraph:
 
     # The sizes are no part of what DGL keeps with the index, so they are part of the key.
     return cached(graph, ("members", tuple(sizes.tolist())), build)
+
+
+def padded(graph: dgl.DGLGraph, feat: Tensor) -> tuple[Tensor, Tensor]:
+    """The nodes of a batch as padded sets, one for each graph: what attention over dense sets takes.
+
+    graph: as of `members`; feat [N, F] -> (rows [B, K, F] with zeros behind a graph's own, mask [B, K] bool, True where
+    a node stands), K the nodes of the largest graph. rows[mask] is feat again. Where nodes stand is kept with the graph.
+    Raises GraphError for another graph, ShapeError for features that are not [N, F].
+    """
+    sizes = _sizes(graph)
+    check_shape("feat", feat, ("N", graph.num_nodes()), ("F", None))
+    count, longest = len(sizes), int(sizes.max()) if len(sizes) else 0
+
+    def build():
+        mask = torch.arange(longest) < sizes.unsqueeze(1)
+        return mask.flatten().nonzero().flatten().to(feat.device), mask.to(feat.device)
+
+    place, mask = cached(graph, ("padded", tuple(sizes.tolist()), str(feat.device)), build)
+    rows = feat.new_zeros(count * longest, feat.shape[1]).index_copy(0, place, feat)
+    return rows.view(count, longest, feat.shape[1]), mask.clone()
 
 
 def take_graphs(graph: dgl.DGLGraph, ids: Tensor) -> tuple[dgl.DGLGraph, Tensor, Tensor]:
