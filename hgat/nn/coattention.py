@@ -8,15 +8,102 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hgat import ops
-from hgat.errors import ShapeError, check_shape
+from hgat.errors import ShapeError
 from hgat.nn.common import check_set, check_sizes, feature_pair, mean_of_set
+from hgat.nn.general import GeneralAttention
 
 __all__ = [
+    "AlternatingCoAttention",
+    "InteractiveCoAttention",
+    "MultiGrainedCoAttention",
     "ParallelCoAttention",
+    "RotatoryAttention",
 ]
 
+# What is found in a set, [B, F], and the weights of its items, [B, N].
+Found = tuple[Tensor, Tensor]
 
-class ParallelCoAttention(nn.Module):
+
+class _CoAttention(nn.Module):
+    """What all have: the checks of two sets, and what was found in them side by side."""
+
+    _in_feats: tuple[int, int]
+
+    def reset_parameters(self) -> None:
+        """Those of all that it consists of."""
+        for layer in self.children():
+            layer.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_mask: Tensor | None = None,
+        y_mask: Tensor | None = None,
+        get_attention: bool = False,
+    ) -> Any:
+        """What each set finds in itself by means of the other, side by side.
+
+        x [B, N, F_x], y [B, M, F_y]; x_mask [B, N], y_mask [B, M] bool, True where an item stands -> [B, F_x + F_y], and
+        with get_attention (alpha_x [B, N], alpha_y [B, M]); of several grains the coarse ones first. Of a set without
+        items zeros are found.
+        Raises ShapeError for tensors that do not fit the layer or one another.
+        """
+        like = next(self.parameters(), None)
+        x, x_mask = check_set("x", x, x_mask, self._in_feats[0], like)
+        y, y_mask = check_set("y", y, y_mask, self._in_feats[1], like, len(x))
+        found = self._found(x, y, x_mask, y_mask)
+        out = torch.cat([context for context, _ in found], 1)
+        return (out, tuple(alpha.clone() for _, alpha in found)) if get_attention else out  # backward reads alpha
+
+    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+        """What is found in x, then in y, of sets that were checked."""
+        raise NotImplementedError("_found")
+
+
+class _Coarse(_CoAttention):
+    """Attention over each of two sets, by a query that is made of the other one."""
+
+    def __init__(self, in_feats: int | Sequence[int], **attention: Any) -> None:
+        super().__init__()
+        self._in_feats = x_feats, y_feats = feature_pair(in_feats)
+        self.over_x = GeneralAttention(y_feats, x_feats, **attention)
+        self.over_y = GeneralAttention(x_feats, y_feats, **attention)
+
+
+class AlternatingCoAttention(_Coarse):
+    """Coarse-grained co-attention by turns: what one set gives is the query to the other, which queries the first.
+
+        c_0 = attend_x(0, X);   c_y = attend_y(c_0, Y);   c_x = attend_x(c_y, X);   out = [c_x || c_y]
+
+    attend(q, X) = sum_l alpha_l x_l is hgat.nn.GeneralAttention, by default of the additive score, whose first query is
+    zero: the score w . tanh(W x + b) without one, by the same parameters. in_feats: F of both sets, or (F_x, F_y);
+    further keywords are those of GeneralAttention. A set of one item queries the other by that item.
+    Shapes: x [B, N, F_x], y [B, M, F_y] -> [B, F_x + F_y]; see `forward`.
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 6-9.
+    """
+
+    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+        first, _ = self.over_x(x.new_zeros(len(x), self._in_feats[1]), x, x_mask)
+        of_y = self.over_y(first, y, y_mask)
+        return self.over_x(of_y[0], x, x_mask), of_y
+
+
+class InteractiveCoAttention(_Coarse):
+    """Coarse-grained co-attention at once: the mean of each set is the query to the other.
+
+        c_x = attend_x(mean of Y, X);   c_y = attend_y(mean of X, Y);   out = [c_x || c_y]
+
+    attend, in_feats and further keywords as of AlternatingCoAttention. The mean of a set without items is zero.
+    Shapes: x [B, N, F_x], y [B, M, F_y] -> [B, F_x + F_y]; see `forward`.
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 10-11.
+    """
+
+    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+        return self.over_x(mean_of_set(y, y_mask), x, x_mask), self.over_y(mean_of_set(x, x_mask), y, y_mask)
+
+
+class ParallelCoAttention(_CoAttention):
     """Fine-grained co-attention: every item of one set is held against every item of the other, in both directions.
 
         affinity "bilinear": A = tanh(X W_A Y^T);   "concat": A_ij = w_A . [x_i || y_j || x_i * y_j]
@@ -25,13 +112,11 @@ class ParallelCoAttention(nn.Module):
         out = [softmax(e_x) X || softmax(e_y) Y]
 
     in_feats: F of both sets, or (F_x, F_y), one width for affinity "concat"; hidden_feats: of W_1 and W_2, which score
-    "max" has not. Keys and values are the items. Inside hgat.ops.uniform_attention() both sets are averaged.
-    Shapes: x [B, N, F_x], y [B, M, F_y] -> [B, F_x + F_y].
+    "max" has not. Keys and values are the items. Beside a set without items score "max" has a mean.
+    Shapes: x [B, N, F_x], y [B, M, F_y] -> [B, F_x + F_y]; see `forward`.
     Raises ShapeError for sizes that are not positive, another affinity or score, and widths that differ for "concat".
-    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 12-16, and eq. 13 without parameters' bias.
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 12-16.
     """
-
-    project_x: nn.Linear | None
 
     def __init__(
         self,
@@ -44,9 +129,12 @@ class ParallelCoAttention(nn.Module):
         super().__init__()
         self._in_feats = x_feats, y_feats = feature_pair(in_feats)
         check_sizes(hidden_feats=hidden_feats)
-        for name, value, values in (("affinity", affinity, ("bilinear", "concat")), ("score", score, ("additive", "max"))):
-            if not isinstance(value, str) or value not in values:
-                raise ShapeError(f"{name}: expected {values[0]!r} or {values[1]!r}, got {value!r}")
+        for name, value, (one, other) in (
+            ("affinity", affinity, ("bilinear", "concat")),
+            ("score", score, ("additive", "max")),
+        ):
+            if not isinstance(value, str) or value not in (one, other):
+                raise ShapeError(f"{name}: expected {one!r} or {other!r}, got {value!r}")
         if affinity == "concat" and x_feats != y_feats:
             raise ShapeError(f"in_feats: expected one width for affinity 'concat', got {x_feats} and {y_feats}")
         self.affinity, self.score = affinity, score
@@ -60,11 +148,6 @@ class ParallelCoAttention(nn.Module):
             self.score_x = nn.Linear(hidden_feats, 1, bias=False)
             self.score_y = nn.Linear(hidden_feats, 1, bias=False)
 
-    def reset_parameters(self) -> None:
-        """PyTorch's own of every linear layer."""
-        for layer in self.children():
-            layer.reset_parameters()
-
     def affinities(self, x: Tensor, y: Tensor) -> Tensor:
         """A [B, N, M] of sets [B, N, F_x] and [B, M, F_y], whose checks `forward` makes."""
         if self.affinity == "bilinear":
@@ -73,45 +156,111 @@ class ParallelCoAttention(nn.Module):
         of_x, of_y, of_both = self.relate.weight.view(3, -1, 1).unbind(0)
         return x @ of_x + (y @ of_y).transpose(1, 2) + (x * of_both.squeeze(1)) @ y.transpose(1, 2)
 
-    def forward(
-        self, x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None,
-        get_attention: bool = False,
-    ) -> Any:
-        """What each set finds in itself by means of the other, side by side.
-
-        x [B, N, F_x], y [B, M, F_y]; x_mask [B, N], y_mask [B, M] bool, True where an item stands -> [B, F_x + F_y], and
-        with get_attention (alpha_x [B, N], alpha_y [B, M]). A set without items gives zeros, and of score "max" the
-        other is averaged.
-        Raises ShapeError for tensors that do not fit the layer or one another.
-        """
-        x, x_mask, y, y_mask = check_sets(self, x, y, x_mask, y_mask)
-        affinity = self.affinities(x, y)
+    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+        to_x = self.affinities(x, y)
+        to_y = to_x.transpose(1, 2)
         if self.score == "max":
-            scores = _best(affinity, y_mask), _best(affinity.transpose(1, 2), x_mask)
+            of_x, of_y = _greatest(to_x, y_mask), _greatest(to_y, x_mask)
         else:
             # Padding is zero, so that it adds nothing to what an item hears of the other set.
-            of_x, of_y = self.project_x(x), self.project_y(y)
-            scores = (
-                self.score_x(torch.tanh(of_x + affinity @ of_y)).squeeze(-1),
-                self.score_y(torch.tanh(of_y + affinity.transpose(1, 2) @ of_x)).squeeze(-1),
-            )
-        alphas = tuple(ops.alignment(e, dim=1, mask=mask) for e, mask in zip(scores, (x_mask, y_mask), strict=True))
-        out = torch.cat([(alpha.unsqueeze(1) @ z).squeeze(1) for alpha, z in zip(alphas, (x, y), strict=True)], 1)
-        return (out, tuple(alpha.clone() for alpha in alphas)) if get_attention else out
+            hidden_x, hidden_y = self.project_x(x), self.project_y(y)
+            of_x = self.score_x(torch.tanh(hidden_x + to_x @ hidden_y)).squeeze(-1)
+            of_y = self.score_y(torch.tanh(hidden_y + to_y @ hidden_x)).squeeze(-1)
+        return _mean(x, of_x, x_mask), _mean(y, of_y, y_mask)
 
 
-def _best(affinity: Tensor, mask: Tensor | None) -> Tensor:
+class MultiGrainedCoAttention(_CoAttention):
+    """Co-attention of both grains, side by side: by a summary of the other set, and by all of its items.
+
+        out = [coarse(X, Y) || fine(X, Y)]
+
+    coarse: an AlternatingCoAttention or InteractiveCoAttention; fine: a ParallelCoAttention of the same widths.
+    Shapes: x [B, N, F_x], y [B, M, F_y] -> [B, 2 * (F_x + F_y)]; see `forward`.
+    Raises ShapeError for other modules and for widths that differ.
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1.
+    """
+
+    def __init__(self, coarse: _CoAttention, fine: _CoAttention) -> None:
+        super().__init__()
+        for name, module in (("coarse", coarse), ("fine", fine)):
+            if not isinstance(module, _CoAttention):
+                raise ShapeError(f"{name}: expected a module of co-attention, got {type(module).__name__}")
+        if coarse._in_feats != fine._in_feats:
+            raise ShapeError(f"fine: expected the widths {coarse._in_feats} of coarse, got {fine._in_feats}")
+        self._in_feats, self.coarse, self.fine = coarse._in_feats, coarse, fine
+
+    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+        return self.coarse._found(x, y, x_mask, y_mask) + self.fine._found(x, y, x_mask, y_mask)
+
+
+class RotatoryAttention(nn.Module):
+    """A target between two contexts: it queries either of them, and what they answer queries the target.
+
+        t = mean of T;   c_l = attend_l(t, L);   c_r = attend_r(t, R)
+        t_l = attend_tl(c_l, T);   t_r = attend_tr(c_r, T);   out = [c_l || c_r || t_l || t_r]
+
+    attend is hgat.nn.GeneralAttention, by default of the activated general score, tanh(x^T W q + b), as in the survey.
+    in_feats: F of target and contexts, or (F_t, F_c); further keywords are those of GeneralAttention.
+    Shapes: target [B, N, F_t], left [B, L, F_c], right [B, R, F_c] -> [B, 2 * (F_t + F_c)].
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 17-20.
+    """
+
+    def __init__(self, in_feats: int | Sequence[int], *, score: str = "activated_general", **attention: Any) -> None:
+        super().__init__()
+        self._in_feats = of_target, of_context = feature_pair(in_feats)
+        self.over_left = GeneralAttention(of_target, of_context, score=score, **attention)
+        self.over_right = GeneralAttention(of_target, of_context, score=score, **attention)
+        self.by_left = GeneralAttention(of_context, of_target, score=score, **attention)
+        self.by_right = GeneralAttention(of_context, of_target, score=score, **attention)
+
+    def reset_parameters(self) -> None:
+        """Those of all four."""
+        for layer in self.children():
+            layer.reset_parameters()
+
+    def forward(
+        self,
+        target: Tensor,
+        left: Tensor,
+        right: Tensor,
+        target_mask: Tensor | None = None,
+        left_mask: Tensor | None = None,
+        right_mask: Tensor | None = None,
+        *,
+        get_attention: bool = False,
+    ) -> Any:
+        """What the target finds in its contexts, and then in itself by means of them, side by side.
+
+        target [B, N, F_t], left [B, L, F_c], right [B, R, F_c]; masks [B, N], [B, L], [B, R] bool, True where an item
+        stands -> [B, 2 * (F_t + F_c)], and with get_attention the weights of c_l, c_r, t_l and t_r. Of a set without
+        items zeros are found.
+        Raises ShapeError for tensors that do not fit the layer or one another.
+        """
+        like, (of_target, of_context) = next(self.parameters(), None), self._in_feats
+        target, target_mask = check_set("target", target, target_mask, of_target, like)
+        left, left_mask = check_set("left", left, left_mask, of_context, like, len(target))
+        right, right_mask = check_set("right", right, right_mask, of_context, like, len(target))
+        mean = mean_of_set(target, target_mask)
+        at_left, at_right = self.over_left(mean, left, left_mask), self.over_right(mean, right, right_mask)
+        found = (
+            at_left,
+            at_right,
+            self.by_left(at_left[0], target, target_mask),
+            self.by_right(at_right[0], target, target_mask),
+        )
+        out = torch.cat([context for context, _ in found], 1)
+        return (out, tuple(alpha.clone() for _, alpha in found)) if get_attention else out
+
+
+def _mean(x: Tensor, score: Tensor, mask: Tensor | None) -> Found:
+    """The items [B, N, F] weighed by the softmax of their scores [B, N]."""
+    alpha = ops.alignment(score, dim=1, mask=mask)
+    return (alpha.unsqueeze(1) @ x).squeeze(1), alpha
+
+
+def _greatest(affinity: Tensor, mask: Tensor | None) -> Tensor:
     """The greatest of A [B, N, M] along M among the items that stand, [B, N]; zero where none does."""
     if mask is not None:
         affinity = affinity.masked_fill(~mask.unsqueeze(1), -torch.inf)
     best = F.pad(affinity, (0, 1), value=-torch.inf).amax(-1)
     return best.masked_fill(best == -torch.inf, 0.0)
-
-
-def check_sets(
-    layer: Any, x: Any, y: Any, x_mask: Any, y_mask: Any
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Both sets of a call as `check_set` gives them."""
-    like = next(layer.parameters())
-    x, x_mask = check_set("x", x, x_mask, layer._in_feats[0], like)
-    return x, x_mask, *check_set("y", y, y_mask, layer._in_feats[1], like, len(x))
