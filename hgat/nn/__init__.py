@@ -17,6 +17,7 @@ from hgat.nn.egat import EGATConv
 from hgat.nn.fusion import Fusion, SemanticAttention
 from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
+from hgat.nn.general import GeneralAttention
 from hgat.nn.han import HANConv
 from hgat.nn.hgt import HGTConv
 from hgat.nn.readout import GlobalAttentionPooling, Set2Set
@@ -36,6 +37,7 @@ __all__ = [
     "Fusion",
     "GATConv",
     "GATv2Conv",
+    "GeneralAttention",
     "GlobalAttentionPooling",
     "HANConv",
     "HGTConv",

@@ -16,6 +16,7 @@ from hgat.ops.dropout import attention_dropout
 from hgat.ops.gatv2 import gatv2_attention, gatv2_weights
 from hgat.ops.propagation import hop_features, propagate
 from hgat.ops.segment import copy_u, copy_v, edge_weighted_sum, weighted_sum
+from hgat.ops.selection import top_k_mask
 from hgat.ops.typed import typed_projection
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "gatv2_weights",
     "propagate",
     "scaled_dot_product_attention",
+    "top_k_mask",
     "typed_projection",
     "uniform_attention",
     "use_backend",
