@@ -20,8 +20,22 @@ __all__ = [
     "RotatoryAttention",
 ]
 
+# Of GeneralAttention, what would make its rows wider or narrower than the items, which are the next query.
+FIXED = ("in_feats", "out_feats", "num_heads", "value_feats", "output_feats")
+
 # What is found in a set, [B, F], and the weights of its items, [B, N].
 Found = tuple[Tensor, Tensor]
+
+
+def attention_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of hgat.nn.GeneralAttention whose rows are as wide as the items: additive, of the items, if not said.
+
+    Raises ShapeError for those that would change the rows' width.
+    """
+    wrong = [name for name in settings if name in FIXED]
+    if wrong:
+        raise ShapeError(f"{wrong[0]}: expected one head whose rows are as wide as the items, got {settings[wrong[0]]!r}")
+    return {"score": "additive", "values": "input"} | settings
 
 
 class _CoAttention(nn.Module):
@@ -67,8 +81,15 @@ class _Coarse(_CoAttention):
     def __init__(self, in_feats: int | Sequence[int], **attention: Any) -> None:
         super().__init__()
         self._in_feats = x_feats, y_feats = feature_pair(in_feats)
-        self.over_x = GeneralAttention(y_feats, x_feats, **attention)
-        self.over_y = GeneralAttention(x_feats, y_feats, **attention)
+        attention = attention_settings(attention)
+        self.over_x = GeneralAttention((x_feats, y_feats), x_feats, **attention)
+        self.over_y = GeneralAttention((y_feats, x_feats), y_feats, **attention)
+
+    def _over_x(self, query: Tensor, x: Tensor, mask: Tensor | None) -> Found:
+        return self.over_x(query, x, mask=mask, get_attention=True)
+
+    def _over_y(self, query: Tensor, y: Tensor, mask: Tensor | None) -> Found:
+        return self.over_y(query, y, mask=mask, get_attention=True)
 
 
 class AlternatingCoAttention(_Coarse):
@@ -84,9 +105,9 @@ class AlternatingCoAttention(_Coarse):
     """
 
     def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
-        first, _ = self.over_x(x.new_zeros(len(x), self._in_feats[1]), x, x_mask)
-        of_y = self.over_y(first, y, y_mask)
-        return self.over_x(of_y[0], x, x_mask), of_y
+        first, _ = self._over_x(x.new_zeros(len(x), self._in_feats[1]), x, x_mask)
+        of_y = self._over_y(first, y, y_mask)
+        return self._over_x(of_y[0], x, x_mask), of_y
 
 
 class InteractiveCoAttention(_Coarse):
@@ -100,7 +121,7 @@ class InteractiveCoAttention(_Coarse):
     """
 
     def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
-        return self.over_x(mean_of_set(y, y_mask), x, x_mask), self.over_y(mean_of_set(x, x_mask), y, y_mask)
+        return self._over_x(mean_of_set(y, y_mask), x, x_mask), self._over_y(mean_of_set(x, x_mask), y, y_mask)
 
 
 class ParallelCoAttention(_CoAttention):
@@ -199,19 +220,23 @@ class RotatoryAttention(nn.Module):
         t = mean of T;   c_l = attend_l(t, L);   c_r = attend_r(t, R)
         t_l = attend_tl(c_l, T);   t_r = attend_tr(c_r, T);   out = [c_l || c_r || t_l || t_r]
 
-    attend is hgat.nn.GeneralAttention, by default of the activated general score, tanh(x^T W q + b), as in the survey.
-    in_feats: F of target and contexts, or (F_t, F_c); further keywords are those of GeneralAttention.
+    attend is hgat.nn.GeneralAttention, by default of the activated general score, tanh(x . W q + b), of the items and
+    the query as they are. in_feats: F of target and contexts, or (F_t, F_c); further keywords are those of
+    GeneralAttention, where "score" is among them with maps of items and query by default.
     Shapes: target [B, N, F_t], left [B, L, F_c], right [B, R, F_c] -> [B, 2 * (F_t + F_c)].
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 17-20.
     """
 
-    def __init__(self, in_feats: int | Sequence[int], *, score: str = "activated_general", **attention: Any) -> None:
+    def __init__(self, in_feats: int | Sequence[int], **attention: Any) -> None:
         super().__init__()
-        self._in_feats = of_target, of_context = feature_pair(in_feats)
-        self.over_left = GeneralAttention(of_target, of_context, score=score, **attention)
-        self.over_right = GeneralAttention(of_target, of_context, score=score, **attention)
-        self.by_left = GeneralAttention(of_context, of_target, score=score, **attention)
-        self.by_right = GeneralAttention(of_context, of_target, score=score, **attention)
+        self._in_feats = target, context = feature_pair(in_feats)
+        if "score" not in attention:
+            attention = {"score": "activated_general", "keys": "input", "query": "input"} | attention
+        attention = attention_settings(attention)
+        self.over_left = GeneralAttention((context, target), context, **attention)
+        self.over_right = GeneralAttention((context, target), context, **attention)
+        self.by_left = GeneralAttention((target, context), target, **attention)
+        self.by_right = GeneralAttention((target, context), target, **attention)
 
     def reset_parameters(self) -> None:
         """Those of all four."""
@@ -241,15 +266,13 @@ class RotatoryAttention(nn.Module):
         left, left_mask = check_set("left", left, left_mask, of_context, like, len(target))
         right, right_mask = check_set("right", right, right_mask, of_context, like, len(target))
         mean = mean_of_set(target, target_mask)
-        at_left, at_right = self.over_left(mean, left, left_mask), self.over_right(mean, right, right_mask)
-        found = (
-            at_left,
-            at_right,
-            self.by_left(at_left[0], target, target_mask),
-            self.by_right(at_right[0], target, target_mask),
-        )
-        out = torch.cat([context for context, _ in found], 1)
-        return (out, tuple(alpha.clone() for _, alpha in found)) if get_attention else out
+        at_left = self.over_left(mean, left, mask=left_mask, get_attention=True)
+        at_right = self.over_right(mean, right, mask=right_mask, get_attention=True)
+        by_left = self.by_left(at_left[0], target, mask=target_mask, get_attention=True)
+        by_right = self.by_right(at_right[0], target, mask=target_mask, get_attention=True)
+        contexts, weights = zip(at_left, at_right, by_left, by_right, strict=True)
+        out = torch.cat(contexts, 1)
+        return (out, weights) if get_attention else out
 
 
 def _mean(x: Tensor, score: Tensor, mask: Tensor | None) -> Found:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.graph.batches import members_by_type
+from hgat.nn.coattention import attention_settings
 from hgat.nn.common import check_floats, check_set, check_sizes, feature_pair
 from hgat.nn.general import GeneralAttention
-from hgat.nn.queries import SelfAttentiveScore
 
 __all__ = ["AttentionViaAttention", "HierarchicalAttention", "HierarchicalPooling"]
 
@@ -33,8 +33,9 @@ class AttentionViaAttention(nn.Module):
         super().__init__()
         (self._query_feats,) = check_sizes(query_feats=query_feats)
         self._in_feats = coarse, fine = feature_pair(in_feats)
-        self.over_coarse = GeneralAttention(query_feats, coarse, **attention)
-        self.over_fine = GeneralAttention(query_feats + coarse, fine, **attention)
+        attention = attention_settings(attention)
+        self.over_coarse = GeneralAttention((coarse, query_feats), coarse, **attention)
+        self.over_fine = GeneralAttention((fine, query_feats + coarse), fine, **attention)
 
     def reset_parameters(self) -> None:
         """Those of both levels."""
@@ -56,25 +57,29 @@ class AttentionViaAttention(nn.Module):
         [B, F_w + F_c], and with get_attention (alpha_w [B, N], alpha_c [B, M]). Of a level without items zeros are found.
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
-        of_coarse, alpha_coarse = self.over_coarse(query, coarse, coarse_mask)
-        of_fine, alpha_fine = self.over_fine(torch.cat([query, of_coarse], 1), fine, fine_mask)
+        check_shape("query", query, ("B", None), ("Q", self._query_feats))
+        of_coarse, alpha_coarse = self.over_coarse(query, coarse, mask=coarse_mask, get_attention=True)
+        both = torch.cat([query, of_coarse], 1)
+        of_fine, alpha_fine = self.over_fine(both, fine, mask=fine_mask, get_attention=True)
         out = torch.cat([of_coarse, of_fine], 1)
-        return (out, (alpha_coarse.clone(), alpha_fine.clone())) if get_attention else out
+        return (out, (alpha_coarse, alpha_fine)) if get_attention else out
 
 
 class _Hierarchy(nn.Module):
     """A self-attentive score of the items in their group, and one of the groups in their whole."""
 
-    def __init__(self, in_feats: int, hidden_feats: int = 128, form: str = "additive") -> None:
+    def __init__(self, in_feats: int, hidden_feats: int = 128) -> None:
         super().__init__()
-        (self._in_feats,) = check_sizes(in_feats=in_feats)
-        self.lower = SelfAttentiveScore(in_feats, hidden_feats, form)
-        self.upper = SelfAttentiveScore(in_feats, hidden_feats, form)
+        self._in_feats, hidden = check_sizes(in_feats=in_feats, hidden_feats=hidden_feats)
+        self.lower, self.upper = (
+            nn.Sequential(nn.Linear(in_feats, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)) for _ in range(2)
+        )
 
     def reset_parameters(self) -> None:
-        """Those of both levels."""
-        self.lower.reset_parameters()
-        self.upper.reset_parameters()
+        """PyTorch's own of linear layers."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
 
     def _over_groups(self, groups: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The groups' rows [B, S, F] weighed by the upper score, and beta [B, S]; mask [B, S]: which have items."""
@@ -88,10 +93,10 @@ class HierarchicalAttention(_Hierarchy):
         c_s = sum_l alpha_sl x_sl,   alpha_s = softmax over the items l of group s of e(x_sl)
         out = sum_s beta_s c_s,      beta = softmax over the groups s of e'(c_s)
 
-    e and e' are hgat.nn.SelfAttentiveScore with in_feats, hidden_feats and form, each with its own parameters; all
-    groups share e. With one group it is SelfAttentiveSum of that group's items.
+    e(x) = w . tanh(W x + b) with hidden_feats rows of W, and e' the same with its own parameters; all groups share e.
+    With one group it is hgat.nn.GeneralAttention over that group's items, of score "additive" and query "none".
     Shapes: x [B, S, N, F], S groups of N items -> [B, F].
-    Raises ShapeError as SelfAttentiveScore does.
+    Raises ShapeError for sizes that are not positive.
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.2. Differs: no encoder between the levels.
     """
 
@@ -102,7 +107,7 @@ class HierarchicalAttention(_Hierarchy):
         (alpha [B, S, N], beta [B, S]). A group without items has no part; a whole without any gives zeros.
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
-        like = self.lower.score.weight
+        like = self.lower[0].weight
         check_floats("x", x, like)
         check_shape("x", x, ("B", None), ("S", None), ("N", None), ("F", self._in_feats))
         shape = x.shape[:3]
@@ -124,7 +129,7 @@ class HierarchicalPooling(_Hierarchy):
     e and e' as of HierarchicalAttention, whose parameters these are; e is the same for all types. With one type it is
     hgat.nn.GlobalAttentionPooling by e.
     Shapes: feat {node type: [N_t, F]} -> [B, F].
-    Raises ShapeError as SelfAttentiveScore does.
+    Raises ShapeError for sizes that are not positive.
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.2, with node types for its sentences.
     """
 
@@ -136,13 +141,13 @@ class HierarchicalPooling(_Hierarchy):
         graph.ntypes). A type without nodes in a graph has no part; a graph without nodes gives zeros.
         Raises GraphError for another graph, ShapeError for features that do not fit it or the layer.
         """
-        star, there = members_by_type(graph, self.lower.score.weight.device)
+        star, there = members_by_type(graph, self.lower[0].weight.device)
         feat = {graph.ntypes[0]: feat} if isinstance(feat, Tensor) and len(graph.ntypes) == 1 else feat
         if not isinstance(feat, dict) or set(feat) != set(graph.ntypes):
             got = sorted(feat) if isinstance(feat, dict) else type(feat).__name__
             raise ShapeError(f"feat: expected {{node type: [N, F]}} of {graph.ntypes}, got {got}")
         for ntype in graph.ntypes:
-            check_floats(f"feat of {ntype}", feat[ntype], self.lower.score.weight)
+            check_floats(f"feat of {ntype}", feat[ntype], self.lower[0].weight)
             check_shape(f"feat of {ntype}", feat[ntype], ("N", graph.num_nodes(ntype)), ("F", self._in_feats))
         x = torch.cat([feat[ntype] for ntype in graph.ntypes])
         alpha = ops.edge_softmax(star, self.lower(x))

@@ -1,5 +1,6 @@
-"""Several queries to one set: a class each (capsules), one after the other (hops), side by side (heads)."""
+"""Several queries to one set: one for each class (capsules), or one after the other (hops)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -8,10 +9,13 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
-from hgat.nn.common import check_set, check_sizes, mean_of_set
+from hgat.nn.coattention import attention_settings
+from hgat.nn.common import check_floats, check_set, check_sizes, mean_of_set
+from hgat.nn.general import GeneralAttention
+from hgat.nn.generalconv import GeneralAttentionConv
 from hgat.nn.readout import checked_members, mean_of_members
 
-__all__ = ["CapsuleAttention", "CapsulePooling"]
+__all__ = ["CapsuleAttention", "CapsulePooling", "MultiHopAttention", "MultiHopPooling"]
 
 
 class Capsules(NamedTuple):
@@ -38,7 +42,8 @@ class Capsules(NamedTuple):
             raise ShapeError(f"target: expected the number of a class, int64, got {target.dtype}")
         sign = torch.ones_like(self.probability).scatter(1, target.unsqueeze(1), -1.0)
         close = (self.reconstruction * self.mean.unsqueeze(1)).sum(-1)
-        return sum(w * torch.relu(1 + (sign * part).sum(1)).mean() for w, part in ((1.0, self.probability), (weight, close)))
+        of_class, of_row = (torch.relu(1 + (sign * part).sum(1)).mean() for part in (self.probability, close))
+        return of_class + weight * of_row
 
 
 class _Capsules(nn.Module):
@@ -111,3 +116,109 @@ class CapsulePooling(_Capsules):
         alpha = ops.edge_softmax(star, feat @ self.query.t())
         found = self._answer(ops.weighted_sum(star, feat.unsqueeze(1), alpha), mean_of_members(star, feat))
         return (found, alpha.clone()) if get_attention else found
+
+
+class _Hops(nn.Module):
+    """A query that is made anew of what it found, hop after hop, by the same parameters."""
+
+    attend: nn.Module
+
+    def __init__(self, in_feats: int, query_feats: int, num_hops: int, transform: nn.Module | None) -> None:
+        super().__init__()
+        self._in_feats, self._query_feats, self.num_hops = check_sizes(
+            in_feats=in_feats, query_feats=query_feats, num_hops=num_hops
+        )
+        if transform is not None and not callable(transform):
+            raise ShapeError(f"transform: expected a module (context, query) -> query, got {type(transform).__name__}")
+        self.transform = nn.GRUCell(in_feats, query_feats) if transform is None else transform
+
+    def reset_parameters(self) -> None:
+        """Those of the attention, and of the transform where it has such a method."""
+        for layer in self.children():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+
+    def _hops(
+        self, query: Tensor | None, context: Tensor, read: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """(c of the last hop, weights of all hops along axis 1). context: c of hop 0."""
+        if query is None:
+            query = context.new_zeros(len(context), self._query_feats)
+        check_floats("query", query, context)
+        check_shape("query", query, ("B", len(context)), ("Q", self._query_feats))
+        weights = []
+        for _ in range(self.num_hops):
+            query = self.transform(context, query)
+            check_shape("transform(context, query)", query, ("B", len(context)), ("Q", self._query_feats))
+            context, alpha = read(torch.cat([query, context], 1))
+            weights.append(alpha)
+        return context, torch.stack(weights, 1)
+
+
+class MultiHopAttention(_Hops):
+    """Repeated attention over one set: what a hop finds makes the query of the next.
+
+        c^0 = mean of X;   q^(s+1) = transform(c^s, q^s);   c^(s+1) = attend([q^(s+1) || c^s], X);   out = c^S
+
+    in_feats: F; query_feats: Q; num_hops: S. attend is hgat.nn.GeneralAttention, the same in all hops, by default of the
+    additive score, whose keywords are further ones here. transform: a module ([B, F], [B, Q]) -> [B, Q], by default
+    torch.nn.GRUCell(F, Q). With one hop it is a plain attention whose query is [transform(mean, q) || mean].
+    Shapes: query [B, Q], x [B, N, F] -> [B, F].
+    Raises ShapeError for sizes that are not positive and a transform that cannot be called.
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.3.2, eq. 41-42, which leave transform open.
+    """
+
+    def __init__(
+        self, in_feats: int, query_feats: int, num_hops: int, transform: nn.Module | None = None, **attention: Any
+    ) -> None:
+        super().__init__(in_feats, query_feats, num_hops, transform)
+        self.attend = GeneralAttention((in_feats, query_feats + in_feats), in_feats, **attention_settings(attention))
+
+    def forward(self, query: Tensor | None, x: Tensor, mask: Tensor | None = None, get_attention: bool = False) -> Any:
+        """What the last hop finds in every set.
+
+        query [B, Q], or None for zeros; x [B, N, F]; mask [B, N] bool, True where an item stands -> [B, F], and with
+        get_attention alpha [B, S, N]. A set without items gives zeros.
+        Raises ShapeError for tensors that do not fit the layer or one another.
+        """
+        x, mask = check_set("x", x, mask, self._in_feats, next(self.parameters()))
+        out, alpha = self._hops(query, mean_of_set(x, mask), lambda q: self.attend(q, x, mask=mask, get_attention=True))
+        return (out, alpha) if get_attention else out
+
+
+class MultiHopPooling(_Hops):
+    """Repeated queries of every graph to its nodes: MultiHopAttention with graphs for sets.
+
+    The settings, equations and parameters of MultiHopAttention, with hgat.nn.GeneralAttentionConv from the nodes to
+    their graph. hgat.nn.Set2Set is a relative: an LSTM makes its query, the score is the inner product with the query
+    alone, and its first context is zero.
+    Shapes: feat [N, F], query [B, Q] -> [B, F].
+    Raises ShapeError for sizes that are not positive and a transform that cannot be called.
+    Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.3.2, eq. 41-42.
+    """
+
+    def __init__(
+        self, in_feats: int, query_feats: int, num_hops: int, transform: nn.Module | None = None, **attention: Any
+    ) -> None:
+        super().__init__(in_feats, query_feats, num_hops, transform)
+        settings = attention_settings(attention)
+        self.attend = GeneralAttentionConv(
+            (in_feats, query_feats + in_feats), in_feats, allow_zero_in_degree=True, **settings
+        )
+
+    def forward(self, graph: DGLGraph, feat: Tensor, query: Tensor | None = None, get_attention: bool = False) -> Any:
+        """What the last hop finds in every graph.
+
+        graph: what dgl.batch gives, or one graph, of one node type; feat [N, F]; query [B, Q], or None for zeros ->
+        [B, F], and with get_attention alpha [N, S]. A graph without nodes gives zeros.
+        Raises GraphError for another graph, ShapeError for tensors that do not fit it or the layer.
+        """
+        star = checked_members(graph, feat, next(self.parameters()))
+        check_shape("feat", feat, ("N", None), ("F", self._in_feats))
+
+        def read(query: Tensor) -> tuple[Tensor, Tensor]:
+            found, alpha = self.attend(star, (feat, query), get_attention=True)
+            return found.squeeze(1), alpha.flatten()
+
+        out, alpha = self._hops(query, mean_of_members(star, feat), read)
+        return (out, alpha) if get_attention else out
