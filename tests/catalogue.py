@@ -318,7 +318,9 @@ LAYERS = {
         DROPS,
         ("order", "combine"),
     ),
-    "AlternatingCoAttention": Layer(lambda **o: hnn.AlternatingCoAttention(**{"in_feats": IN} | o), _two_sets, SIZES[:1]),
+    "AlternatingCoAttention": Layer(
+        lambda **o: hnn.AlternatingCoAttention(**{"in_feats": IN} | o), _two_sets, SIZES[:1]
+    ),
     "InteractiveCoAttention": Layer(lambda **o: hnn.InteractiveCoAttention(IN, **o), _two_sets, ("key_feats",)),
     "ParallelCoAttention": Layer(
         lambda **o: hnn.ParallelCoAttention(**{"in_feats": IN} | o),

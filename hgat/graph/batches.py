@@ -52,7 +52,8 @@ def padded(graph: dgl.DGLGraph, feat: Tensor) -> tuple[Tensor, Tensor]:
     """The nodes of a batch as padded sets, one for each graph: what attention over dense sets takes.
 
     graph: as of `members`; feat [N, F] -> (rows [B, K, F] with zeros behind a graph's own, mask [B, K] bool, True where
-    a node stands), K the nodes of the largest graph. rows[mask] is feat again. Where nodes stand is kept with the graph.
+    a node stands), K the nodes of the largest graph. rows[mask] is feat again. What of it is structure is kept with
+    the graph.
     Raises GraphError for another graph, ShapeError for features that are not [N, F].
     """
     sizes = _sizes(graph)

@@ -34,7 +34,9 @@ def attention_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """
     wrong = [name for name in settings if name in FIXED]
     if wrong:
-        raise ShapeError(f"{wrong[0]}: expected one head whose rows are as wide as the items, got {settings[wrong[0]]!r}")
+        raise ShapeError(
+            f"{wrong[0]}: expected one head whose rows are as wide as the items, got {settings[wrong[0]]!r}"
+        )
     return {"score": "additive", "values": "input"} | settings
 
 
@@ -58,9 +60,9 @@ class _CoAttention(nn.Module):
     ) -> Any:
         """What each set finds in itself by means of the other, side by side.
 
-        x [B, N, F_x], y [B, M, F_y]; x_mask [B, N], y_mask [B, M] bool, True where an item stands -> [B, F_x + F_y], and
-        with get_attention (alpha_x [B, N], alpha_y [B, M]); of several grains the coarse ones first. Of a set without
-        items zeros are found.
+        x [B, N, F_x], y [B, M, F_y]; x_mask [B, N], y_mask [B, M] bool, True where an item stands ->
+        [B, F_x + F_y], and with get_attention (alpha_x [B, N], alpha_y [B, M]); of several grains the coarse ones
+        first. Of a set without items zeros are found.
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
         like = next(self.parameters(), None)

@@ -54,7 +54,8 @@ class AttentionViaAttention(nn.Module):
         """What the query finds on both levels, side by side.
 
         query [B, Q], coarse [B, N, F_w], fine [B, M, F_c]; masks [B, N] and [B, M] bool, True where an item stands ->
-        [B, F_w + F_c], and with get_attention (alpha_w [B, N], alpha_c [B, M]). Of a level without items zeros are found.
+        [B, F_w + F_c], and with get_attention (alpha_w [B, N], alpha_c [B, M]). Of a level without items zeros are
+        found.
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
         check_shape("query", query, ("B", None), ("Q", self._query_feats))

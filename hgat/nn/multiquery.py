@@ -160,8 +160,8 @@ class MultiHopAttention(_Hops):
 
         c^0 = mean of X;   q^(s+1) = transform(c^s, q^s);   c^(s+1) = attend([q^(s+1) || c^s], X);   out = c^S
 
-    in_feats: F; query_feats: Q; num_hops: S. attend is hgat.nn.GeneralAttention, the same in all hops, by default of the
-    additive score, whose keywords are further ones here. transform: a module ([B, F], [B, Q]) -> [B, Q], by default
+    in_feats: F; query_feats: Q; num_hops: S. attend is hgat.nn.GeneralAttention, the same in all hops, by default of
+    the additive score, whose keywords are further ones here. transform: a module ([B, F], [B, Q]) -> [B, Q], by default
     torch.nn.GRUCell(F, Q). With one hop it is a plain attention whose query is [transform(mean, q) || mean].
     Shapes: query [B, Q], x [B, N, F] -> [B, F].
     Raises ShapeError for sizes that are not positive and a transform that cannot be called.

@@ -148,7 +148,10 @@ X = torch.randn(2, 3, 4, F)
             lambda: HierarchicalAttention(F)(X, torch.ones(2, 3, 3).bool()),
             r"mask of x: expected \[B, S, N\] = \[2, 3, 4\], got \[2, 3, 3\]",
         ),
-        (lambda: HierarchicalPooling(F)(typed_batch()[0], torch.randn(3, F)), r"feat: expected \{node type: \[N, F\]\}"),
+        (
+            lambda: HierarchicalPooling(F)(typed_batch()[0], torch.randn(3, F)),
+            r"feat: expected \{node type: \[N, F\]\}",
+        ),
         (
             lambda: HierarchicalPooling(F).double()(typed_batch()[0], typed_batch()[1] | {"paper": X[0, 0].double()}),
             r"feat of paper: expected \[N, F\] = \[5, 5\], got \[4, 5\]",

@@ -2,13 +2,20 @@
 
 import pytest
 import torch
-from batches import batch
 from batches import SIZES as NODES
+from batches import batch
 from padded import SIZES, padded_sets
 
 from hgat.errors import ShapeError
 from hgat.graph import padded
-from hgat.nn import CapsuleAttention, CapsulePooling, GlobalAttentionPooling, MultiHopAttention, MultiHopPooling, Set2Set
+from hgat.nn import (
+    CapsuleAttention,
+    CapsulePooling,
+    GlobalAttentionPooling,
+    MultiHopAttention,
+    MultiHopPooling,
+    Set2Set,
+)
 
 F, C = 5, 3
 

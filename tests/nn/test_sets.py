@@ -25,7 +25,9 @@ CASES = {
     "parallel": (lambda: hnn.ParallelCoAttention(F), 2),
     "parallel, greatest": (lambda: hnn.ParallelCoAttention(F, affinity="concat", score="max"), 2),
     "grained": (
-        lambda: hnn.MultiGrainedCoAttention(hnn.AlternatingCoAttention(F), hnn.ParallelCoAttention(F, affinity="concat")),
+        lambda: hnn.MultiGrainedCoAttention(
+            hnn.AlternatingCoAttention(F), hnn.ParallelCoAttention(F, affinity="concat")
+        ),
         2,
     ),
     "rotatory": (lambda: hnn.RotatoryAttention(F), 3),
@@ -39,7 +41,9 @@ CASES = {
 def build(name):
     torch.manual_seed(0)
     make, count = CASES[name]
-    return make().double(), [padded_sets(F, sizes, seed=k) for k, sizes in enumerate((SIZES, OTHERS, (3, 1, 2, 4))[:count])]
+    return make().double(), [
+        padded_sets(F, sizes, seed=k) for k, sizes in enumerate((SIZES, OTHERS, (3, 1, 2, 4))[:count])
+    ]
 
 
 def call(name, layer, sets, get_attention=False):
@@ -106,17 +110,19 @@ def test_no_set_and_sets_without_places(name):
     first = tensors(call(name, layer, empty))[0]
     assert name == "capsules" or (first == 0).all()
     if name not in ("via", "hops"):
-        for out in tensors(call(name, layer, [(x[:0], mask[:0]) for x, mask in sets]) if name != "hierarchical" else ()):
+        for out in tensors(
+            call(name, layer, [(x[:0], mask[:0]) for x, mask in sets]) if name != "hierarchical" else ()
+        ):
             assert out.numel() == 0
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_parameter_learns_and_survives(name):
     layer, sets = build(name)
-    loss = sum(
-        (out * torch.randn_like(out)).sum() for out in tensors(call(name, layer, sets)) if out.requires_grad
-    )
-    for key, grad in zip(dict(layer.named_parameters()), torch.autograd.grad(loss, list(layer.parameters())), strict=True):
+    loss = sum((out * torch.randn_like(out)).sum() for out in tensors(call(name, layer, sets)) if out.requires_grad)
+    for key, grad in zip(
+        dict(layer.named_parameters()), torch.autograd.grad(loss, list(layer.parameters())), strict=True
+    ):
         assert grad.isfinite().all() and (grad != 0).any(), key
     state = {key: value.clone() for key, value in layer.state_dict().items()}
     wanted = tensors(call(name, layer, sets))
