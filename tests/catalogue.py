@@ -117,11 +117,6 @@ def _hyperedges(layer, **options):
     return layer(hgraph.hypergraph([[0, 1, 2], [2, 3], [], [4], [1, 3, 4, 2]], 6), torch.randn(6, IN), **options)
 
 
-def _two_sets(layer, **options):
-    mask = torch.tensor([[True, True, False], [False] * 3])
-    return layer(torch.randn(2, 3, IN), torch.randn(2, 4, IN), mask, **options)
-
-
 def _typed_graphs(layer, **options):
     graph = dgl.batch([typed_graph(), typed_graph()])
     return layer(graph, {t: torch.randn(graph.num_nodes(t), IN) for t in graph.ntypes}, **options)
@@ -318,56 +313,13 @@ LAYERS = {
         DROPS,
         ("order", "combine"),
     ),
-    "AlternatingCoAttention": Layer(
-        lambda **o: hnn.AlternatingCoAttention(**{"in_feats": IN} | o), _two_sets, SIZES[:1]
-    ),
-    "InteractiveCoAttention": Layer(lambda **o: hnn.InteractiveCoAttention(IN, **o), _two_sets, ("key_feats",)),
-    "ParallelCoAttention": Layer(
-        lambda **o: hnn.ParallelCoAttention(**{"in_feats": IN} | o),
-        _two_sets,
-        ("in_feats", "hidden_feats"),
-        (),
-        ("affinity", "score"),
-    ),
-    "ParallelCoAttention, greatest": Layer(
-        lambda **o: hnn.ParallelCoAttention(IN, affinity="concat", score="max", **o), _two_sets
-    ),
-    "MultiGrainedCoAttention": Layer(
-        lambda **o: hnn.MultiGrainedCoAttention(hnn.InteractiveCoAttention(IN), hnn.ParallelCoAttention(IN), **o),
-        _two_sets,
-    ),
-    "RotatoryAttention": Layer(
-        lambda **o: hnn.RotatoryAttention(**{"in_feats": IN} | o),
-        lambda layer, **o: layer(*torch.randn(3, 2, 4, IN), **o),
-        SIZES[:1],
-    ),
-    "AttentionViaAttention": Layer(
-        lambda **o: hnn.AttentionViaAttention(**{"query_feats": 2, "in_feats": IN} | o),
-        lambda layer, **o: layer(torch.randn(2, 2), *torch.randn(2, 2, 4, IN), **o),
-        ("query_feats", "in_feats"),
-    ),
-    "HierarchicalAttention": Layer(
-        lambda **o: hnn.HierarchicalAttention(**{"in_feats": IN} | o),
-        lambda layer, **o: layer(torch.randn(2, 3, 4, IN), **o),
-        ("in_feats", "hidden_feats"),
-    ),
     "HierarchicalPooling": Layer(
         lambda **o: hnn.HierarchicalPooling(**{"in_feats": IN} | o), _typed_graphs, ("in_feats", "hidden_feats")
-    ),
-    "MultiHopAttention": Layer(
-        lambda **o: hnn.MultiHopAttention(**{"in_feats": IN, "query_feats": 4, "num_hops": 2} | o),
-        lambda layer, **o: layer(None, torch.randn(2, 3, IN), **o),
-        ("in_feats", "query_feats", "num_hops"),
     ),
     "MultiHopPooling": Layer(
         lambda **o: hnn.MultiHopPooling(**{"in_feats": IN, "query_feats": 4, "num_hops": 2} | o),
         lambda layer, **o: layer(*batch(IN), **o),
         ("in_feats", "query_feats", "num_hops"),
-    ),
-    "CapsuleAttention": Layer(
-        lambda **o: hnn.CapsuleAttention(**{"in_feats": IN, "num_classes": 3} | o),
-        lambda layer, **o: layer(torch.randn(2, 3, IN), **o),
-        ("in_feats", "num_classes"),
     ),
     "CapsulePooling": Layer(
         lambda **o: hnn.CapsulePooling(**{"in_feats": IN, "num_classes": 3} | o),

@@ -67,7 +67,8 @@ class _Capsules(nn.Module):
     def _answer(self, found: Tensor, mean: Tensor) -> Capsules:
         """Probability and row of every class, of the rows c [B, C, F] that its query found."""
         probability = torch.sigmoid((found * self.weight).sum(-1) + self.bias)
-        return Capsules(probability, probability.unsqueeze(-1) * found, mean)
+        # A copy: who overwrites what the layer gave must not overwrite what backward reads.
+        return Capsules(probability.clone(), probability.unsqueeze(-1) * found, mean)
 
 
 class CapsuleAttention(_Capsules):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from catalogue import tensors
 from padded import SIZES, padded_sets, repadded, shuffled
+from test_no_waiting import moved, watched
 
 from hgat import nn as hnn
 from hgat import ops
@@ -46,12 +47,12 @@ def build(name):
     ]
 
 
-def call(name, layer, sets, get_attention=False):
+def call(name, layer, sets, get_attention=False, query=None):
     """What the layer gives of these sets; groups of one whole are two sets each."""
     xs, masks = zip(*sets, strict=True)
     if name == "hierarchical":
         return layer(xs[0].unflatten(0, (2, 2)), masks[0].unflatten(0, (2, 2)), get_attention=get_attention)
-    before = [_query()] if name in ("via", "hops") else []
+    before = [_query() if query is None else query] if name in ("via", "hops") else []
     return layer(*before, *xs, *masks, get_attention=get_attention)
 
 
@@ -130,3 +131,25 @@ def test_every_parameter_learns_and_survives(name):
     assert not all(torch.equal(one, other) for one, other in zip(tensors(call(name, layer, sets)), wanted, strict=True))
     layer.load_state_dict(state)
     assert all(map(torch.equal, tensors(call(name, layer, sets)), wanted))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_given_may_be_overwritten(name):
+    layer, sets = build(name)
+    found = []
+    for overwrite in (False, True):
+        outs = tensors(call(name, layer, sets, get_attention=True))
+        torch.manual_seed(1)
+        loss = sum((out * torch.randn_like(out)).sum() for out in outs)
+        if overwrite:
+            for out in outs:
+                out += 1.0
+        found.append(torch.autograd.grad(loss, list(layer.parameters())))
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_waits_on_a_gpu(name):
+    layer, sets = build(name)
+    query = moved(_query())
+    call(name, watched(layer.to("meta")), moved(sets), query=query)
