@@ -136,6 +136,8 @@ def test_every_parameter_learns_and_survives(name):
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_given_may_be_overwritten(name):
     layer, sets = build(name)
+    for x, _ in sets:
+        x.requires_grad_()
     found = []
     for overwrite in (False, True):
         outs = tensors(call(name, layer, sets, get_attention=True))
@@ -144,7 +146,7 @@ def test_what_is_given_may_be_overwritten(name):
         if overwrite:
             for out in outs:
                 out += 1.0
-        found.append(torch.autograd.grad(loss, list(layer.parameters())))
+        found.append(torch.autograd.grad(loss, [*layer.parameters(), *(x for x, _ in sets)]))
     assert all(map(torch.equal, *found))
 
 
