@@ -122,6 +122,11 @@ def _typed_graphs(layer, **options):
     return layer(graph, {t: torch.randn(graph.num_nodes(t), IN) for t in graph.ntypes}, **options)
 
 
+def _sets(layer, **options):
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    return layer(torch.randn(2, 4, IN), torch.randn(2, 3, IN), mask=mask, **options)
+
+
 SIZES = ("in_feats", "out_feats", "num_heads")
 DROPS = ("feat_drop", "attn_drop")
 PLAIN = {"in_feats": IN, "out_feats": OUT, "num_heads": HEADS}
@@ -144,6 +149,30 @@ LAYERS = {
             "EGATConv", in_node_feats=IN, in_edge_feats=EDGE, out_node_feats=OUT, out_edge_feats=4, num_heads=3
         ),
         ("in_node_feats", "in_edge_feats", "out_node_feats", "out_edge_feats", "num_heads"),
+    ),
+    "GeneralAttentionConv": Layer(
+        *one_relation("GeneralAttentionConv", **PLAIN),
+        (*SIZES, "key_feats", "output_feats"),
+        DROPS,
+        ("score", "alignment", "keys", "values", "query"),
+    ),
+    "GeneralAttentionConv, best": Layer(
+        *one_relation("GeneralAttentionConv", **PLAIN, score="additive", alignment="local", top_k=2, query="none")
+    ),
+    "GeneralAttentionConv, hard": Layer(
+        *one_relation("GeneralAttentionConv", **PLAIN, score="euclidean", alignment="hard", residual=True, bias=True)
+    ),
+    "GeneralAttentionConv, features": Layer(
+        *one_relation("GeneralAttentionConv", **PLAIN, score="additive", multi_dimensional=True, output_feats=4)
+    ),
+    "GeneralAttention": Layer(
+        lambda **o: hnn.GeneralAttention(**PLAIN | o), _sets, (*SIZES, "value_feats"), DROPS, ("score", "alignment")
+    ),
+    "GeneralAttention, window": Layer(
+        lambda **o: hnn.GeneralAttention(
+            **PLAIN, score="linear", alignment="local", window=1.5, centre="predictive", **o
+        ),
+        _sets,
     ),
     "PPRGATConv": Layer(*one_relation("PPRGATConv", **PLAIN), SIZES, (*DROPS, "value_drop"), ("score",)),
     "PPRGATConv, v2": Layer(*one_relation("PPRGATConv", **PLAIN, score="v2", residual=True)),
@@ -335,6 +364,7 @@ ON_ONE_GRAPH = (
     "GATConv",
     "GATv2Conv",
     "DotGatConv",
+    "GeneralAttentionConv",
     "EdgeGATConv",
     "EGATConv",
     "AGNNConv",

@@ -18,6 +18,7 @@ from hgat.nn.fusion import Fusion, SemanticAttention
 from hgat.nn.gat import GATConv
 from hgat.nn.gatv2 import GATv2Conv
 from hgat.nn.general import GeneralAttention
+from hgat.nn.generalconv import GeneralAttentionConv
 from hgat.nn.han import HANConv
 from hgat.nn.hgt import HGTConv
 from hgat.nn.readout import GlobalAttentionPooling, Set2Set
@@ -38,6 +39,7 @@ __all__ = [
     "GATConv",
     "GATv2Conv",
     "GeneralAttention",
+    "GeneralAttentionConv",
     "GlobalAttentionPooling",
     "HANConv",
     "HGTConv",

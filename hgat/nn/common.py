@@ -42,6 +42,7 @@ __all__ = [
     "projections",
     "repeated",
     "residual_linear",
+    "slope_of",
     "weight_of",
     "weighted",
     "with_extra_axes",
@@ -113,20 +114,25 @@ def projections(layer: Any) -> tuple[nn.Linear, nn.Linear]:
     return (layer.fc_src, layer.fc_dst) if hasattr(layer, "fc_src") else (layer.fc, layer.fc)
 
 
+def slope_of(activation: object) -> float | None:
+    """The slope of a leaky ReLU, a ReLU or an Identity, which the operators take; None of any other activation."""
+    if isinstance(activation, nn.LeakyReLU):
+        return activation.negative_slope
+    if isinstance(activation, nn.ReLU):
+        return 0.0
+    return 1.0 if isinstance(activation, nn.Identity) else None
+
+
 def negative_slope(layer: Any) -> float:
     """The slope that the operators take, of the layer's own `leaky_relu`, which a user may have exchanged.
 
     Raises ShapeError for an activation that is no leaky ReLU: the operators know no other.
     """
-    activation = layer.leaky_relu
-    if isinstance(activation, nn.LeakyReLU):
-        return activation.negative_slope
-    if isinstance(activation, nn.ReLU):
-        return 0.0
-    if isinstance(activation, nn.Identity):
-        return 1.0
-    got = type(activation).__name__
-    raise ShapeError(f"leaky_relu: expected a torch.nn.LeakyReLU, ReLU or Identity on the scores, got {got}")
+    slope = slope_of(layer.leaky_relu)
+    if slope is None:
+        got = type(layer.leaky_relu).__name__
+        raise ShapeError(f"leaky_relu: expected a torch.nn.LeakyReLU, ReLU or Identity on the scores, got {got}")
+    return slope
 
 
 def check_graph(graph: object, one_relation: bool = True, expected: str = "a DGLGraph") -> None:

@@ -169,6 +169,8 @@ class QueryModel(nn.Module):
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, sections 2 and 3.3.1.
     """
 
+    trained: nn.Parameter
+
     def __init__(self, in_feats: int, num_heads: int, width: int, query: str = "linear", bias: bool = False) -> None:
         super().__init__()
         self.query, self._heads, self._width = query, num_heads, width
@@ -184,7 +186,7 @@ class QueryModel(nn.Module):
         """Queries [N, *, H, D_q] of `query` [N, *, F]. rows: the axes before H; like: keys. Raises nothing."""
         shape = (self._heads, self._width)
         if self.query == "trained":
-            return self.get_parameter("trained").expand(*rows, *shape)
+            return self.trained.expand(*rows, *shape)
         if query is None or self.query == "none":
             return like.new_zeros(1).expand(*rows, *shape)
         if self.query == "keys":
@@ -239,9 +241,10 @@ class AttentionModel(nn.Module):
     with value_width, the number of weights of a multi-dimensional score, a last axis D_v.
     """
 
-    attn: nn.Parameter | None
-    attn_key: nn.Parameter | None
-    attn_query: nn.Parameter | None
+    # None where the score or the alignment has none; those without it here are asked for only where they are there.
+    attn: nn.Parameter
+    centre_weight: nn.Parameter
+    centre_attn: nn.Parameter
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     policy_bias: nn.Parameter | None
@@ -271,7 +274,7 @@ class AttentionModel(nn.Module):
         self.centre, self.span, self.gaussian = centre, span, gaussian
         self.gradient, self.temperature = gradient, temperature
         form = SCORES[score]
-        self.kind, self._multi = form.kind, value_width is not None
+        self.kind, self.multi_dimensional = form.kind, value_width is not None
         self.activation = form.activation if score_activation is None else score_activation
         keys, queries = (num_heads, key_width), (num_heads, query_width)
         mixed, ends = form.kind == "mixed", form.kind == "ends"
@@ -322,7 +325,7 @@ class AttentionModel(nn.Module):
     def end_scores(self, query: Tensor, key: Tensor, policy: bool = False) -> tuple[Tensor, Tensor]:
         """(w_q . q + b [*, H], w_k . k [*, H]) of the linear score, or of the policy."""
         prefix, bias = ("policy", self.policy_bias) if policy else ("attn", self.bias)
-        at_key = (key * self.get_parameter(f"{prefix}_key")).sum(-1)
+        at_key = (key * getattr(self, f"{prefix}_key")).sum(-1)
         own = getattr(self, f"{prefix}_query")
         at_query = query.new_zeros(query.shape[:-1]) if own is None else (query * own).sum(-1)
         return at_query if bias is None else at_query + bias, at_key
@@ -332,9 +335,9 @@ class AttentionModel(nn.Module):
         if self.kind == "mixed":
             both = _sums(self.shifted(query), key, graph)
             both = both if self.activation is None else self.activation(both)
-            if self._multi:
-                return torch.einsum("...hd,hdv->...hv", both, self.get_parameter("attn"))
-            return (both * self.get_parameter("attn")).sum(-1)
+            if self.multi_dimensional:
+                return torch.einsum("...hd,hdv->...hv", both, self.attn)
+            return (both * self.attn).sum(-1)
         if self.kind == "ends":
             logits = _sums(*self.end_scores(query, key), graph)
             return logits if self.activation is None else self.activation(logits)
@@ -360,8 +363,8 @@ class AttentionModel(nn.Module):
         assert self.window is not None
         distance = position
         if self.centre == "predictive":
-            hidden = torch.einsum("...hq,hdq->...hd", query, self.get_parameter("centre_weight"))
-            share = torch.sigmoid((torch.tanh(hidden) * self.get_parameter("centre_attn")).sum(-1))
+            hidden = torch.einsum("...hq,hdq->...hd", query, self.centre_weight)
+            share = torch.sigmoid((torch.tanh(hidden) * self.centre_attn).sum(-1))
             if self.span is not None:
                 centre = share * self.span
             else:
@@ -398,7 +401,7 @@ class AttentionModel(nn.Module):
             bias, mask = self.near(query, position, mask, graph)
         if self.alignment == "reinforced":
             mask = self.kept(query, key, mask, graph)
-        if self._multi:
+        if self.multi_dimensional:
             bias, mask = (None if one is None else one.unsqueeze(-1) for one in (bias, mask))
         logits = logits if bias is None else logits + bias
         mask = None if mask is None else mask.expand_as(logits)
@@ -486,7 +489,7 @@ def _write_down(
         found.append(_total(each if mask is None else each.masked_fill(~mask, 0.0), graph))
 
 
-class _General(nn.Module):
+class GeneralModel(nn.Module):
     """The four parts and the checks of their settings, for sets and for graphs."""
 
     def __init__(
@@ -590,9 +593,8 @@ class _General(nn.Module):
     def reset_parameters(self) -> None:
         """Glorot-normal weights with the gain of ReLU, zero biases."""
         self.attention_model.reset_parameters()
-        trained = self.query_model.get_parameter("trained") if self.query_model.query == "trained" else None
-        if trained is not None:
-            glorot_(trained.unsqueeze(0))
+        if self.query_model.query == "trained":
+            glorot_(self.query_model.trained.unsqueeze(0))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 glorot_(module.weight)
@@ -638,7 +640,7 @@ def _alignment(alignment: str, **given: Any) -> dict[str, Any]:
     return found
 
 
-class GeneralAttention(_General):
+class GeneralAttention(GeneralModel):
     """The general attention model over padded sets: queries that look at the items of a set.
 
         k_l = W_k x_l;   v_l = W_v x_l                               feature model: keys, values

@@ -38,7 +38,7 @@ def top_k_mask(logits: Tensor, k: int, *, graph: DGLGraph | None = None, dim: in
             raise ShapeError(f"logits: expected {expected}, got {list(logits.shape)}")
         # Sorted by logit, and then, which keeps that order, by destination: each node's edges stand in a row.
         columns = (-1, *[1] * (logits.dim() - 1))
-        dim, first = 0, csr.in_rows(graph, logits.device).indptr
+        dim, first = 0, csr.beside(graph, "indptr", csr.in_rows(graph).indptr, logits.device)
         dst = csr.edges(graph, logits.device)[1].view(columns).expand_as(logits)
         order = torch.sort(logits, dim=0, descending=True, stable=True)[1]
         end, again = torch.sort(dst.gather(0, order), dim=0, stable=True)

@@ -44,6 +44,7 @@ OPTIONS = {
     ],
     "GATv2Conv": [{}, {"residual": True}, {"edge_feats": EDGE, "share_weights": True, "edge_drop": 0.5}],
     "DotGatConv": [{}, {"key_feats": 2}],
+    "GeneralAttentionConv": [{}, {"score": "additive", "alignment": "local", "top_k": 2}, {"alignment": "hard"}],
     "EdgeGATConv": [{"edge_feats": EDGE}, {"edge_feats": EDGE, "residual": False}],
     "EGATConv": [{}],
     "AGNNConv": [{}],
