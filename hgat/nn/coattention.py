@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError
-from hgat.nn.common import check_set, check_sizes, feature_pair, mean_of_set
+from hgat.nn.common import check_set, check_sizes, feature_pair, mean_of_set, reset_children
 from hgat.nn.general import GeneralAttention
 
 __all__ = [
@@ -47,8 +47,7 @@ class _CoAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Those of all that it consists of."""
-        for layer in self.children():
-            layer.reset_parameters()
+        reset_children(self)
 
     def forward(
         self,
@@ -242,8 +241,7 @@ class RotatoryAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Those of all four."""
-        for layer in self.children():
-            layer.reset_parameters()
+        reset_children(self)
 
     def forward(
         self,

@@ -41,6 +41,7 @@ __all__ = [
     "projected_ends",
     "projections",
     "repeated",
+    "reset_children",
     "residual_linear",
     "slope_of",
     "weight_of",
@@ -372,6 +373,14 @@ def end_scores(fc: Any, h: torch.Tensor, projected: torch.Tensor, attn: torch.Te
     by_head = fc.weight.unflatten(0, (heads, width)).transpose(1, 2)
     folded = torch.bmm(by_head, attn.reshape(heads, width, 1)).squeeze(2).t()
     return (h @ folded).flatten(1)
+
+
+def reset_children(module: nn.Module) -> None:
+    """Fresh parameters for every child that has `reset_parameters`."""
+    for child in module.children():
+        reset: Any = getattr(child, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
 
 def residual_linear(in_width: int, out_width: int, bias: bool) -> nn.Module:

@@ -108,7 +108,7 @@ class HierarchicalAttention(_Hierarchy):
         (alpha [B, S, N], beta [B, S]). A group without items has no part; a whole without any gives zeros.
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
-        like = self.lower[0].weight
+        like = next(self.parameters())
         check_floats("x", x, like)
         check_shape("x", x, ("B", None), ("S", None), ("N", None), ("F", self._in_feats))
         shape = x.shape[:3]
@@ -142,13 +142,13 @@ class HierarchicalPooling(_Hierarchy):
         graph.ntypes). A type without nodes in a graph has no part; a graph without nodes gives zeros.
         Raises GraphError for another graph, ShapeError for features that do not fit it or the layer.
         """
-        star, there = members_by_type(graph, self.lower[0].weight.device)
+        star, there = members_by_type(graph, next(self.parameters()).device)
         feat = {graph.ntypes[0]: feat} if isinstance(feat, Tensor) and len(graph.ntypes) == 1 else feat
         if not isinstance(feat, dict) or set(feat) != set(graph.ntypes):
             got = sorted(feat) if isinstance(feat, dict) else type(feat).__name__
             raise ShapeError(f"feat: expected {{node type: [N, F]}} of {graph.ntypes}, got {got}")
         for ntype in graph.ntypes:
-            check_floats(f"feat of {ntype}", feat[ntype], self.lower[0].weight)
+            check_floats(f"feat of {ntype}", feat[ntype], next(self.parameters()))
             check_shape(f"feat of {ntype}", feat[ntype], ("N", graph.num_nodes(ntype)), ("F", self._in_feats))
         x = torch.cat([feat[ntype] for ntype in graph.ntypes])
         alpha = ops.edge_softmax(star, self.lower(x))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.nn.coattention import attention_settings
-from hgat.nn.common import check_floats, check_set, check_sizes, mean_of_set
+from hgat.nn.common import check_floats, check_set, check_sizes, mean_of_set, reset_children
 from hgat.nn.general import GeneralAttention
 from hgat.nn.generalconv import GeneralAttentionConv
 from hgat.nn.readout import checked_members, mean_of_members
@@ -135,9 +135,7 @@ class _Hops(nn.Module):
 
     def reset_parameters(self) -> None:
         """Those of the attention, and of the transform where it has such a method."""
-        for layer in self.children():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+        reset_children(self)
 
     def _hops(
         self, query: Tensor | None, context: Tensor, read: Callable[[Tensor], tuple[Tensor, Tensor]]
