@@ -117,6 +117,11 @@ def _hyperedges(layer, **options):
     return layer(hgraph.hypergraph([[0, 1, 2], [2, 3], [], [4], [1, 3, 4, 2]], 6), torch.randn(6, IN), **options)
 
 
+def _typed_graphs(layer, **options):
+    graph = dgl.batch([typed_graph(), typed_graph()])
+    return layer(graph, {t: torch.randn(graph.num_nodes(t), IN) for t in graph.ntypes}, **options)
+
+
 def _sets(layer, **options):
     mask = torch.tensor([[True, True, False], [False, False, False]])
     return layer(torch.randn(2, 4, IN), torch.randn(2, 3, IN), mask=mask, **options)
@@ -336,6 +341,19 @@ LAYERS = {
         (*SIZES, "rel_feats"),
         DROPS,
         ("order", "combine"),
+    ),
+    "HierarchicalPooling": Layer(
+        lambda **o: hnn.HierarchicalPooling(**{"in_feats": IN} | o), _typed_graphs, ("in_feats", "hidden_feats")
+    ),
+    "MultiHopPooling": Layer(
+        lambda **o: hnn.MultiHopPooling(**{"in_feats": IN, "query_feats": 4, "num_hops": 2} | o),
+        lambda layer, **o: layer(*batch(IN), **o),
+        ("in_feats", "query_feats", "num_hops"),
+    ),
+    "CapsulePooling": Layer(
+        lambda **o: hnn.CapsulePooling(**{"in_feats": IN, "num_classes": 3} | o),
+        lambda layer, **o: layer(*batch(IN), **o),
+        ("in_feats", "num_classes"),
     ),
     "TimeEncoding": Layer(
         lambda **o: hnn.TimeEncoding(**{"width": 4} | o), lambda layer: layer(torch.rand(5)), ("width",), (), ("form",)

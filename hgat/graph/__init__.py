@@ -2,7 +2,7 @@
 
 from hgat.graph import csr, homogeneous, metapath, relations
 from hgat.graph.attack import attacked_edges, flipped_features
-from hgat.graph.batches import members, sub_batch, take_graphs
+from hgat.graph.batches import members, members_by_type, padded, sub_batch, take_graphs
 from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.hypergraph import clique_expansion, hypergraph
@@ -55,11 +55,13 @@ __all__ = [
     "join_types",
     "knn_graph",
     "members",
+    "members_by_type",
     "message_graph",
     "metapath",
     "metapath_graph",
     "metapaths",
     "normalized",
+    "padded",
     "ppr_graph",
     "ppr_values",
     "recent_events",

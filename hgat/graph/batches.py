@@ -6,10 +6,10 @@ import dgl
 import torch
 from torch import Tensor
 
-from hgat.errors import GraphError
-from hgat.graph.csr import cached, check_graph, in_order, single_relation
+from hgat.errors import GraphError, check_shape
+from hgat.graph.csr import cached, check_graph, device_of, in_order, single_relation
 
-__all__ = ["members", "ranges", "sub_batch", "take_graphs"]
+__all__ = ["members", "members_by_type", "padded", "ranges", "sub_batch", "take_graphs"]
 
 
 def members(graph: dgl.DGLGraph) -> dgl.DGLGraph:
@@ -22,16 +22,51 @@ def members(graph: dgl.DGLGraph) -> dgl.DGLGraph:
     sizes = _sizes(graph)
 
     def build():
-        nodes = torch.arange(graph.num_nodes(), dtype=graph.idtype)
-        owner = torch.arange(len(sizes), dtype=graph.idtype).repeat_interleave(sizes)
-        return dgl.heterograph(
-            {("node", "of", "graph"): (nodes, owner)},
-            num_nodes_dict={"node": graph.num_nodes(), "graph": len(sizes)},
-            idtype=graph.idtype,
-        )
+        return _owned(torch.arange(len(sizes), dtype=graph.idtype).repeat_interleave(sizes), len(sizes))
 
     # The sizes are no part of what DGL keeps with the index, so they are part of the key.
     return cached(graph, ("members", tuple(sizes.tolist())), build)
+
+
+def members_by_type(graph: dgl.DGLGraph, device: torch.device | str | None = None) -> tuple[dgl.DGLGraph, Tensor]:
+    """The bipartite graph from every node to its graph and type, for readouts in two levels, and which of them occur.
+
+    graph: of T node types, a batch of B graphs or one -> (N sources, the nodes of all types in the order of
+    graph.ntypes, B * T destinations, type t of graph b the number b * T + t, and N edges; there [B, T] bool, True where
+    a graph has nodes of a type, on a device, by default the graph's). Kept with the graph.
+    Raises GraphError for a block, and for sizes that are not those of the nodes.
+    """
+    check_graph(graph, blocks=False)
+    device = device_of(graph, device)
+    sizes = torch.stack([_sizes_of(graph, ntype) for ntype in graph.ntypes], 1)  # [B, T]
+
+    def build():
+        groups = torch.arange(sizes.numel(), dtype=graph.idtype).view(sizes.shape).t()
+        owner = groups.flatten().repeat_interleave(sizes.t().flatten())
+        return _owned(owner, sizes.numel()), (sizes > 0).to(device)
+
+    return cached(graph, ("members by type", tuple(sizes.flatten().tolist()), str(device)), build)
+
+
+def padded(graph: dgl.DGLGraph, feat: Tensor) -> tuple[Tensor, Tensor]:
+    """The nodes of a batch as padded sets, one for each graph: what attention over dense sets takes.
+
+    graph: as of `members`; feat [N, F] -> (rows [B, K, F] with zeros behind a graph's own, mask [B, K] bool, True where
+    a node stands), K the nodes of the largest graph. rows[mask] is feat again. What of it is structure is kept with
+    the graph.
+    Raises GraphError for another graph, ShapeError for features that are not [N, F].
+    """
+    sizes = _sizes(graph)
+    check_shape("feat", feat, ("N", graph.num_nodes()), ("F", None))
+    count, longest = len(sizes), int(sizes.max()) if len(sizes) else 0
+
+    def build():
+        mask = torch.arange(longest) < sizes.unsqueeze(1)
+        return mask.flatten().nonzero().flatten().to(feat.device), mask.to(feat.device)
+
+    place, mask = cached(graph, ("padded", tuple(sizes.tolist()), str(feat.device)), build)
+    rows = feat.new_zeros(count * longest, feat.shape[1]).index_copy(0, place, feat)
+    return rows.view(count, longest, feat.shape[1]), mask.clone()
 
 
 def take_graphs(graph: dgl.DGLGraph, ids: Tensor) -> tuple[dgl.DGLGraph, Tensor, Tensor]:
@@ -95,6 +130,15 @@ def ranges(first: Tensor, count: Tensor) -> Tensor:
     return start + torch.arange(len(start), device=start.device)
 
 
+def _owned(owner: Tensor, count: int) -> dgl.DGLGraph:
+    """The bipartite graph from node v to owner[v], one of `count`."""
+    return dgl.heterograph(
+        {("node", "of", "graph"): (torch.arange(len(owner), dtype=owner.dtype), owner)},
+        num_nodes_dict={"node": len(owner), "graph": count},
+        idtype=owner.dtype,
+    )
+
+
 def _with_sizes(graph, nodes, edges):
     graph.set_batch_num_nodes(nodes.to(graph.device))
     graph.set_batch_num_edges(edges.to(graph.device))
@@ -106,10 +150,14 @@ def _sizes(graph: Any) -> Tensor:
     check_graph(graph, blocks=False)
     if len(graph.ntypes) != 1 or graph.num_src_nodes() != graph.num_dst_nodes():
         raise GraphError(f"graph: expected nodes of one type, got {', '.join(graph.ntypes)}")
-    sizes = cast(Tensor, graph.batch_num_nodes()).cpu().long()
-    if int(sizes.sum()) != graph.num_nodes():
+    return _sizes_of(graph, graph.ntypes[0])
+
+
+def _sizes_of(graph: Any, ntype: str) -> Tensor:
+    sizes = cast(Tensor, graph.batch_num_nodes(ntype)).cpu().long()
+    if int(sizes.sum()) != graph.num_nodes(ntype):
         raise GraphError(
-            f"graph: expected a batch whose graphs have {graph.num_nodes()} nodes together, got {int(sizes.sum())}; "
-            "after a change of nodes call graph.set_batch_num_nodes"
+            f"graph: expected a batch whose graphs have {graph.num_nodes(ntype)} nodes together, got "
+            f"{int(sizes.sum())}; after a change of nodes call graph.set_batch_num_nodes"
         )
     return sizes

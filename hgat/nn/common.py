@@ -25,6 +25,7 @@ __all__ = [
     "check_number",
     "check_plain",
     "check_rates",
+    "check_set",
     "check_sizes",
     "degree_power",
     "drop_edges",
@@ -35,11 +36,13 @@ __all__ = [
     "first_rows",
     "glorot_",
     "linear_pair",
+    "mean_of_set",
     "negative_slope",
     "normalized_weights",
     "projected_ends",
     "projections",
     "repeated",
+    "reset_children",
     "residual_linear",
     "slope_of",
     "weight_of",
@@ -195,6 +198,30 @@ def check_floats(name: str, tensor: object, like: torch.Tensor | None = None) ->
         raise ShapeError(f"{name}: expected device {like.device} like the layer's parameters, got {tensor.device}")
     if tensor.dtype != like.dtype and not _autocast(tensor.device.type):
         raise ShapeError(f"{name}: expected {like.dtype} like the layer's parameters, got {tensor.dtype}")
+
+
+def check_set(
+    name: str, x: Any, mask: Any, width: int, like: torch.Tensor | None = None, sets: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Padded sets as attention takes them: (x [B, N, F] with zeros where the mask is False, mask [B, N] or None).
+
+    Whatever stands in the padding, NaN too, is gone. sets: B, where it is known; like: see check_floats.
+    """
+    check_floats(name, x, like)
+    check_shape(name, x, ("B", sets), ("N", None), ("F", width))
+    if mask is None:
+        return x, None
+    check_shape(f"mask of {name}", mask, ("B", x.shape[0]), ("N", x.shape[1]))
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.device != x.device:
+        got = f"{mask.dtype} on {mask.device}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise ShapeError(f"mask of {name}: expected torch.bool on {x.device}, True where an item stands, got {got}")
+    return x.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+
+
+def mean_of_set(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The unweighted mean of the items of what `check_set` gave, [B, F]; zeros of a set without items."""
+    count = x.shape[1] if mask is None else mask.sum(1, keepdim=True)
+    return x.sum(1) / (max(count, 1) if isinstance(count, int) else count.clamp(min=1))
 
 
 def _autocast(device):
@@ -372,6 +399,14 @@ def end_scores(fc: Any, h: torch.Tensor, projected: torch.Tensor, attn: torch.Te
     by_head = fc.weight.unflatten(0, (heads, width)).transpose(1, 2)
     folded = torch.bmm(by_head, attn.reshape(heads, width, 1)).squeeze(2).t()
     return (h @ folded).flatten(1)
+
+
+def reset_children(module: nn.Module) -> None:
+    """Fresh parameters for every child that has `reset_parameters`."""
+    for child in module.children():
+        reset: Any = getattr(child, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
 
 def residual_linear(in_width: int, out_width: int, bias: bool) -> nn.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import dgl
@@ -275,7 +276,7 @@ class AttentionModel(nn.Module):
         self.gradient, self.temperature = gradient, temperature
         form = SCORES[score]
         self.kind, self.multi_dimensional = form.kind, value_width is not None
-        self.activation = form.activation if score_activation is None else score_activation
+        self.activation = deepcopy(form.activation) if score_activation is None else score_activation
         keys, queries = (num_heads, key_width), (num_heads, query_width)
         mixed, ends = form.kind == "mixed", form.kind == "ends"
         sizes: dict[str, Sequence[int] | None] = {
@@ -371,18 +372,19 @@ class AttentionModel(nn.Module):
                 there = torch.ones_like(position, dtype=torch.bool) if mask is None else mask
                 centre = share * _total(there.to(share), graph)
             distance = position - (centre.unsqueeze(2) if graph is None else ops.copy_v(graph, centre))
-        inside = distance.detach().abs() <= self.window
+        inside = ~(distance.detach().abs() > self.window)  # NaN is inside, and seen
         sigma = self.window / 2
         return -(distance**2) / (2 * sigma**2) if self.gaussian else None, inside if mask is None else inside & mask
 
     def kept(self, query: Tensor, key: Tensor, mask: Tensor | None, graph: dgl.DGLGraph | None = None) -> Tensor:
-        """What the policy keeps: in training a draw, whose log p is written down, in evaluation whatever is as likely.
+        """What the policy keeps: in training a draw, whose log p is written down, otherwise what is as likely as not.
 
         [B, Q, N, H] or [E, H] bool. mask: which entries are there, None for all.
         """
         logits = _sums(*self.end_scores(query, key, policy=True), graph)
-        # A probability of 1/2 or more is a logit of 0 or more.
-        keep = torch.rand_like(logits) < torch.sigmoid(logits.detach()) if self.training else logits.detach() >= 0
+        # A probability of 1/2 or more is a logit of 0 or more. Written so that NaN is kept, and seen.
+        chance = torch.sigmoid(logits.detach())
+        keep = ~(torch.rand_like(logits) >= chance if self.training else logits.detach() < 0)
         _write_down(lambda: F.logsigmoid(torch.where(keep, logits, -logits)), mask, graph, self.training)
         return keep if mask is None else keep & mask
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.graph.batches import members
-from hgat.nn.common import check_floats, check_sizes
+from hgat.nn.common import check_floats, check_sizes, degree_power
 
 __all__ = ["GlobalAttentionPooling", "Set2Set"]
 
@@ -101,3 +101,9 @@ def checked_members(graph: DGLGraph, feat: Any, like: Tensor | None = None) -> D
     check_floats("feat", feat, like)
     check_shape("feat", feat, ("N", star.num_src_nodes()), ("F", None))
     return star
+
+
+def mean_of_members(star: DGLGraph, feat: Tensor) -> Tensor:
+    """The unweighted mean of the rows `feat` [N, F] of each graph's nodes, [B, F]; zeros of a graph without nodes."""
+    total = ops.weighted_sum(star, feat.unsqueeze(1), feat.new_ones(len(feat), 1)).squeeze(1)
+    return total / degree_power(star, "dst", 1.0, feat).unsqueeze(1)

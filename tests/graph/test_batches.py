@@ -4,8 +4,8 @@ import dgl
 import pytest
 import torch
 
-from hgat.errors import GraphError
-from hgat.graph.batches import members, ranges, sub_batch, take_graphs
+from hgat.errors import GraphError, ShapeError
+from hgat.graph.batches import members, padded, ranges, sub_batch, take_graphs
 
 SIZES = ((5, 11), (0, 0), (3, 2), (1, 0), (7, 13))  # nodes and edges
 
@@ -87,3 +87,21 @@ def test_what_is_no_batch_is_one_sentence():
     graph.set_batch_num_nodes(torch.tensor([3, 4]))
     with pytest.raises(GraphError, match="expected a batch whose graphs have 16 nodes together, got 7"):
         members(graph)
+
+
+def test_padded_sets_hold_every_graphs_nodes():
+    every = graphs()
+    whole, feat = dgl.batch(every), torch.randn(16, 3, requires_grad=True)
+    rows, mask = padded(whole, feat)
+    assert rows.shape == (5, 7, 3) and rows[mask].equal(feat) and (rows[~mask] == 0).all()
+    assert mask.sum(1).tolist() == [n for n, _ in SIZES]
+    rows.square().sum().backward()
+    torch.testing.assert_close(feat.grad, 2 * feat)
+    mask.fill_(False)
+    assert padded(whole, feat)[1].any()  # what was given is the caller's
+    rows, mask = padded(dgl.batch([every[1], every[1]]), torch.zeros(0, 3))
+    assert rows.shape == (2, 0, 3) and mask.shape == (2, 0)
+    with pytest.raises(ShapeError, match=r"feat: expected \[N, F\] = \[16, any\], got \[15, 3\]"):
+        padded(whole, feat[1:])
+    with pytest.raises(GraphError, match="graph: expected nodes of one type"):
+        padded(dgl.heterograph({("a", "to", "b"): ([0], [0])}), feat)

@@ -483,6 +483,10 @@ def test_a_query_of_its_own():
     out, alpha = none(None, keys, get_attention=True)
     torch.testing.assert_close(alpha, a)
     torch.testing.assert_close(out, torch.einsum("bnh,bnhd->bhd", a, none.feature_model(keys)[1]).flatten(1))
+    ends = layer_of(GeneralAttention, "linear", query="none", in_feats=F_KEY)
+    part = ends.attention_model
+    e = nn.functional.leaky_relu((ends.feature_model.key(keys) * part.attn_key).sum(-1) + part.bias, 0.2)
+    torch.testing.assert_close(ends(None, keys, get_attention=True)[1], e.exp() / e.exp().sum(1, keepdim=True))
     trained = layer_of(GeneralAttention, query="trained", in_feats=F_KEY)
     e = (trained.feature_model.key(keys) * trained.query_model.trained).sum(-1) / math.sqrt(D)
     torch.testing.assert_close(trained(None, keys, get_attention=True)[1], e.exp() / e.exp().sum(1, keepdim=True))
@@ -525,6 +529,26 @@ def test_padding_is_never_used(score, get_attention):
     one = mask.unsqueeze(1).repeat(1, 3, 1)
     one[1, 2] = False  # one query of a set sees nothing
     assert (layer(query, keys, mask=one)[1, 2] == 0).all() and (layer(query, keys, mask=one)[1, 1] != 0).any()
+
+
+@pytest.mark.parametrize("align", ["global", "window", "plain window"])
+def test_pytorch_is_never_asked_for_a_softmax_over_nothing(align, monkeypatch):
+    layer, (query, keys, mask) = layer_of(GeneralAttention, align=align), a_batch()
+    seen, real = [], ops.scaled_dot_product_attention
+    monkeypatch.setattr(ops, "scaled_dot_product_attention", lambda *a, **o: (seen.append(a[3]), real(*a, **o))[1])
+    assert (layer(query, keys, mask=mask)[0] == 0).all()
+    part = seen[0] if seen[0].dtype == torch.bool else seen[0] > -torch.inf
+    assert part.any(-1).all()
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+def test_a_number_that_is_none_is_not_hidden(align):
+    graph, h = build("homogeneous"), torch.randn(23, F_KEY).double()
+    h[3] = torch.nan
+    given = with_position(graph, ALIGNMENTS[align])
+    given = {key: value * 0 for key, value in given.items()}
+    out = layer_of(GeneralAttentionConv, align=align, in_feats=F_KEY)(graph, h, **given)
+    assert torch.isnan(out[graph.out_edges(3)[1]]).all()
 
 
 def test_nodes_without_edges():
