@@ -74,6 +74,7 @@ def _parser():
     )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    train.add_argument("--quiet", action="store_true", help="say nothing of the progress")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("eval", help="score the checkpoint that `hgat train` left")
@@ -113,7 +114,7 @@ def _data_arguments(parser):
 
 def _train(arguments):
     from hgat import train
-    from hgat.train.run import METRICS, MODEL, RECIPE
+    from hgat.train.run import HISTORY, METRICS, MODEL, RECIPE
 
     result = train.train(
         arguments.recipe,
@@ -123,9 +124,10 @@ def _train(arguments):
         device=arguments.device,
         resume=arguments.resume,
         overrides=arguments.overrides,
+        progress=not arguments.quiet,
     )
     print(_table(result.recipe, result.metrics))
-    print(f"\n{result.out}/: {', '.join([METRICS, MODEL, RECIPE, *_picture(result)])}")
+    print(f"\n{result.out}/: {', '.join([METRICS, MODEL, RECIPE, HISTORY, *_picture(result)])}")
 
 
 def _picture(result):
@@ -158,7 +160,7 @@ def _table(recipe, metrics):
         f"{seeds} seed{'s' if seeds > 1 else ''}, {chosen}",
         "",
     ]
-    rows = [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
+    rows = [] if recipe.paper is None else [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
     rows.append((f"hgat {metrics['system']}", _spread(metrics["test"])))
     if "knn" in metrics:
         share = f"{100 * recipe.train.knn_share:.0f} %"

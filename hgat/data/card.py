@@ -21,6 +21,7 @@ FORMS = {
     "amgcn": "a folder or a zip of AM-GCN's form",
     "events": "a CSV file of events",
     "geom_gcn": "a folder of Geom-GCN's form",
+    "saved": "a file of data that hgat saved",
     "signed": "a file of signed edges",
     "triples": "a folder of triples, OpenKE's or tab-separated",
 }

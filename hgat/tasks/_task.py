@@ -146,6 +146,11 @@ class Task:
         sizes = self.sizes()
         return {part: (self.evaluate(model, inputs[part], part, metric)[0], sizes[part]) for part in PARTS}
 
+    def predict(self, model: System, inputs: tuple, *asked: Any, **more: Any) -> Tensor:
+        """What a trained model says, in the task's own words; the task says what may be asked. Raises RecipeError for a
+        task without such an answer."""
+        raise RecipeError(f"predict: expected a task of nodes, numbers or links, got {self.name()}")
+
     def scored(self, metric: str) -> str:
         """What `scores` gives, in words."""
         return metric.replace("_", " ")

@@ -6,10 +6,10 @@ An unknown section or key, or a value of a wrong type, is a RecipeError that nam
 import dataclasses
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hgat import data, models, tasks
 from hgat.errors import RecipeError
@@ -18,10 +18,11 @@ from hgat.renamed import warn
 from hgat.settings import check_settings, tomllib
 from hgat.tasks import Task
 
-__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "read", "to_toml"]
+__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "beside", "made", "read", "to_toml"]
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 UNIFORM = "uniform"  # the control that every system has: its own model with every softmax replaced by a mean
+SAVED, DATA = "saved", "data.safetensors"  # the form of data that lie beside a recipe, and what their file is called
 LARGEST = 1e30  # PyTorch's optimisers stop with an error of their own where a step leaves float32
 
 
@@ -89,13 +90,14 @@ class Expect:
 class Recipe:
     """A named experiment.
 
-    data: name and loader options. task: what is asked and how it is scored, a name among hgat.tasks, by default
-    "nodes", and settings. model: system and settings. graph: settings of the system's `prepare`.
+    paper: where a number stands that it repeats; None for an experiment of one's own. data: name and loader options.
+    task: what is asked and how it is scored, a name among hgat.tasks, by default "nodes", and settings. model: system
+    and settings. graph: settings of the system's `prepare`.
     """
 
     name: str
     title: str
-    paper: Paper
+    paper: Paper | None
     data: dict
     task: dict
     graph: dict
@@ -158,11 +160,31 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     named = _subject(data)
     for override in overrides:
         _apply(content, override)
+    if isinstance(data, dict) and data.get("name") == SAVED and isinstance(data.get("path"), str):
+        data["path"] = str((path.parent / Path(data["path"]).expanduser()).resolve())
     if _subject(data) != named:
         # What was expected on other data, or on other splits, says nothing of these.
         of = "other splits" if named[0] == data.get("name") else named[0]
         content["expect"] = {"paper_note": f"left out: those of the recipe are of {of}"}
     return _build(path.stem, content)
+
+
+def made(name: str, content: dict[str, Any], settings: Mapping[str, Any]) -> Recipe:
+    """A recipe without a file: its sections, and settings {"section.key": value}. Raises RecipeError as `read`."""
+    for key, value in settings.items():
+        parts = [part.strip() for part in key.split(".")]
+        if len(parts) < 2 or not all(parts):
+            raise RecipeError(f"settings: expected keys section.key, got {key!r}")
+        _put(content, "settings", key, parts, value)
+    return _build(name, content)
+
+
+def beside(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe as it is written into `folder`: saved data that lie there, too, are named without the way to them."""
+    path = recipe.data.get("path")
+    if recipe.data["name"] != SAVED or not path or Path(path).parent != folder.resolve():
+        return recipe
+    return dataclasses.replace(recipe, data={**recipe.data, "path": Path(path).name})
 
 
 def _subject(data):
@@ -183,15 +205,21 @@ def _apply(content, override):
     except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string
     parts = _section_now(content, parts)
+    table, there = _put(content, "--set", key, parts, value)
+    if there and not text.strip():
+        del table[parts[-1]]
+
+
+def _put(content, where, key, parts, value):
+    """Write a value at its place; gives (the table that it is in now, whether the key was there before)."""
     table = content
     for part in parts[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise RecipeError(f"--set: expected a section in {key!r}, got the key {part!r}")
-    if not text.strip() and parts[-1] in table:
-        del table[parts[-1]]
-    else:
-        table[parts[-1]] = value
+            raise RecipeError(f"{where}: expected a section in {key!r}, got the key {part!r}")
+    there = parts[-1] in table
+    table[parts[-1]] = value
+    return table, there
 
 
 # What stood in another section before a task said what is asked: {task: keys of [graph] that are keys of [task] now}.
@@ -247,6 +275,9 @@ def _build(name, content):
         if not isinstance(value, kind):
             raise RecipeError(f"recipe: {key}: expected {readable}, got {value!r}")
     for key, cls in (("paper", Paper), ("train", Train), ("expect", Expect)):
+        if key == "paper" and key not in content:
+            content[key] = None
+            continue
         check_settings(key, cls, content.setdefault(key, {}), RecipeError)
         content[key] = cls(**content[key])
     for key in ("data", "task", "graph", "model"):
@@ -315,6 +346,8 @@ def to_toml(recipe: Recipe) -> str:
     content.pop("name")
     lines = [f"title = {_value(content.pop('title'))}"]
     for section, values in content.items():
+        if values is None:
+            continue
         lines += ["", f"[{section}]"]
         lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"

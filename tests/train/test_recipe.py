@@ -448,7 +448,14 @@ def test_the_name_of_a_form_stands_for_any_folder(written):
     recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
     assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
     refused(
-        "data.name: expected one of .*acm3025.*geom_gcn, signed, triples, got 'planetoid'",
+        "data.name: expected one of .*acm3025.*geom_gcn, saved, signed, triples, got 'planetoid'",
         "gat-cora",
         ["data.name=planetoid"],
     )
+
+
+def test_a_recipe_without_a_paper(written):
+    """An experiment of one's own: nothing is repeated, and the text that is written says nothing of it either."""
+    recipe = read(written(re.sub(r"(?s)\[paper\].*?(?=\[data\])", "", MINIMAL)))
+    assert recipe.paper is None and "[paper]" not in to_toml(recipe)
+    assert read(written(to_toml(recipe))) == recipe
