@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 
+import hgat
 from hgat import doctor
 from hgat.errors import HgatError
 
@@ -58,6 +59,7 @@ def _old_names_in_one_line():
 
 def _parser():
     parser = argparse.ArgumentParser(prog="hgat", description="Attention on typed and changing graphs.")
+    parser.add_argument("--version", action="version", version=f"hgat {hgat.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a recipe with its controls and print one table")

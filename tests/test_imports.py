@@ -38,6 +38,7 @@ MAY_USE = {
     "train": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "tasks", ""},
     "explain": GROUND | {"graph", "ops", "nn", "models", ""},
     "doctor": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "tasks", "train", "explain", ""},
+    "__main__": {"cli"},
     "cli": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "tasks", "train", "explain", "doctor", ""},
     # The package itself, `import hgat`: it stands on the library, and training and the programs stand on it.
     "": GROUND | {"kernels", "graph", "ops", "nn", "models", "data", "_accelerate", "_edge_softmax"},

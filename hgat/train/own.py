@@ -9,7 +9,7 @@ from hgat import models, tasks
 from hgat.data import EventData, GraphData, NodeData, PairData, SignedData, StreamData, TripleData
 from hgat.data.own import event_data, node_data
 from hgat.data.saved import pack
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, meant
 from hgat.train.recipe import DATA, SAVED, UNIFORM, made
 from hgat.train.run import Experiment, Result, trained
 
@@ -55,7 +55,8 @@ def fit(
     Raises the errors of hgat.errors, each one sentence.
     """
     if task not in (None, *tasks.available()):
-        raise RecipeError(f"task: expected one of {', '.join(tasks.available())}, got {task!r}")
+        near = meant(task, tasks.available())
+        raise RecipeError(f"task: expected one of {', '.join(tasks.available())}, got {task!r}{near}")
     found = _data(graph, label, task, name, data)
     asked = task or _usual(found)
     known, content = tasks.find(asked), pack(found)

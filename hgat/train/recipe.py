@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hgat import data, models, tasks
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, meant
 from hgat.models import System
 from hgat.renamed import warn
 from hgat.settings import check_settings, tomllib
@@ -147,7 +147,9 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in available():
-            raise RecipeError(f"recipe: expected one of {', '.join(available())} or a .toml file, got {str(name)!r}")
+            near = meant(name, available())
+            known = ", ".join(available())
+            raise RecipeError(f"recipe: expected one of {known} or a .toml file, got {str(name)!r}{near}")
         path = FOLDER / f"{name}.toml"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -270,7 +272,9 @@ def _build(name, content):
     sections = [f.name for f in dataclasses.fields(Recipe) if f.name != "name"]
     for key, value in content.items():
         if key not in sections:
-            raise RecipeError(f"recipe: expected only the sections {', '.join(sections)}, got {key!r}")
+            raise RecipeError(
+                f"recipe: expected only the sections {', '.join(sections)}, got {key!r}{meant(key, sections)}"
+            )
         kind, readable = (str, "a string") if key == "title" else (dict, f"a section [{key}]")
         if not isinstance(value, kind):
             raise RecipeError(f"recipe: {key}: expected {readable}, got {value!r}")
@@ -295,7 +299,9 @@ def _check(recipe):
     }.items():
         got = getattr(recipe, section).get(subject)
         if got not in known:
-            raise RecipeError(f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}")
+            raise RecipeError(
+                f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}{meant(got, known)}"
+            )
     system, task, train = recipe.system_class, recipe.task_class, recipe.train
     if recipe.task["name"] not in system.solves:
         raise RecipeError(f"task.name: expected {' or '.join(system.solves)} for {recipe.system}, got {task.name()!r}")
@@ -303,7 +309,8 @@ def _check(recipe):
     check_settings("graph", system.prepare, recipe.graph, RecipeError)
     check_settings("model", system, recipe.settings("model"), RecipeError)
     if train.metric not in task.metrics:
-        raise RecipeError(f"train.metric: expected one of {', '.join(task.metrics)}, got {train.metric!r}")
+        near = meant(train.metric, task.metrics)
+        raise RecipeError(f"train.metric: expected one of {', '.join(task.metrics)}, got {train.metric!r}{near}")
     for key in ("epochs", "patience", "seeds", "control_hidden"):
         if getattr(train, key) < 1:
             raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
@@ -326,7 +333,9 @@ def _check(recipe):
     for control in [*train.controls, *recipe.expect.controls]:
         if control not in recipe.controls():
             expected = sorted(recipe.controls())
-            raise RecipeError(f"train.controls: expected names among {expected}, got {control!r}")
+            raise RecipeError(
+                f"train.controls: expected names among {expected}, got {control!r}{meant(control, expected)}"
+            )
 
 
 def _check_knn(recipe):

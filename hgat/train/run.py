@@ -187,8 +187,11 @@ def _device(name):
         device = torch.device(name)
         torch.ones(1, device=device).add(1).item()
     except (AssertionError, ImportError, RuntimeError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
-        raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        if name in there or name == "cuda" and len(there) > 1:
+            reason = str(error).split("\n")[0].split(". ")[0]
+            raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
+        raise RecipeError(f"--device: expected a device of this machine, {', '.join(there)}, got {name!r}") from None
     return device
 
 

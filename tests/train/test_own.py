@@ -192,7 +192,7 @@ def test_a_history_that_a_kill_has_torn_is_mended(tmp_path):
         for epoch in range(1, epochs + 1):
             history.add({**key, "seed": seed, "epoch": epoch, **numbers})
     with open(path, "a") as file:
-        file.write("ours,1,sel")
+        file.write("ours,2,select,1,0.5,50.0,0.")
     history = History(path, resume=True)
     history.begin(key, 2)
     history.add({**key, "epoch": 3, **numbers})
