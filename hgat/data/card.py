@@ -20,6 +20,7 @@ CARDS = Path(__file__).parent / "cards"
 FORMS = {
     "amgcn": "a folder or a zip of AM-GCN's form",
     "events": "a CSV file of events",
+    "folder": "a folder of tables",
     "geom_gcn": "a folder of Geom-GCN's form",
     "saved": "a file of data that hgat saved",
     "signed": "a file of signed edges",

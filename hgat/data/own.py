@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dgl
+import networkx
 import numpy as np
 import pandas
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from hgat.data.sets import PARTS, EventData, NodeData
 from hgat.data.split import class_counts, shares
 from hgat.errors import DataError, GraphError, brief
+from hgat.graph import from_networkx, from_pandas, from_pyg
 from hgat.graph.events import TIME, event_times
 
 __all__ = ["event_data", "node_data", "own_graph"]
@@ -35,8 +37,9 @@ def node_data(
 ) -> NodeData:
     """NodeData of a graph of one's own, for the tasks nodes and numbers.
 
-    graph: a DGLGraph, or (src, dst), two arrays of node ids [E]. Nodes without edges stay: there are as many as the
-    graph has, or, of arrays, as there are labels.
+    graph: a DGLGraph; PyG's Data or HeteroData; a graph of NetworkX; (src, dst), two arrays of node ids [E]; or (nodes,
+    edges), tables as hgat.graph.from_pandas takes them, whose other columns of numbers are the features. Nodes without
+    edges stay: there are as many as the graph has, or, of arrays, as there are labels.
     label: [N], whole numbers or texts, the class of each node of the type `target`; [N, C], zeros and ones, several
     classes; [N] floats, numbers to predict. A negative number, NaN or None stands for an unlabelled node. Or the name
     of a column of the graph's ndata that has it. None: no labels, which the task links needs none of.
@@ -48,6 +51,8 @@ def node_data(
     class_names: of the classes; by default the texts, or the numbers.
     Of the graph's own columns the times of edges are kept. Raises DataError for what does not fit.
     """
+    if _are_tables(graph):
+        graph, label, target = _of_tables(graph[0], graph[1], label, target)
     graph, frames = own_graph(graph, label, feat)
     target = _target(graph, frames, label, target)
     found = frames[target].get(label) if isinstance(label, str) else label
@@ -62,7 +67,7 @@ def node_data(
     classes = 1 if numeric else rows.shape[1] if multilabel else max(len(names), int(rows.max()) + 1 if nodes else 0)
     names = tuple(map(str, class_names)) if class_names is not None else names
     if numeric and not names:
-        names = (label if isinstance(label, str) else "number",)
+        names = (str(label if isinstance(label, str) else getattr(label, "name", None) or "number"),)
     splits, notes = _splits(split, frames[target], rows, numeric, split_seed, draws)
     if not numeric and not multilabel and label is not None and all((rows[s[p]] >= 0).all() for s in splits for p in s):
         notes = (*notes, class_counts(rows, splits, classes))
@@ -106,7 +111,11 @@ def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str
 
     Arrays (src, dst) have as many nodes as there are rows of `label`, or of `feat`.
     """
-    if isinstance(graph, (tuple, list)) and len(graph) == 2:
+    if isinstance(graph, networkx.Graph):
+        graph = from_networkx(graph)[0]
+    elif type(graph).__module__.startswith("torch_geometric."):
+        graph = from_pyg(graph)
+    elif isinstance(graph, (tuple, list)) and len(graph) == 2:
         count = next((len(x) for x in (label, feat) if x is not None and not isinstance(x, (str, Mapping))), None)
         try:
             src, dst = (torch.as_tensor(np.asarray(end)).long() for end in graph)
@@ -117,7 +126,7 @@ def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str
             got = " ".join(str(error).split())
             raise DataError(f"graph: expected two arrays of node ids [E], got others: {got}") from None
     if not isinstance(graph, dgl.DGLGraph):
-        raise DataError(f"graph: expected a DGLGraph or arrays (src, dst), got {brief(graph)}")
+        raise DataError(f"graph: expected a DGLGraph, PyG's, NetworkX's, arrays or tables, got {brief(graph)}")
     frames = {ntype: dict(graph.nodes[ntype].data) for ntype in graph.ntypes}
     graph = graph.local_var()
     for ntype in graph.ntypes:
@@ -127,6 +136,32 @@ def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str
         for key in set(graph.edges[etype].data) - set(KEPT):
             del graph.edges[etype].data[key]
     return graph, frames
+
+
+def _are_tables(graph):
+    kinds = (pandas.DataFrame, Mapping)
+    return isinstance(graph, (tuple, list)) and len(graph) == 2 and isinstance(graph[1], kinds)
+
+
+def _of_tables(nodes, edges, label, target):
+    """(graph with the features and masks of its tables, label, node type to predict)."""
+    nodes = {"_N": nodes} if isinstance(nodes, pandas.DataFrame) else dict(nodes)
+    having = [t for t, table in nodes.items() if label in table.columns] if isinstance(label, str) else []
+    if target is None and len(having) == 1:
+        (target,) = having
+    if isinstance(label, str):
+        if target not in having:
+            known = {t: ", ".join(map(str, table.columns)) for t, table in nodes.items()}
+            raise DataError(f"label: expected a column of one table of nodes, {known}, got {label!r}")
+        nodes[target], label = nodes[target].drop(columns=label), nodes[target][label]
+    graph, _ = from_pandas(nodes, edges)
+    for ntype in graph.ntypes:
+        frame = graph.nodes[ntype].data
+        masks = [f"{part}_mask" for part in PARTS]
+        found = [frame.pop(key) for key in list(frame) if key not in masks]
+        if found:
+            frame["feat"] = torch.cat([rows.float().reshape(len(rows), -1) for rows in found], 1)
+    return graph, label, target
 
 
 def _known(frame):
@@ -154,7 +189,7 @@ def _labels(label, nodes):
         array = np.asarray(label)
         if array.dtype.kind in "OUSV" or isinstance(label, pandas.Series) and array.dtype.kind not in "biuf":
             return _named(label, nodes)
-        rows = torch.as_tensor(array)
+        rows = torch.as_tensor(np.array(array))  # pandas' may not be written to
     rows = rows.squeeze(1) if rows.dim() == 2 and rows.shape[1] == 1 else rows
     if rows.dim() not in (1, 2) or len(rows) != nodes:
         raise DataError(f"label: expected [N] or [N, C] with N = {nodes}, got {list(rows.shape)}")

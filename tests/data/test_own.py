@@ -4,16 +4,17 @@ import dataclasses
 import json
 
 import dgl
+import networkx
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
 
 import hgat
-from hgat.data import EventData, GraphData, NodeData, node_data
+from hgat.data import EventData, GraphData, NodeData, folder, node_data
 from hgat.data.saved import KINDS, pack
 from hgat.data.split import shares
-from hgat.errors import DataError
+from hgat.errors import DataError, GraphError
 from zoo import typed_graph
 
 PARTS = ("train", "val", "test")
@@ -112,7 +113,7 @@ def test_shares_are_of_every_class_alike_and_decided_by_the_seed():
 @pytest.mark.parametrize(
     "graph, label, more, sentence",
     [
-        ("graph", [0, 1], {}, "graph: expected a DGLGraph or arrays .src, dst., got 'graph'"),
+        ("graph", [0, 1], {}, "graph: expected a DGLGraph, PyG's, .*, got 'graph'"),
         (([0, 1], [1, 5]), [0, 1, 0], {}, "graph: expected two arrays of node ids"),
         (([0, -1], [1, 1]), [0, 1, 0], {}, "graph: expected two arrays of node ids .*negative"),
         (([0, 1], [1, 2]), [[0], [1]], {"feat": np.ones((3, 2))}, "graph: expected two arrays of node ids"),
@@ -143,6 +144,68 @@ def test_shares_are_of_every_class_alike_and_decided_by_the_seed():
 def test_what_does_not_fit_is_one_sentence(graph, label, more, sentence):
     with pytest.raises(DataError, match=sentence):
         node_data(typed_graph() if graph == "typed" else graph, label, **more)
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """A folder of films with genres and years, and users who like them."""
+    (tmp_path / "mine").mkdir()
+    years = "\n".join(f"f{k},{1990 + k},{k / 2},{'noir' if k % 2 else 'western'}" for k in range(10))
+    (tmp_path / "mine" / "film.nodes.csv").write_text(f"id,year,score,genre\n{years}\n")
+    likes = "\n".join(f"{k % 4},f{k % 9},2020-01-{k + 1:02d}" for k in range(20))
+    (tmp_path / "mine" / "user.likes.film.edges.csv").write_text(f"src,dst,time\n{likes}\n")
+    return tmp_path / "mine"
+
+
+def test_a_folder_of_tables(tables):
+    data = hgat.data.load("folder", path=str(tables), label="genre", split=[0.5, 0.2, 0.3])
+    assert (data.name, data.target, data.class_names) == ("mine", "film", ("noir", "western"))
+    assert data.graph.num_nodes("film") == 10 and data.graph.num_nodes("user") == 4  # f9 has no edge
+    assert data.feat["user"] is None and data.feat["film"][3].tolist() == [1993.0, 1.5]
+    assert data.label.tolist() == [1, 0] * 5 and len(data.train) == 5
+    assert data.graph.edata["time"].diff().unique().tolist() == [86400.0]
+    nodes, edges = folder.tables(tables)
+    nodes["film"] = nodes["film"].drop(columns="genre")
+    number = node_data((nodes, edges), "score")
+    assert number.numeric and number.feat["film"].shape == (10, 1) and number.class_names == ("score",)
+
+
+@pytest.mark.parametrize(
+    "change, label, sentence",
+    [
+        (
+            lambda at: (at / "x.csv").write_text("a\n1\n"),
+            "genre",
+            "mine: expected files that are called TYPE.nodes.csv",
+        ),
+        (lambda at: (at / "user.likes.film.edges.csv").unlink(), "genre", "expected tables of edges, got none"),
+        (
+            lambda at: (at / "film.nodes.csv").write_text(""),
+            "genre",
+            "film.nodes.csv: expected a table, got No columns",
+        ),
+        (lambda at: None, "kind", "label: expected a column of one table of nodes, .*genre.*, got 'kind'"),
+        (lambda at: None, "score", "the column 'genre'.*: expected numbers"),
+        (lambda at: (at / "actor.nodes.csv").write_text("id,genre\n1,x\n"), "genre", "a column of one table of nodes"),
+    ],
+)
+def test_tables_that_do_not_fit(tables, change, label, sentence):
+    change(tables)
+    with pytest.raises((DataError, GraphError), match=sentence):
+        hgat.data.load("folder", path=str(tables), label=label)
+
+
+def test_graphs_of_other_libraries():
+    given = networkx.path_graph(6)
+    for node in given:
+        given.nodes[node].update(label=node % 2, feat=[float(node), 1.0])
+    given.add_node(6, label=0, feat=[0.0, 0.0])
+    data = node_data(given, "label", split=(0.4, 0.3, 0.3))
+    assert data.label.tolist() == [0, 1] * 3 + [0] and data.graph.num_edges() == 10 and data.feat["_N"].shape == (7, 2)
+    pyg = pytest.importorskip("torch_geometric.data", reason="missing the package torch_geometric")
+    theirs = pyg.Data(x=data.feat["_N"], y=data.label, edge_index=torch.stack(data.graph.edges()))
+    again = node_data(theirs, "label", split=(0.4, 0.3, 0.3))
+    assert all(same(getattr(again, key), getattr(data, key)) for key in ("graph", "feat", "label", "train"))
 
 
 def timed():

@@ -448,7 +448,7 @@ def test_the_name_of_a_form_stands_for_any_folder(written):
     recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
     assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
     refused(
-        "data.name: expected one of .*acm3025.*geom_gcn, saved, signed, triples, got 'planetoid'",
+        "data.name: expected one of .*acm3025.*folder, geom_gcn, saved, signed, triples, got 'planetoid'",
         "gat-cora",
         ["data.name=planetoid"],
     )
