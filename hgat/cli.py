@@ -76,8 +76,21 @@ def _parser():
     )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    train.add_argument(
+        "--log", default="csv", metavar="NAME", help="csv, tensorboard or wandb, beside history.csv (default: csv)"
+    )
     train.add_argument("--quiet", action="store_true", help="say nothing of the progress")
     train.set_defaults(run=_train)
+
+    search = commands.add_parser("tune", help="choose settings on validation, among the ranges of a recipe's [tune]")
+    search.add_argument("recipe", help="a recipe's name or the path of a .toml file, with a section [tune]")
+    _data_arguments(search)
+    search.add_argument("--trials", type=int, default=20, metavar="N", help="how many settings (default: 20)")
+    search.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds of each (default: 1)")
+    search.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of train")
+    search.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE-tuned)")
+    search.add_argument("--quiet", action="store_true", help="say nothing of single trials")
+    search.set_defaults(run=_tune)
 
     evaluate = commands.add_parser("eval", help="score the checkpoint that `hgat train` left")
     evaluate.add_argument("folder", help="the folder of a run, as in runs/gat-cora")
@@ -127,9 +140,43 @@ def _train(arguments):
         resume=arguments.resume,
         overrides=arguments.overrides,
         progress=not arguments.quiet,
+        log=arguments.log,
     )
     print(_table(result.recipe, result.metrics))
     print(f"\n{result.out}/: {', '.join([METRICS, MODEL, RECIPE, HISTORY, *_picture(result)])}")
+
+
+def _tune(arguments):
+    from hgat.train import tune
+    from hgat.train.run import RECIPE
+    from hgat.train.tuning import TRIALS
+
+    def tell(number, value, settings):
+        if not arguments.quiet:
+            said = "no finite loss" if value is None else f"{value:.2f}"
+            print(f"trial {number}: {said}  {_settings(settings)}", file=sys.stderr, flush=True)
+
+    found = tune(
+        arguments.recipe,
+        arguments.root,
+        trials=arguments.trials,
+        seeds=arguments.seeds,
+        out=arguments.out,
+        device=arguments.device,
+        overrides=arguments.overrides,
+        tell=tell,
+    )
+    best = next(settings for value, settings in found.trials if value == found.value)
+    print(f"{found.recipe.title}: the best of {len(found.trials)} trials")
+    print(f"{found.recipe.train.metric.replace('_', ' ')} in percent on validation: {found.value:.1f}")
+    print(f"  {_settings(best)}")
+    print(f"\n{found.out}/: {RECIPE}, {TRIALS}; hgat train {found.out / RECIPE} tests it")
+
+
+def _settings(settings):
+    return ", ".join(
+        f"{key} = {value:.4g}" if type(value) is float else f"{key} = {value}" for key, value in settings.items()
+    )
 
 
 def _picture(result):

@@ -187,7 +187,7 @@ def from_networkx(
     if listed and all(ID in attributes for _, attributes in listed):
         order = sorted(range(len(listed)), key=lambda k: listed[k][1][ID])
         listed, types = [listed[k] for k in order], [types[k] for k in order]
-    of_type: dict[EType, list] = {_canonical(etype): [] for etype in graph.graph.get("etypes", ())}
+    of_type: dict[Any, list] = {_canonical(etype): [] for etype in graph.graph.get("etypes", ())}
     for ((u, v), attributes), name in zip(listed, types, strict=True):
         both = not graph.is_directed() and u != v
         for src, dst in ((u, v), (v, u)) if both else ((u, v),):

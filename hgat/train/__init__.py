@@ -8,15 +8,18 @@ from hgat.train.processes import Processes
 from hgat.train.recipe import available, read
 from hgat.train.run import Result, evaluate_folder, train
 from hgat.train.seeds import Seeds
+from hgat.train.tuning import Tuned, tune
 
 __all__ = [
     "Processes",
     "Result",
     "Seeds",
+    "Tuned",
     "available",
     "evaluate_folder",
     "read",
     "train",
+    "tune",
 ]
 
 

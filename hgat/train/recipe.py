@@ -18,7 +18,7 @@ from hgat.renamed import warn
 from hgat.settings import check_settings, tomllib
 from hgat.tasks import Task
 
-__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "beside", "made", "read", "to_toml"]
+__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "beside", "changed", "made", "read", "to_toml"]
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 UNIFORM = "uniform"  # the control that every system has: its own model with every softmax replaced by a mean
@@ -92,7 +92,8 @@ class Recipe:
 
     paper: where a number stands that it repeats; None for an experiment of one's own. data: name and loader options.
     task: what is asked and how it is scored, a name among hgat.tasks, by default "nodes", and settings. model: system
-    and settings. graph: settings of the system's `prepare`.
+    and settings. graph: settings of the system's `prepare`. tune: what `hgat tune` tries, by section and key: a list of
+    values, or {low, high}, and log = true where its logarithm is drawn evenly.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Recipe:
     model: dict
     train: Train
     expect: Expect
+    tune: dict = field(default_factory=dict)
 
     @property
     def system(self) -> str:
@@ -179,6 +181,12 @@ def made(name: str, content: dict[str, Any], settings: Mapping[str, Any]) -> Rec
             raise RecipeError(f"settings: expected keys section.key, got {key!r}")
         _put(content, "settings", key, parts, value)
     return _build(name, content)
+
+
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with other settings, {"section.key": value}. Raises RecipeError where they do not fit."""
+    content = {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None and key != "name"}
+    return made(recipe.name, content, settings)
 
 
 def beside(recipe: Recipe, folder: Path) -> Recipe:
@@ -284,7 +292,7 @@ def _build(name, content):
             continue
         check_settings(key, cls, content.setdefault(key, {}), RecipeError)
         content[key] = cls(**content[key])
-    for key in ("data", "task", "graph", "model"):
+    for key in ("data", "task", "graph", "model", "tune"):
         content.setdefault(key, {})
     content["task"] = {"name": "nodes", **content["task"]}
     recipe = Recipe(name=name, **{"title": name, **content})
@@ -322,6 +330,7 @@ def _check(recipe):
     if not 0 <= train.least <= train.epochs:
         raise RecipeError(f"train.least: expected a number from 0 to {train.epochs}, got {train.least}")
     _check_knn(recipe)
+    _check_tune(recipe)
     taken = sorted({*task.controls, UNIFORM} & set(system.ablations))
     if taken:  # what a recipe names would be one of the two, and be called the other
         raise RecipeError(f"ablations: expected names of {recipe.system}'s own, got {', '.join(taken)}, of all systems")
@@ -336,6 +345,30 @@ def _check(recipe):
             raise RecipeError(
                 f"train.controls: expected names among {expected}, got {control!r}{meant(control, expected)}"
             )
+
+
+TUNED = ("graph", "model", "task", "train")
+
+
+def _check_tune(recipe):
+    for section, keys in recipe.tune.items():
+        if section not in TUNED or not isinstance(keys, dict):
+            raise RecipeError(
+                f"tune: expected ranges of {', '.join(TUNED)}, as in train.lr = [0.01, 0.1], got {section!r}"
+            )
+        for key, found in keys.items():
+            if isinstance(found, list) and found:
+                continue
+            bounds = [found.get(end) for end in ("low", "high")] if isinstance(found, dict) else [None]
+            known = (
+                isinstance(found, dict)
+                and set(found) <= {"low", "high", "log"}
+                and type(found.get("log", True)) is bool
+            )
+            numbers = all(type(end) in (int, float) and abs(end) <= LARGEST for end in bounds)
+            if not known or not numbers or bounds[0] >= bounds[1] or found.get("log") and bounds[0] <= 0:
+                expected = "a list of values, or low below high, above 0 with log = true"
+                raise RecipeError(f"tune.{section}.{key}: expected {expected}, got {found!r}")
 
 
 def _check_knn(recipe):
@@ -355,7 +388,7 @@ def to_toml(recipe: Recipe) -> str:
     content.pop("name")
     lines = [f"title = {_value(content.pop('title'))}"]
     for section, values in content.items():
-        if values is None:
+        if values is None or section == "tune" and not values:
             continue
         lines += ["", f"[{section}]"]
         lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items() if value is not None]

@@ -25,6 +25,7 @@ from hgat.tasks import Task
 from hgat.train import checkpoint, state
 from hgat.train.fit import Training
 from hgat.train.history import History
+from hgat.train.log import check_logger, logger
 from hgat.train.progress import Progress
 from hgat.train.recipe import DATA, UNIFORM, Expect, Recipe, beside, read, to_toml
 
@@ -206,6 +207,7 @@ def train(
     overrides: Sequence[str] = (),
     progress: bool = True,
     callback: Callable[[dict[str, Any]], object] | None = None,
+    log: str = "csv",
 ) -> Result:
     """Train a recipe with all its controls and write metrics.json, the best seed's weights and the recipe.
 
@@ -213,13 +215,13 @@ def train(
     default runs/<recipe>. resume: continue a run that was killed; it ends as if it had not been, and with
     more seeds than before it trains only those. overrides: "section.key=value". progress: show a bar where
     stderr is a terminal, and else a line now and then. callback: called behind every epoch with what history.csv has
-    of it, {"variant", "seed", "stage", "epoch", "loss", "val", "val_loss"}.
+    of it, {"variant", "seed", "stage", "epoch", "loss", "val", "val_loss"}. log: "tensorboard" or "wandb", which get
+    the same beside the file.
     Returns a Result. Raises the errors of hgat.errors, each one sentence.
     """
     recipe = read(name, overrides)
-    return trained(
-        recipe, lambda: Experiment(recipe, root, device), seeds, out, resume, progress=progress, callback=callback
-    )
+    made = lambda: Experiment(recipe, root, device)  # noqa: E731
+    return trained(recipe, made, seeds, out, resume, progress=progress, callback=callback, log=log)
 
 
 def trained(
@@ -232,9 +234,11 @@ def trained(
     progress: bool = True,
     callback: Callable[[dict[str, Any]], object] | None = None,
     content: bytes | None = None,
+    log: str = "csv",
 ) -> Result:
     """`train` of a recipe that was read before. made(): its experiment. content: of the file of data that the recipe
     names beside itself, to be written there."""
+    check_logger(log)
     seeds = recipe.train.seeds if seeds is None else seeds
     if seeds < 1:
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
@@ -250,8 +254,15 @@ def trained(
         # What was made of fewer seeds must not stand beside the weights of more.
         checkpoint.remove(out / METRICS)
         checkpoint.remove(out / PICTURE)
-    for variant, seed in left:
-        _fit(experiment, variant, seed, ledger, progress, callback)
+    with logger(log, out, recipe.name) as tell:
+
+        def told(row):
+            tell(row)
+            if callback is not None:
+                callback(row)
+
+        for variant, seed in left:
+            _fit(experiment, variant, seed, ledger, progress, told)
     task, model, inputs = _best_model(experiment, ledger)
     metrics = _summary(recipe, experiment, ledger, seeds)
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
@@ -447,8 +458,7 @@ def _stage(experiment, variant, seed, refit_epochs, ledger, progress, callback):
                 more = fit.step()
                 said.step(fit.last["epoch"], fit.last["loss"], fit.last["val"])
                 ledger.history.add({**key, **fit.last})
-                if callback is not None:
-                    callback({**key, **fit.last})
+                callback({**key, **fit.last})
                 ledger.save_running(fit, key, more)
             result = {**key, **fit.finish()}
             said.end(result)
