@@ -505,7 +505,7 @@ def test_a_folder_in_the_place_of_a_result(name, small, tmp_path):
 def test_eval_of_what_is_no_run(shell, place, tmp_path):
     refused(
         shell("eval", tmp_path / "none", "--root", "."),
-        "eval: expected a folder with recipe.toml and model.saf",
+        "run: expected a folder with recipe.toml and model.saf",
     )
     copy = tmp_path / "copy"
     shutil.copytree(place / "run", copy)

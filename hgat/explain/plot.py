@@ -116,7 +116,13 @@ def _panel(entry):
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; OutputError where that is not possible."""
+    """Write a figure as PNG, or as SVG where the path ends so; OutputError where that is not possible."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
+    if path.suffix.lower() == ".svg":
+        from matplotlib import rc_context
+
+        with rc_context({"svg.hashsalt": "hgat"}):  # the same picture is the same file
+            figure.savefig(picture, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(picture, format="png", dpi=150)
     write_bytes(path, picture.getvalue())

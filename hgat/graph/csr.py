@@ -4,7 +4,7 @@ Built once per graph and device and kept with the graph's own index, so that a g
 edges, or is freed, takes its arrays along. Nothing here depends on features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from math import prod
@@ -37,6 +37,7 @@ __all__ = [
     "in_order",
     "in_rows",
     "in_rows_by_relation",
+    "kept",
     "numbered",
     "out_rows",
     "rebuilt",
@@ -146,6 +147,14 @@ def cached(graph: dgl.DGLGraph, key: tuple, build: Callable[[], T], wait: bool =
         with torch.inference_mode(False), transforms.outside():
             store[key] = finished(build()) if wait else build()
     return store[key]
+
+
+def kept(graph: dgl.DGLGraph) -> Iterator[tuple[tuple, Any]]:
+    """(key, value) of everything that `cached` has built for this graph so far."""
+    store = getattr(graph._graph, "_cache", None) or {}
+    for key, value in list(store.items()):
+        if isinstance(key, tuple) and key[:1] == ("hgat",):
+            yield key[1:], value
 
 
 def finished(value: T) -> T:

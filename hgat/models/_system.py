@@ -13,6 +13,7 @@ import dgl
 import torch
 from torch import Tensor, nn
 
+from hgat import ops
 from hgat.errors import RecipeError
 
 __all__ = ["Ablation", "Batch", "Facts", "Past", "Shares", "System"]
@@ -194,6 +195,17 @@ class System(nn.Module):
         """What `whole` answers for the nodes `ids`; a system whose rows stand alone reads no others."""
         answer = self.whole(inputs, batch_size)
         return answer[ids.to(answer.device)]
+
+    def attention(self, *inputs: Any) -> Any:
+        """The weights of every attention call, in order, before dropout; inputs: those of forward.
+
+        By default what an `hgat.ops.attention_hook` around forward sees: [E, H] in the order of the edges that the
+        operator ran over, or [*, K] along an axis.
+        """
+        found: list[Tensor] = []
+        with ops.attention_hook(lambda call: found.append(call.weights)):
+            self(*inputs)
+        return found
 
     def attended(self, *inputs: Any) -> list[Shares] | list[Past]:
         """What attention was spent on, as Shares or Past of every layer worth looking at; what hgat.explain draws."""

@@ -14,16 +14,19 @@ from hgat.ops.dispatch import backends, use_backend
 from hgat.ops.dot import dot_product_attention, dot_product_logits, dot_product_weights
 from hgat.ops.dropout import attention_dropout
 from hgat.ops.gatv2 import gatv2_attention, gatv2_weights
+from hgat.ops.hooks import AttentionCall, attention_hook
 from hgat.ops.propagation import hop_features, propagate
 from hgat.ops.segment import copy_u, copy_v, edge_weighted_sum, weighted_sum
 from hgat.ops.typed import typed_projection
 
 __all__ = [
+    "AttentionCall",
     "additive_attention",
     "additive_logits",
     "additive_weights",
     "alignment",
     "attention_dropout",
+    "attention_hook",
     "backends",
     "copy_u",
     "copy_v",

@@ -20,6 +20,7 @@ from hgat.graph.relations import JoinedRelations, join_relations
 from hgat.ops.checks import FLOATS, check_call
 from hgat.ops.contexts import Setting, chosen_backend
 from hgat.ops.dispatch import pick
+from hgat.ops.hooks import asked, is_hooked
 from hgat.ops.plain import gated_weights, segment_softmax
 
 __all__ = [
@@ -84,9 +85,13 @@ def alignment(
     if mask is not None:
         left_out = left_out | ~(mask if graph is None else _beside(mask, logits))
     if form == "softmax":
-        return _axis_softmax(logits, dim, left_out, mask is not None)
+        return asked(_axis_softmax(logits, dim, left_out, mask is not None), "axis", form, dim=dim)
     weights = torch.ones_like(logits.detach()) if is_uniform() else gated_weights(logits, form)
-    return weights.masked_fill(left_out, 0.0)
+    weights = weights.masked_fill(left_out, 0.0)
+    if graph is not None and is_hooked():
+        flat = weights.reshape(len(weights), weights.shape[1:].numel())
+        return asked(flat, "edges", form, graph=graph).reshape(weights.shape)
+    return asked(weights, "axis", form, dim=dim)
 
 
 def _axis_softmax(logits: Tensor, dim: Any, left_out: Tensor, masked: bool) -> Tensor:
@@ -154,7 +159,20 @@ def scaled_dot_product_attention(
         query = torch.zeros_like(query)
         if attn_mask is not None and attn_mask.dtype != torch.bool:
             attn_mask = attn_mask != -torch.inf
+    if is_hooked():
+        factor = max(query.shape[-1], 1) ** -0.5 if scale is None else scale
+        weights = asked(_pair_weights(query, key, attn_mask, factor), "pairs", "softmax")
+        return F.dropout(weights, dropout_p) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, scale=scale)
+
+
+def _pair_weights(query: Tensor, key: Tensor, attn_mask: Tensor | None, scale: float) -> Tensor:
+    """The weights [*, L, S] of `scaled_dot_product_attention`, zeros where nothing takes part."""
+    logits = query @ key.transpose(-2, -1) * scale
+    if attn_mask is not None:
+        logits = logits.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else logits + attn_mask
+    nothing = (logits.detach() == -torch.inf).all(-1, keepdim=True)
+    return torch.softmax(logits.masked_fill(nothing, 0.0), -1).masked_fill(nothing, 0.0)
 
 
 def even_scores(
@@ -236,7 +254,8 @@ def edge_softmax(graph: DGLGraph, logits: Any, eids: Any = None, norm_by: str = 
     eids = _edge_numbers(graph, eids, logits)
     if eids.device.type != "cpu":
         pick("edge_softmax", flat)  # it refuses what the named backend does not run
-        if chosen_backend.get() != "triton":  # whose kernels, where they are named, want the answer below
+        # Triton's kernels, where they are named, and a hook, which is shown all edges, want the answer below.
+        if chosen_backend.get() != "triton" and not is_hooked():
             return _listed_softmax(graph, flat, eids, norm_by).reshape(shape)
     if int(torch.bincount(eids, minlength=1).max()) > 1:  # an edge that is listed twice counts twice
         graph = dgl.edge_subgraph(graph, eids.to(graph.device, graph.idtype), relabel_nodes=False, store_ids=False)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from typing import Any
 
@@ -50,13 +51,16 @@ chosen_backend = Setting("hgat_backend", "auto")
 
 
 def _held(function: Callable) -> Callable:
-    """`function`, run under the settings of this moment; itself where all have their defaults."""
-    values = [(setting._variable, setting.get()) for setting in Setting.every if setting.get() != setting.default]
+    """`function`, run under the settings of this moment; itself where all have their defaults.
+
+    A value that changes while it holds, such as one that counts, is copied: every run starts from this moment's.
+    """
+    values = [(setting._variable, copy(setting.get())) for setting in Setting.every if setting.get() != setting.default]
     if not values:
         return function
 
     def again(*args, **kwargs):
-        tokens = [(variable, variable.set(value)) for variable, value in values]
+        tokens = [(variable, variable.set(copy(value))) for variable, value in values]
         try:
             return function(*args, **kwargs)
         finally:
@@ -84,7 +88,10 @@ def _reentrant(original):
     class CheckpointFunction(original):
         @staticmethod
         def apply(function, *args):
-            return original.apply(_held(function), *args)
+            runs = iter([function])  # the first run is the forward itself, under the settings as they are
+
+            held = _held(function)
+            return original.apply(lambda *inputs: next(runs, held)(*inputs), *args)
 
     return CheckpointFunction
 

@@ -13,6 +13,8 @@ Typed projections are PyTorch's own products under every backend.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +24,8 @@ from hgat.errors import BackendError
 from hgat.graph import csr
 from hgat.ops import chunks, native, triton
 from hgat.ops.contexts import chosen_backend as _chosen
-from hgat.ops.plain import Plain
+from hgat.ops.hooks import Hooked, is_hooked
+from hgat.ops.plain import Plain, gat_attention
 from hgat.ops.reference import Reference
 from hgat.renamed import old_names
 
@@ -70,8 +73,15 @@ def use_backend(name: str) -> Iterator[None]:
 def pick(operator: str, *tensors: Any) -> Callable[..., Tensor]:
     """The function that runs `operator` on these tensors; BackendError if the named backend cannot.
 
-    tensors: of one device, the first of them a tensor, others perhaps None.
+    tensors: of one device, the first of them a tensor, others perhaps None. Inside `attention_hook` the operators of
+    attention run in steps between which the hook is called.
     """
+    if is_hooked() and hasattr(_HOOKED, operator):
+        return getattr(_HOOKED, operator)
+    return _serve(operator, *tensors)
+
+
+def _serve(operator: str, *tensors: Any) -> Callable[..., Tensor]:
     chosen = _chosen.get()
     device = tensors[0].device.type
     reasons = []
@@ -83,9 +93,15 @@ def pick(operator: str, *tensors: Any) -> Callable[..., Tensor]:
             run = getattr(backend.kernels, operator)
             in_parts = isinstance(backend.kernels, Plain) and not transforms.active()
             edges = chunks.limit() if in_parts else None
+            if edges is not None and operator == "gat_attention":  # its scores first: a chunk's rows are not its ends'
+                parts = SimpleNamespace(additive_attention=chunks.run(backend.kernels.additive_attention, edges))
+                return partial(gat_attention, parts)
             return run if edges is None else chunks.run(run, edges)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"{operator}: no backend can run this call ({'; '.join(reasons)})")
+
+
+_HOOKED = Hooked(_serve)
 
 
 def _worth(name: str, device: str) -> bool:

@@ -16,7 +16,15 @@ from torch import Tensor
 from hgat.graph import csr
 from hgat.ops.dropout import dropout_scale
 
-__all__ = ["Plain", "gat_attention", "gated_attention", "gated_weights", "segment_softmax"]
+__all__ = [
+    "Plain",
+    "gat_attention",
+    "gated_attention",
+    "gated_weights",
+    "masked",
+    "scaled_sum",
+    "segment_softmax",
+]
 
 
 def wide(*tensors: Tensor | None) -> list[Any]:
@@ -28,7 +36,7 @@ def wide(*tensors: Tensor | None) -> list[Any]:
     return [None if t is None else t.to(dtype) for t in tensors]
 
 
-def _masked(logits: Tensor, edge_mask: Tensor | None) -> Tensor:
+def masked(logits: Tensor, edge_mask: Tensor | None) -> Tensor:
     """Minus infinity where an edge is left out."""
     return logits if edge_mask is None else logits.masked_fill(~edge_mask, -torch.inf)
 
@@ -71,9 +79,7 @@ def gated_attention(
 ) -> Tensor:
     """The operator out of two others of `kernels`, additive_logits and weighted_sum, [N_dst, H, D]."""
     logits = kernels.additive_logits(graph, score_src, score_dst, score_edge)
-    return _scaled_sum(
-        kernels, graph, value, gated_weights(_masked(logits, edge_mask), form), edge_weight, dropout, seed
-    )
+    return scaled_sum(kernels, graph, value, gated_weights(masked(logits, edge_mask), form), edge_weight, dropout, seed)
 
 
 def gat_attention(
@@ -91,7 +97,7 @@ def gat_attention(
     return kernels.additive_attention(graph, value, score_src, score_dst, score_edge, *others)
 
 
-def _scaled_sum(
+def scaled_sum(
     kernels: Any,
     graph: DGLGraph,
     value: Tensor,
@@ -208,8 +214,8 @@ class Plain:
         seed: int,
     ) -> Tensor:
         """Softmax, dropout, edge weight and sum, [N_dst, H, D]."""
-        alpha = self.edge_softmax(graph, _masked(logits, edge_mask))
-        return _scaled_sum(self, graph, value, alpha, edge_weight, dropout, seed)
+        alpha = self.edge_softmax(graph, masked(logits, edge_mask))
+        return scaled_sum(self, graph, value, alpha, edge_weight, dropout, seed)
 
     def additive_attention(
         self,
@@ -269,7 +275,7 @@ class Plain:
         negative_slope: float,
     ) -> Tensor:
         logits = self._leaky_logits(graph, score_src, score_dst, score_edge, negative_slope)
-        return self.edge_softmax(graph, _masked(logits, edge_mask))
+        return self.edge_softmax(graph, masked(logits, edge_mask))
 
     def gatv2_weights(
         self,
@@ -282,9 +288,9 @@ class Plain:
         negative_slope: float,
     ) -> Tensor:
         logits = self.gatv2_logits(graph, feat_src, feat_dst, attn, feat_edge, negative_slope)
-        return self.edge_softmax(graph, _masked(logits, edge_mask))
+        return self.edge_softmax(graph, masked(logits, edge_mask))
 
     def dot_product_weights(
         self, graph: DGLGraph, query: Tensor, key: Tensor, bias: Tensor | None, edge_mask: Tensor | None, scale: float
     ) -> Tensor:
-        return self.edge_softmax(graph, _masked(self.dot_product_logits(graph, query, key, bias, scale), edge_mask))
+        return self.edge_softmax(graph, masked(self.dot_product_logits(graph, query, key, bias, scale), edge_mask))

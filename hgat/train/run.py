@@ -29,7 +29,7 @@ from hgat.train.log import check_logger, logger
 from hgat.train.progress import Progress
 from hgat.train.recipe import DATA, UNIFORM, Expect, Recipe, beside, read, to_toml
 
-__all__ = ["Result", "evaluate_folder", "train", "trained"]
+__all__ = ["Opened", "Result", "evaluate_folder", "open_folder", "train", "trained"]
 
 METRICS, MODEL, RECIPE, PROGRESS = "metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"
 HISTORY = "history.csv"
@@ -569,14 +569,55 @@ def _another(path, error):
     return DataError(f"checkpoint: expected weights of the recipe beside it, got another file, {path}: {error}")
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What `train` left in a folder: the recipe, the task of the seed that was kept, its model, inputs by part.
+
+    experiment: the recipe on its data. about: what is written beside the weights.
+    """
+
+    recipe: Recipe
+    experiment: Experiment
+    task: Task
+    model: System
+    inputs: Mapping[str, tuple]
+    about: dict
+
+
+def open_folder(folder: str | Path, root: str | Path | None = None, *, device: str = "cpu") -> Opened:
+    """The trained model that `train` left in a folder, on the recipe's data.
+
+    Raises DataError for a folder without a run and for weights of another recipe, and what reading the recipe and its
+    data raises; where that fails and another version of hgat wrote the folder, the sentence says so.
+    """
+    folder = Path(folder)
+    if not (folder / RECIPE).is_file():
+        raise DataError(f"run: expected a folder with {RECIPE} and {MODEL}, as `hgat train` leaves it, got {folder}")
+    try:
+        recipe = read(folder / RECIPE)
+        experiment = Experiment(recipe, root, device)
+        return Opened(recipe, experiment, *_load_model(experiment, folder))
+    except HgatError as error:
+        theirs = _version_of(folder)
+        if theirs in (None, hgat.__version__):
+            raise
+        raise DataError(
+            f"run: expected one of hgat {hgat.__version__}, got one of {theirs}, {folder}: {error}"
+        ) from error
+
+
+def _version_of(folder):
+    """The version of hgat that wrote a run's results, None where it does not say."""
+    try:
+        return json.loads((folder / METRICS).read_text())["versions"]["hgat"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def evaluate_folder(
     folder: str | Path, root: str | Path | None = None, *, device: str = "cpu"
 ) -> tuple[Recipe, Experiment, dict[str, tuple[float, int]], dict]:
     """(recipe, experiment, {part: (score in percent, on how many)}, about) of what `train` left in a folder."""
-    folder = Path(folder)
-    if not (folder / RECIPE).is_file():
-        raise DataError(f"eval: expected a folder with {RECIPE} and {MODEL}, got {folder}")
-    recipe = read(folder / RECIPE)
-    experiment = Experiment(recipe, root, device)
-    task, model, inputs, about = _load_model(experiment, folder)
-    return recipe, experiment, task.scores(model, inputs, recipe.train.metric), about
+    run = open_folder(folder, root, device=device)
+    scores = run.task.scores(run.model, run.inputs, run.recipe.train.metric)
+    return run.recipe, run.experiment, scores, run.about

@@ -41,6 +41,20 @@ def test_chunks_give_the_results_of_the_whole(operator, name, edges):
         torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-11)
 
 
+def test_scores_made_of_the_values_are_those_of_the_whole():
+    graph = build("hub")
+    leaves = [torch.randn(s, requires_grad=True) for s in ((graph.num_nodes(), 2, 3), (2, 3), (2, 3))]
+
+    def everything():
+        with ops.use_backend("dgl"):
+            out = ops.gat_attention(graph, *leaves, dropout=0.4, seed=5)
+        return [out, *torch.autograd.grad(out.sin().sum(), leaves)]
+
+    wanted = everything()
+    with ops.in_chunks(10):
+        torch.testing.assert_close(everything(), wanted)
+
+
 def test_no_more_edges_than_asked_for_except_the_in_edges_of_one_node(monkeypatch):
     graph = build("hub")
     seen = []

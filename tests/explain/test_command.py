@@ -1,0 +1,88 @@
+"""`hgat explain` on the folder of a run."""
+
+import json
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+import citations
+from hgat import train
+from hgat.cli import main
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the small data set and a trained run in `run`."""
+    place = citations.write(tmp_path_factory.mktemp("explain"))
+    (place / "r.toml").write_text(citations.RECIPE)
+    few = ["train.epochs=3", "train.controls=[]"]
+    train.train(place / "r.toml", place, seeds=1, out=place / "run", overrides=few, progress=False)
+    return place
+
+
+def refused(capsys, sentence, *arguments):
+    assert main(["explain", *map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and re.match(f"hgat: {sentence}", printed.err), (
+        printed.err
+    )
+
+
+def test_it_prints_tables_and_says_which_files_it_wrote(place, capsys):
+    pytest.importorskip("bokeh")
+    page = place / "page.html"
+    assert main(["explain", str(place / "run"), "--root", str(place), "--node", "3", "--html", str(page)]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == "" and lines[0] == "GAT on a small graph, seed 0: what it attends to"
+    assert re.search(r"(?m)^  layers.0 +\d+ +[\d,]+ +[\d.]+ +[\d.]+ +[\d.]+ % ", out)
+    rows = pd.read_csv(place / "run" / "explain" / "neighbourhood.csv")
+    last = rows[rows.layer == "layers.1"].groupby("src").weight.mean().sort_values(ascending=False)
+    assert set(rows.dst) == {3} and set(rows.layer) == {"layers.0", "layers.1"}
+    assert f"node 3: the most attended of {len(last)} in-edges in layers.1" in lines
+    told = lines[lines.index(f"node 3: the most attended of {len(last)} in-edges in layers.1") + 2]
+    assert told.split() == [str(last.index[0]), "edges", f"{last.iloc[0]:.4f}", f"{1 / len(last):.4f}"]
+    written = [line for line in lines if line.startswith(str(place))]
+    assert [line.rsplit("/", 1)[1] for line in written] == [
+        "spread.png", "heads.png", "neighbourhood.png", "neighbourhood.csv", "page.html"
+    ]  # fmt: skip
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_pictures_go_where_they_are_wanted(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hgat.explain.pictures.draw_heads", lambda records, path, title: path.write_text("<?xml"))
+    monkeypatch.setattr("hgat.explain.pictures.draw_spread", lambda records, path, title: path.write_text("<?xml"))
+    assert main(["explain", str(place / "run"), "--root", str(place), "--svg", "--out", str(tmp_path / "new")]) == 0
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "heads.svg", "neighbourhood.csv", "neighbourhood.svg", "spread.svg"
+    ]  # fmt: skip
+    assert (tmp_path / "new" / "neighbourhood.svg").read_text().startswith("<?xml")
+
+
+def test_wrong_calls_are_one_sentence(place, tmp_path, capsys):
+    root = ["--root", place]
+    refused(capsys, "run: expected a folder with recipe.toml and model.safetensors, .* got ", tmp_path, *root)
+    refused(capsys, r"node: expected a node from 0 to \d+, got 100000\n", place / "run", *root, "--node", 100000)
+    refused(capsys, r"node: expected a node from 0 to \d+, got -1\n", place / "run", *root, "--node=-1")
+    refused(
+        capsys, r"node: expected a number from 0 to \d+, got 'author:3'\n", place / "run", *root, "--node", "author:3"
+    )
+    (tmp_path / "file").write_text("")
+    refused(capsys, "file: expected |.*expected ", place / "run", *root, "--out", tmp_path / "file")
+
+
+def test_a_run_of_another_version_says_so(place, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(place / "run", copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["versions"]["hgat"] = "0.0.1"
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    recipe = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(recipe.replace("[model]", "[model]\nancient = 1"))
+    refused(capsys, r"run: expected one of hgat [\d.]+\S*, got one of 0.0.1, .*ancient", copy, "--root", place)
+    (copy / "metrics.json").write_text("[")  # which says nothing: then it is the recipe that is wrong
+    refused(capsys, "(?!run:).*ancient", copy, "--root", place)
