@@ -199,7 +199,9 @@ def _picture(result):
             path, among = result.out / PICTURE, result.task.data.test
             explain.draw_map(result.model, result.inputs, places, path, result.recipe.title, among=among)
             return [PICTURE]
-        drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title)
+        called = getattr(result.task.data, "ids", None)  # {node type: names}
+        names = [name for of in called.values() for name in of] if isinstance(called, dict) else None
+        drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title, names=names)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
         return []

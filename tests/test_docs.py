@@ -21,8 +21,9 @@ def test_the_python_of_a_guide_runs(page, blocks, tmp_path, monkeypatch):
     names = {}
     for block in found:
         exec(compile(block, f"{page}.md", "exec"), names)
-    for number, recipe in enumerate(re.findall(r"```toml\n(.*?)```", text, re.S)):
-        path = tmp_path / f"{number}.toml"
+    recipe = "\n".join(re.findall(r"```toml\n(.*?)```", text, re.S))  # the ranges are of the recipe before them
+    if recipe:
+        path = tmp_path / "films.toml"
         path.write_text(recipe)
         hgat.train.train(path, overrides=["train.epochs=1"], progress=False)
-        assert read(path).paper is None
+        assert read(path).paper is None and read(path).tune

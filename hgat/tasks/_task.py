@@ -65,6 +65,10 @@ class Task:
         self.data = data
         self.seed = 0
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{count:,} {part}" for part, count in self.sizes().items())
+        return f"{type(self).__name__}({self.data.name}, {self.unit}: {parts})"
+
     @classmethod
     def name(cls) -> str:
         """The name of the task's file."""

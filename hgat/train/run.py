@@ -39,7 +39,7 @@ SAVE_EVERY = 2.0
 KEPT = 64  # prepared inputs that are kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What `train` and `hgat.fit` give: the content of metrics.json, the best seed's trained model, inputs and task.
 
@@ -52,6 +52,10 @@ class Result:
     task: Task
     recipe: Recipe
     out: Path
+
+    def __repr__(self) -> str:
+        test, metric = self.metrics["test"], self.metrics["metric"]
+        return f"Result({self.recipe.title}: {metric} {test['mean']:.1f} of {self.task!r}, {self.out})"
 
     def predict(self, *asked: Any, **more: Any) -> Tensor:
         """What the trained model says, in the task's own words: `predict` of hgat.tasks, as in predict([0, 7]).

@@ -64,6 +64,21 @@ def test_it_learns_beside_its_controls_and_answers(graph, found):
             fit.predict(nodes)
 
 
+def test_what_is_there_says_its_size_in_a_line(found, graph):
+    fit, _, _ = found
+    assert repr(fit.task) == "Nodes(own, nodes: 37 train, 12 val, 12 test)"
+    edges = graph.num_edges()
+    sizes = f"nodes=61, edges={edges}, relations=1, classes=2, features=5, train=37, val=12, test=12"
+    assert repr(fit.task.data) == f"NodeData('own', {sizes})"
+    mean = fit.metrics["test"]["mean"]
+    assert repr(fit) == f"Result(GAT on own: accuracy {mean:.1f} of {fit.task!r}, runs/gat-own)"
+    steps = hgat.graph.snapshots(hgat.data.event_data(graph).graph, windows=3)
+    assert repr(steps) == "Snapshots(steps=3, nodes: 61 _N, relations=1, weight='count')"
+    assert "Parameter" not in repr(fit.model) and fit.model.extra_repr() in repr(fit.model)
+    total = sum(parameter.numel() for parameter in fit.model.parameters())
+    assert fit.model.extra_repr() == f"{total:,} parameters"
+
+
 def test_the_history_has_every_epoch_and_the_callback_the_same(found):
     fit, rows, out = found
     assert fit.out == out.joinpath("runs", "gat-own").relative_to(out)
@@ -97,6 +112,9 @@ def test_its_folder_is_a_runs(found, tmp_path, monkeypatch, capsys):
     assert main(["eval", "moved"]) == 0
     shown, best = capsys.readouterr().out, max(fit.metrics["val"]["values"])
     assert "GAT on own, seed" in shown and f"val   {best:6.1f}  on 12 nodes" in shown
+    assert main(["explain", "moved", "--node", "3"]) == 0
+    assert os.listdir(moved / "explain")
+    capsys.readouterr()
     before = json.loads((moved / "metrics.json").read_text())
     assert main(["train", "moved/recipe.toml", "--out", "moved", "--resume", "--quiet"]) == 0
     assert "paper" not in capsys.readouterr().out
