@@ -17,9 +17,23 @@ if TYPE_CHECKING:
     from hgat._accelerate import accelerate
 
 __version__ = "0.1.0"
-__all__ = ["HgatError", "accelerate", "compat", "data", "graph", "models", "nn", "ops", "__version__"]
-
-_PARTS = ("data", "graph", "models", "nn", "ops")
+_PARTS = ("data", "explain", "graph", "models", "nn", "ops", "tasks", "train")
+_FROM = {"accelerate": "_accelerate", "fit": "train.own"}  # functions of a part that are the package's own, too
+__all__ = [
+    "HgatError",
+    "accelerate",
+    "compat",
+    "data",
+    "explain",
+    "fit",
+    "graph",
+    "models",
+    "nn",
+    "ops",
+    "tasks",
+    "train",
+    "__version__",
+]
 
 
 def __getattr__(name):
@@ -28,8 +42,8 @@ def __getattr__(name):
 
     if name in _PARTS:
         return import_module(f"hgat.{name}")
-    if name == "accelerate":
-        return import_module("hgat._accelerate").accelerate
+    if name in _FROM:
+        return getattr(import_module(f"hgat.{_FROM[name]}"), name)
     raise AttributeError(f"module 'hgat' has no attribute {name!r}")
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 
+import hgat
 from hgat import doctor
 from hgat.errors import HgatError
 
@@ -58,6 +59,7 @@ def _old_names_in_one_line():
 
 def _parser():
     parser = argparse.ArgumentParser(prog="hgat", description="Attention on typed and changing graphs.")
+    parser.add_argument("--version", action="version", version=f"hgat {hgat.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a recipe with its controls and print one table")
@@ -74,7 +76,21 @@ def _parser():
     )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    train.add_argument(
+        "--log", default="csv", metavar="NAME", help="csv, tensorboard or wandb, beside history.csv (default: csv)"
+    )
+    train.add_argument("--quiet", action="store_true", help="say nothing of the progress")
     train.set_defaults(run=_train)
+
+    search = commands.add_parser("tune", help="choose settings on validation, among the ranges of a recipe's [tune]")
+    search.add_argument("recipe", help="a recipe's name or the path of a .toml file, with a section [tune]")
+    _data_arguments(search)
+    search.add_argument("--trials", type=int, default=20, metavar="N", help="how many settings (default: 20)")
+    search.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds of each (default: 1)")
+    search.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of train")
+    search.add_argument("--out", metavar="DIR", help="where the results go (default: runs/RECIPE-tuned)")
+    search.add_argument("--quiet", action="store_true", help="say nothing of single trials")
+    search.set_defaults(run=_tune)
 
     evaluate = commands.add_parser("eval", help="score the checkpoint that `hgat train` left")
     evaluate.add_argument("folder", help="the folder of a run, as in runs/gat-cora")
@@ -122,7 +138,7 @@ def _data_arguments(parser):
 
 def _train(arguments):
     from hgat import train
-    from hgat.train.run import METRICS, MODEL, RECIPE
+    from hgat.train.run import HISTORY, METRICS, MODEL, RECIPE
 
     result = train.train(
         arguments.recipe,
@@ -132,9 +148,44 @@ def _train(arguments):
         device=arguments.device,
         resume=arguments.resume,
         overrides=arguments.overrides,
+        progress=not arguments.quiet,
+        log=arguments.log,
     )
     print(_table(result.recipe, result.metrics))
-    print(f"\n{result.out}/: {', '.join([METRICS, MODEL, RECIPE, *_picture(result)])}")
+    print(f"\n{result.out}/: {', '.join([METRICS, MODEL, RECIPE, HISTORY, *_picture(result)])}")
+
+
+def _tune(arguments):
+    from hgat.train import tune
+    from hgat.train.run import RECIPE
+    from hgat.train.tuning import TRIALS
+
+    def tell(number, value, settings):
+        if not arguments.quiet:
+            said = "no finite loss" if value is None else f"{value:.2f}"
+            print(f"trial {number}: {said}  {_settings(settings)}", file=sys.stderr, flush=True)
+
+    found = tune(
+        arguments.recipe,
+        arguments.root,
+        trials=arguments.trials,
+        seeds=arguments.seeds,
+        out=arguments.out,
+        device=arguments.device,
+        overrides=arguments.overrides,
+        tell=tell,
+    )
+    best = next(settings for value, settings in found.trials if value == found.value)
+    print(f"{found.recipe.title}: the best of {len(found.trials)} trials")
+    print(f"{found.recipe.train.metric.replace('_', ' ')} in percent on validation: {found.value:.1f}")
+    print(f"  {_settings(best)}")
+    print(f"\n{found.out}/: {RECIPE}, {TRIALS}; hgat train {found.out / RECIPE} tests it")
+
+
+def _settings(settings):
+    return ", ".join(
+        f"{key} = {value:.4g}" if type(value) is float else f"{key} = {value}" for key, value in settings.items()
+    )
 
 
 def _picture(result):
@@ -148,7 +199,9 @@ def _picture(result):
             path, among = result.out / PICTURE, result.task.data.test
             explain.draw_map(result.model, result.inputs, places, path, result.recipe.title, among=among)
             return [PICTURE]
-        drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title)
+        called = getattr(result.task.data, "ids", None)  # {node type: names}
+        names = [name for of in called.values() for name in of] if isinstance(called, dict) else None
+        drawn = explain.draw(result.model, result.inputs, result.out / PICTURE, result.recipe.title, names=names)
     except HgatError as error:
         print(f"hgat: no picture: {error}", file=sys.stderr)
         return []
@@ -167,7 +220,7 @@ def _table(recipe, metrics):
         f"{seeds} seed{'s' if seeds > 1 else ''}, {chosen}",
         "",
     ]
-    rows = [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
+    rows = [] if recipe.paper is None else [("paper", _numbers(metrics["paper"], metrics["paper_note"]))]
     rows.append((f"hgat {metrics['system']}", _spread(metrics["test"])))
     if "knn" in metrics:
         share = f"{100 * recipe.train.knn_share:.0f} %"

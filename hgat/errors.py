@@ -4,7 +4,9 @@ Every error that a user can cause is an `HgatError`: its message is one sentence
 and what came. The command line prints that sentence and exits with status 2.
 """
 
+import difflib
 import operator
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -22,6 +24,7 @@ __all__ = [
     "check_shape",
     "check_whole",
     "is_whole",
+    "meant",
 ]
 
 
@@ -83,6 +86,12 @@ def brief(value: object) -> str:
     except Exception:  # what cannot be written down is not worth an error of its own
         text = ""
     return text if text and len(text) <= 80 and "\n" not in text else f"a {type(value).__name__}"
+
+
+def meant(got: object, known: Iterable[str]) -> str:
+    """What the end of a sentence on an unknown name says: "; did you mean 'gat-cora'?" where one is near, else ""."""
+    near = difflib.get_close_matches(str(got), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_range(least: float, most: float | None = None, **values: Any) -> None:

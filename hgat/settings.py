@@ -15,6 +15,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from hgat.errors import meant
+
 __all__ = ["check_settings", "fits", "tomllib"]
 
 
@@ -65,7 +67,7 @@ def check_settings(
     hints = get_type_hints(target)
     for key, value in settings.items():
         if key not in names:
-            raise error(f"{where}: expected only the keys {', '.join(names)}, got {key!r}")
+            raise error(f"{where}: expected only the keys {', '.join(names)}, got {key!r}{meant(key, names)}")
         if not fits(value, hints[key]):
             raise error(f"{where}.{key}: expected {_readable(hints[key])}, got {value!r}")
     for parameter in known:

@@ -78,14 +78,15 @@ class Shell:
         assert self._server.stdout.readline() == "ready\n"
         self.process = None
 
-    def start(self, *argv, cwd=None, limit=None, save_every=None):
-        """Start a command; gives its process id. limit: bytes that a file may grow to. See `wait`."""
+    def start(self, *argv, cwd=None, limit=None, save_every=None, quiet=True):
+        """Start a command; gives its process id. limit: bytes that a file may grow to. quiet: what `hgat train` says of
+        its progress is left out. See `wait`."""
         if self.process is not None:  # a test that failed before it waited
             self.kill()
             self.wait()
         self._files = [self.folder / "stdout.txt", self.folder / "stderr.txt"]
         job = {
-            "argv": [str(a) for a in argv],
+            "argv": [str(a) for a in argv] + ["--quiet"] * (quiet and argv[0] == "train"),
             "out": str(self._files[0]),
             "err": str(self._files[1]),
             "cwd": str(cwd or self.folder),

@@ -72,6 +72,13 @@ def test_random_partition_graphs_are_told_by_supergat(tmp_path, capsys):
     assert (tmp_path / "random_partition.png").is_file() and "SuperGAT SD" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_lightning_trains_on_blocks(tmp_path, capsys):
+    pytest.importorskip("lightning", reason="missing the package lightning")
+    assert _load("lightning_module").main(folder=tmp_path) > 0.6  # chance is 0.25, the features alone tell some 0.45
+    assert "nodes that were not trained on" in capsys.readouterr().out
+
+
 def test_every_example_has_a_test():
     tested = re.findall(r'_load\("(\w+)"\)', Path(__file__).read_text())
     assert sorted(set(tested)) == sorted(p.stem for p in (ROOT / "examples").glob("*.py"))

@@ -7,6 +7,8 @@ from typing import Any
 
 from hgat.data import card as _card
 from hgat.data.memmap import mapped
+from hgat.data.own import event_data, node_data
+from hgat.data.saved import save
 from hgat.data.sets import EventData, GraphData, NodeData, PairData, SignedData, StreamData, TripleData
 from hgat.errors import DataError
 from hgat.renamed import old_names
@@ -21,9 +23,12 @@ __all__ = [
     "StreamData",
     "TripleData",
     "available",
+    "event_data",
     "forms",
     "load",
     "mapped",
+    "node_data",
+    "save",
 ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hgat.errors import DataError
+from hgat.errors import DataError, meant
 from hgat.settings import tomllib
 
 __all__ = ["FORMS", "Card", "File", "names", "read"]
@@ -20,7 +20,9 @@ CARDS = Path(__file__).parent / "cards"
 FORMS = {
     "amgcn": "a folder or a zip of AM-GCN's form",
     "events": "a CSV file of events",
+    "folder": "a folder of tables",
     "geom_gcn": "a folder of Geom-GCN's form",
+    "saved": "a file of data that hgat saved",
     "signed": "a file of signed edges",
     "triples": "a folder of triples, OpenKE's or tab-separated",
 }
@@ -91,7 +93,8 @@ def read(name: str) -> Card:
         what = FORMS[name]
         return Card(name, name, title=what, source=what, licence=what, citation=what, how=what, files=())
     if name not in names():
-        raise DataError(f"data set: expected one of {', '.join([*names(), *FORMS])}, got {name!r}")
+        known = [*names(), *FORMS]
+        raise DataError(f"data set: expected one of {', '.join(known)}, got {name!r}{meant(name, known)}")
     content = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
     files = tuple(File(**file) for file in content.pop("file", ()))
     for table in ("counts", "layout"):

@@ -8,6 +8,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from tqdm import tqdm
+
 from hgat.data.card import Card, File
 from hgat.errors import DataError
 
@@ -68,11 +70,14 @@ def _download(file, path, verify):
                 return f"{file.url} answered with a web page"
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            with os.fdopen(handle, "wb") as out:
-                shutil.copyfileobj(answer, out)
+            announced = answer.headers.get("Content-Length")
+            size = int(announced) if announced is not None else None
+            how = {"total": size, "desc": path.name, "unit": "B", "unit_scale": True, "disable": None}  # on a terminal
+            with os.fdopen(handle, "wb") as out, tqdm.wrapattr(answer, "read", leave=False, **how) as body:
+                shutil.copyfileobj(body, out)
             # A connection that closes early is no error to urllib when it is read in blocks.
-            announced, received = answer.headers.get("Content-Length"), os.path.getsize(partial)
-            if announced is not None and int(announced) != received:
+            received = os.path.getsize(partial)
+            if size is not None and size != received:
                 return f"{file.url} gave {received} of {announced} bytes"
         if verify and file.sha256 not in (None, sha256(partial)):
             return f"{file.url} gave another file, with the SHA-256 {sha256(partial)} and not {file.sha256}"

@@ -38,7 +38,7 @@ from torch import Tensor
 from hgat.data.dgl_file import check_graphs
 from hgat.data.memmap import mapped as on_disk
 from hgat.data.sets import PARTS, STAND_IN, NodeData
-from hgat.errors import DataError, check_shape
+from hgat.errors import DataError, check_shape, meant
 from hgat.renamed import OldKeys, old_names, warn
 
 __all__ = ["GraphsData", "LinkData", "OGBNodeData", "folder_of", "load", "names"]
@@ -348,7 +348,7 @@ def _master(package):
 def facts_of(name):
     """OGB's own row on a data set, all of it text."""
     if name not in names():
-        raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}")
+        raise DataError(f"data set: expected one of {', '.join(names())}, got {name!r}{meant(name, names())}")
     return _master(PACKAGES[name[:4]])[name].to_dict()
 
 

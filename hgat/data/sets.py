@@ -22,7 +22,20 @@ STAND_IN = "Stand-in for"  # how the note of one begins
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
-class _Noted:
+class _Short:
+    """What a data set says of itself: its name and what a card may count."""
+
+    name: str
+
+    def counts(self) -> dict[str, int]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{what}={count}" for what, count in self.counts().items())
+        return f"{type(self).__name__}({self.name!r}, {sizes})"
+
+
+class _Noted(_Short):
     """What the notes of a data set say of it."""
 
     notes: tuple[str, ...]
@@ -33,7 +46,7 @@ class _Noted:
         return any(note.startswith(STAND_IN) for note in self.notes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NodeData(_Noted):
     """A graph, its features and labels, and its splits; checked once, when it is made.
 
@@ -206,7 +219,7 @@ class NodeData(_Noted):
                 self._refuse(f"{where}{part}", "only labelled nodes", got)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GraphData(_Noted):
     """Many graphs with labels, as one batch, and their split.
 
@@ -278,7 +291,7 @@ class GraphData(_Noted):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairData(_Noted):
     """A graph and pairs of its nodes to be told apart, some linked and some not, split as the files do.
 
@@ -338,8 +351,8 @@ class PairData(_Noted):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
-@dataclass(frozen=True, eq=False)
-class EventData:
+@dataclass(frozen=True, eq=False, repr=False)
+class EventData(_Short):
     """Events in time, for tasks whose answer is who meets whom next.
 
     `graph` has one edge per event and its time in edata["time"], sorted by time (hgat.graph.from_events). `feat` maps
@@ -366,8 +379,8 @@ class EventData:
             event_times(self.graph, etype)
 
 
-@dataclass(frozen=True, eq=False)
-class StreamData:
+@dataclass(frozen=True, eq=False, repr=False)
+class StreamData(_Short):
     """Labelled events in time that have entities in common: a stream, for tasks that ask of each event on its own.
 
     Events are nodes of the type `target`, entities nodes of the other types, as rows of tables with foreign keys are:
@@ -453,7 +466,7 @@ class StreamData:
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SignedData(_Noted):
     """A graph whose edges have signs, for tasks that ask for the sign of an edge.
 
@@ -492,7 +505,7 @@ class SignedData(_Noted):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TripleData(_Noted):
     """A knowledge graph: triples of a head, a relation and a tail, split as the files do.
 

@@ -8,7 +8,7 @@ import torch
 
 from hgat.errors import DataError
 
-__all__ = ["Drawn", "class_counts", "drawn", "per_class", "shuffled"]
+__all__ = ["Drawn", "class_counts", "drawn", "per_class", "shares", "shuffled"]
 
 Drawn = Literal["planetoid", "gpr_gnn", "uag"]
 
@@ -39,6 +39,28 @@ def per_class(
             part.append(found)
     of_train, of_val, of_test = (torch.cat(part).sort().values for part in parts)
     return of_train, of_val, of_test
+
+
+def shares(
+    known: torch.Tensor, group: torch.Tensor | None, parts: Sequence[float], seed: int
+) -> dict[str, torch.Tensor]:
+    """{"train", "val", "test"}: ids, decided by `seed`: these shares of the ids `known`, of every class alike.
+
+    group: [N], the class of every node; None, no classes. Node k of the n of a class, in a random order, stands at
+    (k + 1/2) / n; the parts are cut from all nodes in that order, so that their sizes are right to a node.
+    """
+    order = shuffled(known, seed)
+    if group is not None:
+        of = group[order]
+        first = torch.argsort(of, stable=True)  # class by class
+        count = torch.unique_consecutive(of[first], return_counts=True)[1]
+        start = (count.cumsum(0) - count).repeat_interleave(count)
+        at = torch.empty(len(of), dtype=torch.float64)
+        at[first] = (torch.arange(len(of)) - start + 0.5).double() / count.repeat_interleave(count)
+        order = order[torch.argsort(at, stable=True)]
+    ends = [round(sum(parts[: k + 1]) * len(order)) for k in range(3)]
+    cut = {"train": order[: ends[0]], "val": order[ends[0] : ends[1]], "test": order[ends[1] : ends[2]]}
+    return {part: ids.sort().values for part, ids in cut.items()}
 
 
 def drawn(

@@ -1,5 +1,6 @@
 """Reads a trained model and shows what its attention learned; changes nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hgat.explain.attention import Past, Shares, past, shares
@@ -45,11 +46,18 @@ __all__ = [
 ]
 
 
-def draw(model: System, inputs: tuple, path: str | Path, title: str | Path = "", *more: str) -> bool:
+def draw(
+    model: System,
+    inputs: tuple,
+    path: str | Path,
+    title: str | Path = "",
+    *more: str,
+    names: Sequence[object] | None = None,
+) -> bool:
     """Draw what a trained model attends to into a PNG file at `path`; False where there is nothing to draw.
 
-    inputs: those of its forward, a tuple. (The structure and the features one by one, as it was called before, are
-    taken with a warning.)
+    inputs: those of its forward, a tuple. names: of all nodes, where single ones are drawn, else their numbers. (The
+    structure and the features one by one, as it was called before, are taken with a warning.)
     """
     if not isinstance(inputs, tuple):
         warn("draw(model, structure, feat, path, title)", "draw(model, (structure, feat), path, title)")
@@ -57,7 +65,7 @@ def draw(model: System, inputs: tuple, path: str | Path, title: str | Path = "",
     if spent := shares(model, *inputs):
         draw_shares(spent, path, str(title))
     elif layers := past(model, *inputs):
-        draw_past(layers, path, str(title))
+        draw_past(layers, path, str(title), names)
     else:
         return False
     return True

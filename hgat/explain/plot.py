@@ -1,6 +1,7 @@
 """All figures. matplotlib comes with `pip install "hgat[plot]"` and is imported only when something is drawn."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ LEARNED, EVEN = "#1f6f8b", "#c9ccd1"
 def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> None:
     """Draw one panel of bars per entry of `found` (see hgat.explain.shares) into a PNG file at `path`.
 
-    Dark bars are the learned share of attention, light ones what uniform attention would spend. Where there are more
-    than 20 names, the 20 are shown that differ most. Raises HgatError if matplotlib is missing, OutputError if the file
+    Dark bars are the learned share of attention, light ones what uniform attention would spend, sorted by how much the
+    one is above the other, but for names that have an order of their own. Where there are more than 20 names, the 20
+    are shown that differ most. Raises HgatError if matplotlib is missing, OutputError if the file
     cannot be written.
     """
     if not found:
@@ -40,7 +42,7 @@ def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> N
         place = range(len(bars))
         axis.barh([p + 0.2 for p in place], uniform, 0.36, color=EVEN, label=entry.even)
         axis.barh([p - 0.2 for p in place], attention, 0.36, color=LEARNED, label="learned")
-        axis.set_yticks(list(place), names)
+        axis.set_yticks(list(place), [_called(name) for name in names])
         axis.invert_yaxis()
         axis.set_xlabel(entry.what)
         # On a line of its own: beside a long heading it would run out of the picture.
@@ -112,7 +114,16 @@ def _heat(figure, axis, values):
 def _panel(entry):
     bars = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
     shown = sorted(bars, key=lambda bar: -abs(bar[1] - bar[2]))[:MOST_BARS]
-    return entry.title, [bar for bar in bars if bar in shown], len(bars) - len(shown)
+    if entry.ordered:
+        shown = [bar for bar in bars if bar in shown]
+    else:
+        shown = sorted(shown, key=lambda bar: bar[2] - bar[1])
+    return entry.title, shown, len(bars) - len(shown)
+
+
+def _called(name):
+    """A relation as a reader calls it: "likes^-1 (film)" is the inverse of likes."""
+    return re.sub(r"^(.+)\^-1(?= \(|$)", r"inverse of \1", name)
 
 
 def save(figure: Any, path: Path) -> None:

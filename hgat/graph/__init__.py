@@ -7,6 +7,7 @@ from hgat.graph.csr import to_device
 from hgat.graph.events import event_times, from_events, from_frame
 from hgat.graph.hypergraph import clique_expansion, hypergraph
 from hgat.graph.importance import ImportanceSampler
+from hgat.graph.interchange import from_networkx, from_pandas, from_pyg, to_networkx, to_pandas, to_pyg
 from hgat.graph.knn import knn_graph
 from hgat.graph.metapath import Views, disjoint_union, metapath_graph, metapaths, views
 from hgat.graph.motifs import signed_degrees, signed_motifs
@@ -48,6 +49,9 @@ __all__ = [
     "flipped_features",
     "from_events",
     "from_frame",
+    "from_networkx",
+    "from_pandas",
+    "from_pyg",
     "homogeneous",
     "hop_shells",
     "hypergraph",
@@ -77,6 +81,9 @@ __all__ = [
     "sub_batch",
     "take_graphs",
     "to_device",
+    "to_networkx",
+    "to_pandas",
+    "to_pyg",
     "triple_graph",
     "views",
     "walks",

@@ -41,7 +41,7 @@ class Links:
         return Links(self.step[mask], self.src[mask], self.dst[mask], self.count[mask])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshots:
     """T snapshots of a changing graph over the same nodes; what hgat.graph.snapshots gives.
 
@@ -65,6 +65,10 @@ class Snapshots:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    def __repr__(self) -> str:
+        nodes = ", ".join(f"{count} {ntype}" for ntype, count in self.num_nodes.items())
+        return f"Snapshots(steps={len(self)}, nodes: {nodes}, relations={len(self.links)}, weight={self.weight!r})"
 
     def __getitem__(self, which: int | slice) -> "Snapshots":
         if not isinstance(which, (slice, Integral)):

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, meant
 from hgat.models._batches import layerwise
 from hgat.models._system import Ablation, Batch, Facts, Past, Shares, System
 
@@ -23,7 +23,7 @@ def available() -> list[str]:
 def find(system: str) -> type[System]:
     """The model class of a system, by the name of its file. Raises RecipeError for an unknown system."""
     if system not in available():
-        raise RecipeError(f"system: expected one of {available()}, got {system!r}")
+        raise RecipeError(f"system: expected one of {available()}, got {system!r}{meant(system, available())}")
     module = importlib.import_module(f"hgat.models.{system}")
     (name,) = module.__all__
     return getattr(module, name)

@@ -61,7 +61,8 @@ def by_view(views: Views, beta: Tensor, depth: int) -> Shares:
         views.names,
         tuple(mean.tolist()),
         (1 / views.num_views,) * views.num_views,
-        even="if all meta-paths counted alike",
+        "mean share of a node's attention to its meta-paths",
+        "if all meta-paths counted alike",
     )
 
 

@@ -96,7 +96,8 @@ class Shares:
     """Mean share of a node's attention that goes to each name, and what it would be if all edges counted alike.
 
     title: whose attention, in which layer. attention, uniform: one number per name; each list sums to 1. what, even:
-    what the numbers and those of uniform attention are called in a figure.
+    what the numbers and those of uniform attention are called in a figure. ordered: the names have an order of their
+    own, as hops have.
     """
 
     title: str
@@ -105,6 +106,7 @@ class Shares:
     uniform: tuple[float, ...]
     what: str = "mean share of a node's attention"
     even: str = "if all edges counted alike"
+    ordered: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,10 @@ class System(nn.Module):
     def build(cls, shown: Facts, inputs: tuple, **settings: Any) -> "System":
         """A model with fresh weights for these inputs; settings: the keys of a recipe's [model]."""
         raise NotImplementedError(f"{cls.__name__}.build")
+
+    def extra_repr(self) -> str:
+        """How many parameters the system has, for print."""
+        return f"{sum(parameter.numel() for parameter in self.parameters()):,} parameters"
 
     def answer(self, inputs: tuple, batch: Batch) -> Any:
         """forward on a batch: its query behind the inputs, its own inputs in their place."""

@@ -127,5 +127,9 @@ class DAGNN(System):
         share = (s / s.sum(1, keepdim=True).clamp_min(1e-30)).mean(0)
         names = tuple(f"hop {k}" for k in range(len(share)))
         even = (1 / len(share),) * len(share)
-        what = {"what": "mean share of a node's gates", "even": "if all hops counted alike"}
+        what: dict[str, Any] = {
+            "what": "mean share of a node's gates",
+            "even": "if all hops counted alike",
+            "ordered": True,
+        }
         return [Shares("attention over hops", names, tuple(share.tolist()), even, **what)]

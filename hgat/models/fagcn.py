@@ -135,7 +135,8 @@ class FAGCN(System):
 
     def attended(self, graph: dgl.DGLGraph, feat: Features, edge_weight: Tensor | None = None) -> list[Shares]:
         """How much of the sum of |alpha| is positive and how much negative, of every layer."""
-        found, what = [], {"what": "share of the sum of |alpha|", "even": "uniform attention"}
+        found: list[Shares] = []
+        what: dict[str, Any] = {"what": "share of the sum of |alpha|", "even": "uniform attention"}
         for depth, alpha in enumerate(self.attention(graph, feat, edge_weight), 1):
             alpha = alpha[:, 0] - alpha[:, 1] if alpha.shape[1] == 2 else alpha
             sizes = torch.stack([alpha.clamp(min=0).sum(), -alpha.clamp(max=0).sum()])

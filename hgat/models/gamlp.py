@@ -302,7 +302,16 @@ class GAMLP(System):
         share = self.attention(*inputs).mean(0)
         names = tuple(f"hop {k}" for k in range(len(share)))
         even = (1 / len(share),) * len(share)
-        return [Shares("attention over hops", names, tuple(share.tolist()), even, even="if all hops counted alike")]
+        return [
+            Shares(
+                "attention over hops",
+                names,
+                tuple(share.tolist()),
+                even,
+                even="if all hops counted alike",
+                ordered=True,
+            )
+        ]
 
 
 class _Norm(nn.BatchNorm1d):

@@ -113,5 +113,5 @@ class RGHAT(System, NamedState):
             ]
             title = f"attention of entities, layer {depth}"
             attention, uniform = (tuple(share.tolist()) for share in spent)
-            found.append(Shares(title, self.names, attention, uniform))
+            found.append(Shares(title, self.names, attention, uniform, even="if all relations counted alike"))
         return found

@@ -154,5 +154,9 @@ class TDGNN(System):
             return []
         names = tuple(f"shell {k}" for k in range(len(theta)))
         even = (1 / len(theta),) * len(theta)
-        what = {"what": "share of the sum of |theta|", "even": "if all hops counted alike"}
+        what: dict[str, Any] = {
+            "what": "share of the sum of |theta|",
+            "even": "if all hops counted alike",
+            "ordered": True,
+        }
         return [Shares("weights of hops", names, tuple((theta / theta.sum()).tolist()), even, **what)]

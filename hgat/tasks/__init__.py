@@ -7,7 +7,7 @@ in [task]; the keyword-only arguments of its constructor are the keys there.
 import importlib
 import pkgutil
 
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, meant
 from hgat.tasks._task import Task
 
 __all__ = ["Task", "available", "find"]
@@ -21,7 +21,9 @@ def available() -> list[str]:
 def find(name: str) -> type[Task]:
     """The class of a task, by the name of its file. Raises RecipeError for an unknown one."""
     if name not in available():
-        raise RecipeError(f"task.name: expected one of {', '.join(available())}, got {name!r}")
+        raise RecipeError(
+            f"task.name: expected one of {', '.join(available())}, got {name!r}{meant(name, available())}"
+        )
     module = importlib.import_module(f"hgat.tasks.{name}")
     (found,) = module.__all__
     return getattr(module, found)

@@ -65,6 +65,10 @@ class Task:
         self.data = data
         self.seed = 0
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{count:,} {part}" for part, count in self.sizes().items())
+        return f"{type(self).__name__}({self.data.name}, {self.unit}: {parts})"
+
     @classmethod
     def name(cls) -> str:
         """The name of the task's file."""
@@ -149,6 +153,11 @@ class Task:
         """{part: (metric in percent, on how many)} of a trained model of the last round."""
         sizes = self.sizes()
         return {part: (self.evaluate(model, inputs[part], part, metric)[0], sizes[part]) for part in PARTS}
+
+    def predict(self, model: System, inputs: tuple, *asked: Any, **more: Any) -> Tensor:
+        """What a trained model says, in the task's own words; the task says what may be asked. Raises RecipeError for a
+        task without such an answer."""
+        raise RecipeError(f"predict: expected a task of nodes, numbers or links, got {self.name()}")
 
     def scored(self, metric: str) -> str:
         """What `scores` gives, in words."""

@@ -9,7 +9,7 @@ Adamic-Adar: Adamic and Adar 2003; the other counts: Liben-Nowell and Kleinberg 
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import dgl
@@ -22,7 +22,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from hgat.data import NodeData, PairData
-from hgat.errors import GraphError, RecipeError, TrainingError
+from hgat.errors import GraphError, RecipeError, ShapeError, TrainingError
 from hgat.graph import NonEdges
 from hgat.models import GAT, Batch, Facts, System
 from hgat.models._stack import feature_width
@@ -254,9 +254,26 @@ class Links(Task):
         one, other = rows.chunk(2, 1) if self.directed else (rows, rows)
         return (one[src.to(rows.device)] * other[dst.to(rows.device)]).sum(1)
 
-    @torch.no_grad()
-    def _scores(self, model: System, inputs: tuple, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """(logits of the links of a part [M], of its pairs without one, [K] or [M, K]), in evaluation mode."""
+    def predict(self, model: System, inputs: tuple, src: Any = None, dst: Any = None, **more: Any) -> Tensor:
+        """The probability that the pairs src, dst [K] are linked, as links and as many others were told apart, [K].
+
+        Raises ShapeError for ids of other nodes, or of different lengths.
+        """
+        nodes = self.pairs.graph.num_nodes()
+        ends = [torch.as_tensor(end) for end in (src, dst) if end is not None]
+        whole = all(end.dim() == 1 and not end.is_floating_point() for end in ends)
+        if len(ends) != 2 or not whole or len(ends[0]) != len(ends[1]):
+            raise ShapeError(f"predict: expected ids src [K] and dst [K], got {[list(end.shape) for end in ends]}")
+        for name, end in zip(("src", "dst"), ends, strict=True):
+            wrong = end[(end < 0) | (end >= nodes)]
+            if len(wrong):
+                raise ShapeError(f"{name}: expected ids from 0 to {nodes - 1}, got {int(wrong[0])}")
+        with torch.no_grad():
+            logits = self._scorer(model, inputs)(*(end.long() for end in ends))
+        return torch.from_numpy(logits).sigmoid()
+
+    def _scorer(self, model: System, inputs: tuple) -> Callable[[Tensor, Tensor], np.ndarray]:
+        """A function of pairs (src, dst) that gives their logits, float64 of dst's shape, in evaluation mode."""
         model.eval()
         rows: list[Tensor] = []
 
@@ -276,6 +293,12 @@ class Links(Task):
                 raise TrainingError("training: expected finite scores, got others; a smaller train.lr may help")
             return logits
 
+        return score
+
+    @torch.no_grad()
+    def _scores(self, model: System, inputs: tuple, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """(logits of the links of a part [M], of its pairs without one, [K] or [M, K]), in evaluation mode."""
+        score = self._scorer(model, inputs)
         try:
             return score(*self.pairs.links[part]), score(*self._others(part))
         except dgl.DGLError as error:

@@ -357,6 +357,24 @@ class Nodes(Task):
         return score(metric, answer, label, self.data.multilabel)
 
     @torch.no_grad()
+    def predict(
+        self, model: System, inputs: tuple, nodes: Any = None, *, probabilities: bool = False, **more: Any
+    ) -> Tensor:
+        """The class of each node, [K] int64, a number in data.class_names; [K, C] bool where nodes have several.
+
+        nodes: ids [K] or a mask [N] of nodes of the target type; None, all. probabilities: [K, C] of each class
+        instead. Raises ShapeError for nodes that there are not.
+        """
+        logits = self._said_of(model, inputs, nodes)
+        if self.data.multilabel:
+            return logits.sigmoid() if probabilities else logits > 0
+        return logits.softmax(1) if probabilities else logits.argmax(1)
+
+    def _said_of(self, model: System, inputs: tuple, nodes: Any) -> Tensor:
+        ids = _chosen(nodes, self.data.graph.num_nodes(self.data.target))
+        return model.eval().rows(inputs, ids, self.batch).cpu()
+
+    @torch.no_grad()
     def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
         """(metric in percent, loss) on the nodes of a part; GraphError for a graph that the model cannot run on."""
         model.eval()
@@ -399,6 +417,21 @@ class Nodes(Task):
             if torch.isin(ends[marks], self.data.test).any():
                 found.append(100 * correctness(call.weights, marks, ends, self.data.test))
         return {"more": {"correctness": float(np.mean(found))}} if found else {}
+
+
+def _chosen(nodes, count):
+    """Ids of the nodes that are asked for, all by default."""
+    if nodes is None:
+        return torch.arange(count)
+    ids = torch.as_tensor(nodes)
+    if ids.dtype == torch.bool and ids.shape == (count,):
+        return ids.nonzero().flatten()
+    if ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ShapeError(f"nodes: expected ids [K], or [N] bool with N = {count}, got {ids.dtype} {list(ids.shape)}")
+    wrong = ids[(ids < 0) | (ids >= count)]
+    if len(wrong):
+        raise ShapeError(f"nodes: expected ids from 0 to {count - 1}, got {int(wrong[0])}")
+    return ids.long()
 
 
 def _attacked(data, add, remove, flip, seed):

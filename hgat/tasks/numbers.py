@@ -90,6 +90,11 @@ class Numbers(Nodes):
         mean, std = self._scale(self._shown.train)
         return mean + std * answer.squeeze(-1).double().cpu()
 
+    @torch.no_grad()
+    def predict(self, model: System, inputs: tuple, nodes: Any = None, **more: Any) -> Tensor:
+        """The number of each node in its own unit, [K] float64; nodes: as in Nodes. Raises ShapeError as there."""
+        return self._said(self._said_of(model, inputs, nodes))
+
     def _score(self, metric: str, answer: Tensor, label: Tensor) -> float:
         said, label = self._said(answer).numpy(), label.double().cpu().numpy()
         found = metrics.r2_score(label, said) if metric == "r2" else metrics.roc_auc_score(label > 0, said)

@@ -8,17 +8,20 @@ from hgat.train.processes import Processes
 from hgat.train.recipe import available, read
 from hgat.train.run import Opened, Result, evaluate_folder, open_folder, train
 from hgat.train.seeds import Seeds
+from hgat.train.tuning import Tuned, tune
 
 __all__ = [
     "Opened",
     "Processes",
     "Result",
     "Seeds",
+    "Tuned",
     "available",
     "evaluate_folder",
     "open_folder",
     "read",
     "train",
+    "tune",
 ]
 
 

@@ -263,6 +263,7 @@ class Training:
         self.done: list[dict] = []  # the numbers of every finished round
         self.found: list[dict[str, Tensor]] = []  # and its tensors
         self._start(first)
+        self.last: dict[str, float] = {}  # the numbers of the last epoch, which a stage behind it does not have
         # A bar counts the epochs of all rounds.
         self.train = _changed(self.fit.train, epochs=self.fit.train.epochs * len(self.rounds))
 
@@ -314,14 +315,10 @@ class Training:
         return self.fit.inputs
 
     @property
-    def loss(self) -> float:
-        """The mean loss of the last epoch's steps."""
-        return self.fit.loss
-
-    @property
-    def val_metric(self) -> float:
-        """The last epoch's metric on validation, in percent."""
-        return self.fit.val_metric
+    def trained(self) -> int:
+        """Epochs that were trained so far, in all stages and rounds."""
+        ended = sum(numbers["epochs"] for numbers in [*self.done[: len(self.rounds) - 1], *self.stages])
+        return ended + self.fit.epoch
 
     @property
     def epoch(self) -> int:
@@ -336,7 +333,10 @@ class Training:
 
     def step(self) -> bool:
         """One epoch, and what follows the last one of a stage or a round. False when nothing is left to train."""
-        if self.fit.step():
+        more = self.fit.step()
+        self.last = {"epoch": self.trained, "loss": self.fit.loss, "val": self.fit.val_metric}
+        self.last["val_loss"] = self.fit.val_loss
+        if more:
             return True
         if self.fit.kept:
             self.fit.model.load_state_dict(self.fit.kept)

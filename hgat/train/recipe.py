@@ -6,22 +6,23 @@ An unknown section or key, or a value of a wrong type, is a RecipeError that nam
 import dataclasses
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hgat import data, models, tasks
-from hgat.errors import RecipeError
+from hgat.errors import RecipeError, meant
 from hgat.models import System
 from hgat.renamed import warn
 from hgat.settings import check_settings, tomllib
 from hgat.tasks import Task
 
-__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "read", "to_toml"]
+__all__ = ["Expect", "Paper", "Recipe", "Train", "available", "beside", "changed", "made", "read", "to_toml"]
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 UNIFORM = "uniform"  # the control that every system has: its own model with every softmax replaced by a mean
+SAVED, DATA = "saved", "data.safetensors"  # the form of data that lie beside a recipe, and what their file is called
 LARGEST = 1e30  # PyTorch's optimisers stop with an error of their own where a step leaves float32
 
 
@@ -89,19 +90,22 @@ class Expect:
 class Recipe:
     """A named experiment.
 
-    data: name and loader options. task: what is asked and how it is scored, a name among hgat.tasks, by default
-    "nodes", and settings. model: system and settings. graph: settings of the system's `prepare`.
+    paper: where a number stands that it repeats; None for an experiment of one's own. data: name and loader options.
+    task: what is asked and how it is scored, a name among hgat.tasks, by default "nodes", and settings. model: system
+    and settings. graph: settings of the system's `prepare`. tune: what `hgat tune` tries, by section and key: a list of
+    values, or {low, high}, and log = true where its logarithm is drawn evenly.
     """
 
     name: str
     title: str
-    paper: Paper
+    paper: Paper | None
     data: dict
     task: dict
     graph: dict
     model: dict
     train: Train
     expect: Expect
+    tune: dict = field(default_factory=dict)
 
     @property
     def system(self) -> str:
@@ -145,7 +149,9 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in available():
-            raise RecipeError(f"recipe: expected one of {', '.join(available())} or a .toml file, got {str(name)!r}")
+            near = meant(name, available())
+            known = ", ".join(available())
+            raise RecipeError(f"recipe: expected one of {known} or a .toml file, got {str(name)!r}{near}")
         path = FOLDER / f"{name}.toml"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -158,11 +164,37 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     named = _subject(data)
     for override in overrides:
         _apply(content, override)
+    if isinstance(data, dict) and data.get("name") == SAVED and isinstance(data.get("path"), str):
+        data["path"] = str((path.parent / Path(data["path"]).expanduser()).resolve())
     if _subject(data) != named:
         # What was expected on other data, or on other splits, says nothing of these.
         of = "other splits" if named[0] == data.get("name") else named[0]
         content["expect"] = {"paper_note": f"left out: those of the recipe are of {of}"}
     return _build(path.stem, content)
+
+
+def made(name: str, content: dict[str, Any], settings: Mapping[str, Any]) -> Recipe:
+    """A recipe without a file: its sections, and settings {"section.key": value}. Raises RecipeError as `read`."""
+    for key, value in settings.items():
+        parts = [part.strip() for part in key.split(".")]
+        if len(parts) < 2 or not all(parts):
+            raise RecipeError(f"settings: expected keys section.key, got {key!r}")
+        _put(content, "settings", key, parts, value)
+    return _build(name, content)
+
+
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with other settings, {"section.key": value}. Raises RecipeError where they do not fit."""
+    content = {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None and key != "name"}
+    return made(recipe.name, content, settings)
+
+
+def beside(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe as it is written into `folder`: saved data that lie there, too, are named without the way to them."""
+    path = recipe.data.get("path")
+    if recipe.data["name"] != SAVED or not path or Path(path).parent != folder.resolve():
+        return recipe
+    return dataclasses.replace(recipe, data={**recipe.data, "path": Path(path).name})
 
 
 def _subject(data):
@@ -183,15 +215,21 @@ def _apply(content, override):
     except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string
     parts = _section_now(content, parts)
+    table, there = _put(content, "--set", key, parts, value)
+    if there and not text.strip():
+        del table[parts[-1]]
+
+
+def _put(content, where, key, parts, value):
+    """Write a value at its place; gives (the table that it is in now, whether the key was there before)."""
     table = content
     for part in parts[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise RecipeError(f"--set: expected a section in {key!r}, got the key {part!r}")
-    if not text.strip() and parts[-1] in table:
-        del table[parts[-1]]
-    else:
-        table[parts[-1]] = value
+            raise RecipeError(f"{where}: expected a section in {key!r}, got the key {part!r}")
+    there = parts[-1] in table
+    table[parts[-1]] = value
+    return table, there
 
 
 # What stood in another section before a task said what is asked: {task: keys of [graph] that are keys of [task] now}.
@@ -242,14 +280,19 @@ def _build(name, content):
     sections = [f.name for f in dataclasses.fields(Recipe) if f.name != "name"]
     for key, value in content.items():
         if key not in sections:
-            raise RecipeError(f"recipe: expected only the sections {', '.join(sections)}, got {key!r}")
+            raise RecipeError(
+                f"recipe: expected only the sections {', '.join(sections)}, got {key!r}{meant(key, sections)}"
+            )
         kind, readable = (str, "a string") if key == "title" else (dict, f"a section [{key}]")
         if not isinstance(value, kind):
             raise RecipeError(f"recipe: {key}: expected {readable}, got {value!r}")
     for key, cls in (("paper", Paper), ("train", Train), ("expect", Expect)):
+        if key == "paper" and key not in content:
+            content[key] = None
+            continue
         check_settings(key, cls, content.setdefault(key, {}), RecipeError)
         content[key] = cls(**content[key])
-    for key in ("data", "task", "graph", "model"):
+    for key in ("data", "task", "graph", "model", "tune"):
         content.setdefault(key, {})
     content["task"] = {"name": "nodes", **content["task"]}
     recipe = Recipe(name=name, **{"title": name, **content})
@@ -264,7 +307,9 @@ def _check(recipe):
     }.items():
         got = getattr(recipe, section).get(subject)
         if got not in known:
-            raise RecipeError(f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}")
+            raise RecipeError(
+                f"{section}.{subject}: expected one of {', '.join(known)}, got {got!r}{meant(got, known)}"
+            )
     system, task, train = recipe.system_class, recipe.task_class, recipe.train
     if recipe.task["name"] not in system.solves:
         raise RecipeError(f"task.name: expected {' or '.join(system.solves)} for {recipe.system}, got {task.name()!r}")
@@ -272,7 +317,8 @@ def _check(recipe):
     check_settings("graph", system.prepare, recipe.graph, RecipeError)
     check_settings("model", system, recipe.settings("model"), RecipeError)
     if train.metric not in task.metrics:
-        raise RecipeError(f"train.metric: expected one of {', '.join(task.metrics)}, got {train.metric!r}")
+        near = meant(train.metric, task.metrics)
+        raise RecipeError(f"train.metric: expected one of {', '.join(task.metrics)}, got {train.metric!r}{near}")
     for key in ("epochs", "patience", "seeds", "control_hidden"):
         if getattr(train, key) < 1:
             raise RecipeError(f"train.{key}: expected 1 or more, got {getattr(train, key)}")
@@ -284,6 +330,7 @@ def _check(recipe):
     if not 0 <= train.least <= train.epochs:
         raise RecipeError(f"train.least: expected a number from 0 to {train.epochs}, got {train.least}")
     _check_knn(recipe)
+    _check_tune(recipe)
     taken = sorted({*task.controls, UNIFORM} & set(system.ablations))
     if taken:  # what a recipe names would be one of the two, and be called the other
         raise RecipeError(f"ablations: expected names of {recipe.system}'s own, got {', '.join(taken)}, of all systems")
@@ -295,7 +342,33 @@ def _check(recipe):
     for control in [*train.controls, *recipe.expect.controls]:
         if control not in recipe.controls():
             expected = sorted(recipe.controls())
-            raise RecipeError(f"train.controls: expected names among {expected}, got {control!r}")
+            raise RecipeError(
+                f"train.controls: expected names among {expected}, got {control!r}{meant(control, expected)}"
+            )
+
+
+TUNED = ("graph", "model", "task", "train")
+
+
+def _check_tune(recipe):
+    for section, keys in recipe.tune.items():
+        if section not in TUNED or not isinstance(keys, dict):
+            raise RecipeError(
+                f"tune: expected ranges of {', '.join(TUNED)}, as in train.lr = [0.01, 0.1], got {section!r}"
+            )
+        for key, found in keys.items():
+            if isinstance(found, list) and found:
+                continue
+            bounds = [found.get(end) for end in ("low", "high")] if isinstance(found, dict) else [None]
+            known = (
+                isinstance(found, dict)
+                and set(found) <= {"low", "high", "log"}
+                and type(found.get("log", True)) is bool
+            )
+            numbers = all(type(end) in (int, float) and abs(end) <= LARGEST for end in bounds)
+            if not known or not numbers or bounds[0] >= bounds[1] or found.get("log") and bounds[0] <= 0:
+                expected = "a list of values, or low below high, above 0 with log = true"
+                raise RecipeError(f"tune.{section}.{key}: expected {expected}, got {found!r}")
 
 
 def _check_knn(recipe):
@@ -315,6 +388,8 @@ def to_toml(recipe: Recipe) -> str:
     content.pop("name")
     lines = [f"title = {_value(content.pop('title'))}"]
     for section, values in content.items():
+        if values is None or section == "tune" and not values:
+            continue
         lines += ["", f"[{section}]"]
         lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"

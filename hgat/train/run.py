@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +15,36 @@ from typing import Any
 import dgl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import hgat
 from hgat import data, ops
 from hgat.errors import DataError, HgatError, RecipeError
+from hgat.files import write_bytes
 from hgat.models import Facts, System
 from hgat.tasks import Task
 from hgat.train import checkpoint, state
 from hgat.train.fit import Training
-from hgat.train.recipe import UNIFORM, Expect, Recipe, read, to_toml
+from hgat.train.history import History
+from hgat.train.log import check_logger, logger
+from hgat.train.progress import Progress
+from hgat.train.recipe import DATA, UNIFORM, Expect, Recipe, beside, read, to_toml
 
-__all__ = ["Opened", "Result", "evaluate_folder", "open_folder", "train"]
+__all__ = ["Opened", "Result", "evaluate_folder", "open_folder", "train", "trained"]
 
 METRICS, MODEL, RECIPE, PROGRESS = "metrics.json", "model.safetensors", "recipe.toml", "progress.safetensors"
+HISTORY = "history.csv"
 PICTURE = "attention.png"  # drawn by the command line, which stands above hgat.explain
 # A run that is killed loses at most this many seconds of work.
 SAVE_EVERY = 2.0
 KEPT = 64  # prepared inputs that are kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What `train` gives: the content of metrics.json, the best seed's trained model, its inputs and task."""
+    """What `train` and `hgat.fit` give: the content of metrics.json, the best seed's trained model, inputs and task.
+
+    out: the folder of the run's files.
+    """
 
     metrics: dict
     model: System
@@ -45,6 +52,17 @@ class Result:
     task: Task
     recipe: Recipe
     out: Path
+
+    def __repr__(self) -> str:
+        test, metric = self.metrics["test"], self.metrics["metric"]
+        return f"Result({self.recipe.title}: {metric} {test['mean']:.1f} of {self.task!r}, {self.out})"
+
+    def predict(self, *asked: Any, **more: Any) -> Tensor:
+        """What the trained model says, in the task's own words: `predict` of hgat.tasks, as in predict([0, 7]).
+
+        Raises RecipeError for a task that has no such answer.
+        """
+        return self.task.predict(self.model, self.inputs, *asked, **more)
 
 
 class Experiment:
@@ -174,8 +192,11 @@ def _device(name):
         device = torch.device(name)
         torch.ones(1, device=device).add(1).item()
     except (AssertionError, ImportError, RuntimeError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
-        raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        if name in there or name == "cuda" and len(there) > 1:
+            reason = str(error).split("\n")[0].split(". ")[0]
+            raise RecipeError(f"--device: expected a device that PyTorch can use, got {name!r}: {reason}") from None
+        raise RecipeError(f"--device: expected a device of this machine, {', '.join(there)}, got {name!r}") from None
     return device
 
 
@@ -189,31 +210,63 @@ def train(
     resume: bool = False,
     overrides: Sequence[str] = (),
     progress: bool = True,
+    callback: Callable[[dict[str, Any]], object] | None = None,
+    log: str = "csv",
 ) -> Result:
     """Train a recipe with all its controls and write metrics.json, the best seed's weights and the recipe.
 
     name: a recipe's name or the path of a TOML file. seeds: how many, counted from 0. out: a folder, by
     default runs/<recipe>. resume: continue a run that was killed; it ends as if it had not been, and with
     more seeds than before it trains only those. overrides: "section.key=value". progress: show a bar where
-    stderr is a terminal.
+    stderr is a terminal, and else a line now and then. callback: called behind every epoch with what history.csv has
+    of it, {"variant", "seed", "stage", "epoch", "loss", "val", "val_loss"}. log: "tensorboard" or "wandb", which get
+    the same beside the file.
     Returns a Result. Raises the errors of hgat.errors, each one sentence.
     """
     recipe = read(name, overrides)
+    made = lambda: Experiment(recipe, root, device)  # noqa: E731
+    return trained(recipe, made, seeds, out, resume, progress=progress, callback=callback, log=log)
+
+
+def trained(
+    recipe: Recipe,
+    made: Callable[[], Experiment],
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    *,
+    progress: bool = True,
+    callback: Callable[[dict[str, Any]], object] | None = None,
+    content: bytes | None = None,
+    log: str = "csv",
+) -> Result:
+    """`train` of a recipe that was read before. made(): its experiment. content: of the file of data that the recipe
+    names beside itself, to be written there."""
+    check_logger(log)
     seeds = recipe.train.seeds if seeds is None else seeds
     if seeds < 1:
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
     out = checkpoint.make_folder(out or Path("runs") / recipe.name)
-    experiment = Experiment(recipe, root, device)
+    experiment = made()
     experiment.check_ablations()
     ledger = _Ledger(out, recipe, seeds, resume)
+    if content is not None:
+        write_bytes(out / DATA, content)
     fits = [(variant, seed) for variant in ["ours", *recipe.train.controls] for seed in range(seeds)]
     left = [fit for fit in fits if not ledger.has(*fit)]
     if left:
         # What was made of fewer seeds must not stand beside the weights of more.
         checkpoint.remove(out / METRICS)
         checkpoint.remove(out / PICTURE)
-    for variant, seed in left:
-        _fit(experiment, variant, seed, ledger, progress)
+    with logger(log, out, recipe.name) as tell:
+
+        def told(row):
+            tell(row)
+            if callback is not None:
+                callback(row)
+
+        for variant, seed in left:
+            _fit(experiment, variant, seed, ledger, progress, told)
     task, model, inputs = _best_model(experiment, ledger)
     metrics = _summary(recipe, experiment, ledger, seeds)
     checkpoint.write_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
@@ -225,7 +278,7 @@ class _Ledger:
 
     def __init__(self, out, recipe, seeds, resume):
         self.path, self.out, self.recipe, self.seeds = out / PROGRESS, out, recipe, seeds
-        self.about = {"recipe": to_toml(recipe), "done": [], "selected": None, "running": None}
+        self.about = {"recipe": to_toml(beside(recipe, out)), "done": [], "selected": None, "running": None}
         self.tensors = {}
         if resume and self.path.exists():
             self._read(seeds)
@@ -233,7 +286,9 @@ class _Ledger:
             # An earlier run's state and weights must not pass for this one's.
             checkpoint.remove(self.path)
             checkpoint.remove(out / MODEL)
+            checkpoint.remove(out / HISTORY)
             checkpoint.write_text(out / RECIPE, self.about["recipe"])
+        self.history = History(out / HISTORY, resume)
         self.saved = time.monotonic()
 
     def _read(self, seeds):
@@ -342,6 +397,7 @@ class _Ledger:
         """Continue `fit` if the run was killed inside it; gives whether an epoch follows."""
         running = self.about["running"]
         if not running or running["key"] != key:
+            self.history.begin(key, -1)
             return True
         try:
             fit.restore(self.tensors, running["fit"])
@@ -349,6 +405,7 @@ class _Ledger:
                 raise state.Unfit("running.more", str(fit.more).lower(), str(running["more"]).lower())
         except state.Unfit as error:
             raise state.unfit(self.path, "--resume: expected a state that fits the recipe's data", error) from None
+        self.history.begin(key, fit.trained)
         return running["more"]
 
     def save_running(self, fit, key, more):
@@ -372,17 +429,17 @@ class _Ledger:
         self.saved = time.monotonic()
 
 
-def _fit(experiment, variant, seed, ledger, progress):
+def _fit(experiment, variant, seed, ledger, progress, callback):
     """Train one variant with one seed: select on validation and, where the recipe says so, refit."""
     recipe = experiment.recipe
     result = ledger.selected(variant, seed)
     if result is None:
-        result, training = _stage(experiment, variant, seed, None, ledger, progress)
+        result, training = _stage(experiment, variant, seed, None, ledger, progress, callback)
         if recipe.train.refit:
             ledger.save_selected(result)
     if recipe.train.refit:
         epochs = [*result.get("stages", ()), result["best_epoch"]]
-        refitted, training = _stage(experiment, variant, seed, epochs, ledger, progress)
+        refitted, training = _stage(experiment, variant, seed, epochs, ledger, progress, callback)
         measured = {name: refitted[name] for name in ("test", "more") if name in refitted}
         result = {**result, **measured, "seconds": result["seconds"] + refitted["seconds"]}
     if variant == "ours" and all(_better(result, other) for other in ledger.results("ours")):
@@ -392,24 +449,24 @@ def _fit(experiment, variant, seed, ledger, progress):
     ledger.save_done(result)
 
 
-def _stage(experiment, variant, seed, refit_epochs, ledger, progress):
+def _stage(experiment, variant, seed, refit_epochs, ledger, progress, callback):
     """(result, training) of the selection, or, with refit_epochs, of the refit."""
     stage = "select" if refit_epochs is None else "refit"
     key = {"variant": variant, "seed": seed, "stage": stage}
     fit = experiment.training(variant, seed, refit_epochs)
     title = f"{experiment.recipe.title_of(variant)}, seed {seed}" + (", refit" if stage == "refit" else "")
-    hide = None if progress else True  # None: shown on a terminal, and not in a log file
     with experiment.context(variant):
         more = ledger.restore(fit, key)  # what a stage begins with, the one before it answers
-        bar = tqdm(total=fit.train.epochs, initial=fit.epoch, desc=title, unit="epoch", disable=hide, leave=False)
-        with bar:
+        with Progress(title, experiment.recipe.train.metric, fit.train.epochs, fit.epoch, quiet=not progress) as said:
             while more:
                 more = fit.step()
-                text = f"loss {fit.loss:.3f}, val {fit.train.metric} {fit.val_metric:.1f}"
-                bar.set_postfix_str(text, refresh=False)
-                bar.update()
+                said.step(fit.last["epoch"], fit.last["loss"], fit.last["val"])
+                ledger.history.add({**key, **fit.last})
+                callback({**key, **fit.last})
                 ledger.save_running(fit, key, more)
-            return {**key, **fit.finish()}, fit
+            result = {**key, **fit.finish()}
+            said.end(result)
+            return result, fit
 
 
 def _better(result, other):

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import http.server
+import sys
 import threading
 
 import pytest
@@ -65,6 +66,14 @@ def test_a_file_is_fetched_once_and_whole(card, server, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["a.bin"]
     there = dataclasses.replace(file, url="http://127.0.0.1:1/never")
     assert files.find(card, there, tmp_path / "new") == path
+
+
+def test_a_terminal_shows_how_far_a_file_is(card, server, tmp_path, capsys, monkeypatch):
+    for shown in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda shown=shown: shown)
+        files.find(card, cards.File("a.bin", "a", sha256=SHA, url=f"{server}/whole"), tmp_path / str(shown))
+        err = capsys.readouterr().err
+        assert ("a.bin" in err and f"{len(BODY) / 1000:.1f}k" in err) if shown else err == ""
 
 
 @pytest.mark.parametrize(

@@ -93,13 +93,17 @@ def test_options_may_change_the_counts_of_the_split_but_not_of_the_graph(real):
 
 def test_every_format_that_reads_a_path_has_its_name_for_it(tmp_path):
     """By the name of its form a folder is read without a card, and nothing else is."""
-    formats = {hgat.data.card.read(name).format for name in hgat.data.available()}
+    formats = {hgat.data.card.read(name).format for name in hgat.data.available()} | {
+        "folder",
+        "saved",
+    }  # without cards
     loaders = {form: importlib.import_module(f"hgat.data.{form}").load for form in formats}
     assert {f for f, load in loaders.items() if "path" in inspect.signature(load).parameters} == set(hgat.data.forms())
     for form in hgat.data.forms():
         with pytest.raises(DataError, match=f"{form}.path: expected {hgat.data.card.FORMS[form]}, got no such key"):
             hgat.data.load(form, tmp_path)
         with pytest.raises(
-            DataError, match=f"(data.path|{tmp_path}/none): expected a (folder|CSV file|file of signed edges)"
+            DataError,
+            match=f"(data.path|{tmp_path}/none): expected a (folder|CSV file|file of signed edges|file of data)",
         ):
             hgat.data.load(form, path=str(tmp_path / "none"))

@@ -67,9 +67,10 @@ def test_the_bars_are_the_shares(tmp_path, drawn):
     assert figure.get_suptitle() == "RGAT on AIFB"
     for axis, shares in zip(figure.axes, found, strict=True):
         assert axis.get_title() == shares.title
-        assert [label.get_text() for label in axis.get_yticklabels()] == list(shares.names)
+        # What gets the most above uniform attention stands first.
+        assert [label.get_text() for label in axis.get_yticklabels()] == list(shares.names)[::-1]
         even, learned = ([bar.get_width() for bar in bars] for bars in axis.containers)
-        assert learned == pytest.approx(shares.attention) and even == pytest.approx(shares.uniform)
+        assert learned == pytest.approx(shares.attention[::-1]) and even == pytest.approx(shares.uniform)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "learned",
         "if all edges counted alike",
@@ -81,7 +82,17 @@ def test_an_odd_panel_leaves_no_empty_axis(tmp_path, drawn):
     assert [axis.get_visible() for axis in drawn[0].axes] == [True, True, True, False]
 
 
-def test_many_names_show_those_that_differ_most_in_their_order(tmp_path, drawn):
+def test_inverse_relations_are_called_so_and_hops_keep_their_order(tmp_path, drawn):
+    names = ("likes^-1", "likes^-1 (film)", "self")
+    draw_shares([Shares("layer 1", names, (0.2, 0.5, 0.3), (0.3, 0.3, 0.4))], tmp_path / "p.png")
+    shown = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert shown == ["inverse of likes (film)", "inverse of likes", "self"]
+    hops = Shares("hops", ("hop 0", "hop 1", "hop 2"), (0.2, 0.5, 0.3), (1 / 3,) * 3, ordered=True)
+    draw_shares([hops], tmp_path / "p.png")
+    assert [label.get_text() for label in drawn[1].axes[0].get_yticklabels()] == list(hops.names)
+
+
+def test_many_names_show_those_that_differ_most(tmp_path, drawn):
     count = plot.MOST_BARS + 7
     uniform = (1 / count,) * count
     # The differences grow from both ends to the middle: 7 names at the ends are left out.
@@ -96,7 +107,8 @@ def test_many_names_show_those_that_differ_most_in_their_order(tmp_path, drawn):
     title, whole = axis.title.get_window_extent(), drawn[0].bbox
     assert whole.x0 <= title.x0 and title.x1 <= whole.x1  # no letter is cut
     shown = [int(label.get_text().split()[1]) for label in axis.get_yticklabels()]
-    assert len(shown) == plot.MOST_BARS and shown == sorted(shown)
+    gains = [attention[k] - uniform[k] for k in shown]
+    assert len(shown) == plot.MOST_BARS and gains == sorted(gains, reverse=True)
     assert min(change[k] for k in shown) >= max(change[k] for k in range(count) if k not in shown)
 
 

@@ -135,7 +135,7 @@ def test_an_override_without_section_key_and_value(written, override):
         ("title.x=1", "recipe: title: expected a string, got {'x': 1}"),
         (
             "trian.lr=1",
-            "expected only the sections title, paper, data, task, graph, model, train, expect, got 'trian'",
+            "expected only the sections title, paper, data, task, graph, model, train, expect, tune, got 'trian'",
         ),
         ("train.learning_rate=1", "train: expected only the keys metric, epochs, .*, got 'learning_rate'"),
         ("paper.doi=1", "paper: expected only the keys title, .*, got 'doi'"),
@@ -214,7 +214,7 @@ def test_an_ablation_that_is_called_like_another_control(written, name, monkeypa
     refused(f"ablations: expected names of gat's own, got {name}", written(MINIMAL))
 
 
-@pytest.mark.parametrize("section", ["paper", "data", "task", "graph", "model", "train", "expect"])
+@pytest.mark.parametrize("section", ["paper", "data", "task", "graph", "model", "train", "expect", "tune"])
 def test_a_section_that_is_none(written, section):
     text = re.sub(rf"(?ms)^\[{section}\]\n.*?(?=^\[|\Z)", "", MINIMAL)
     refused(rf"recipe: {section}: expected a section \[{section}\], got 3", written(f"{section} = 3\n" + text))
@@ -448,7 +448,14 @@ def test_the_name_of_a_form_stands_for_any_folder(written):
     recipe = read(written(MINIMAL.replace('"cora"', '"geom_gcn"\npath = "somewhere"')))
     assert recipe.data == {"name": "geom_gcn", "path": "somewhere"}
     refused(
-        "data.name: expected one of .*acm3025.*geom_gcn, signed, triples, got 'planetoid'",
+        "data.name: expected one of .*acm3025.*folder, geom_gcn, saved, signed, triples, got 'planetoid'",
         "gat-cora",
         ["data.name=planetoid"],
     )
+
+
+def test_a_recipe_without_a_paper(written):
+    """An experiment of one's own: nothing is repeated, and the text that is written says nothing of it either."""
+    recipe = read(written(re.sub(r"(?s)\[paper\].*?(?=\[data\])", "", MINIMAL)))
+    assert recipe.paper is None and "[paper]" not in to_toml(recipe)
+    assert read(written(to_toml(recipe))) == recipe

@@ -46,6 +46,7 @@ def outcome(folder):
         for key in TIMES:
             part.pop(key, None)
     files = {name: (folder / name).read_bytes() for name in ("model.safetensors", "recipe.toml")}
+    files["history.csv"] = sorted((folder / "history.csv").read_text().splitlines())  # later seeds stand behind
     return metrics, files, sorted(os.listdir(folder))
 
 
@@ -231,7 +232,7 @@ def test_an_earlier_run_leaves_nothing_beside_an_unfinished_one(place, tmp_path,
     (tmp_path / "attention.png").write_text("an earlier run's")
     with interrupted_at_write(2, monkeypatch), pytest.raises(Killed):
         train_here(place, tmp_path, seeds=2, resume=True)
-    left = ["model.safetensors", "progress.safetensors", "recipe.toml"]
+    left = ["history.csv", "model.safetensors", "progress.safetensors", "recipe.toml"]
     assert sorted(os.listdir(tmp_path)) == left
     with interrupted_at_write(0, monkeypatch, after=True), pytest.raises(Killed):
         train_here(place, tmp_path, "train.lr=0.01")
