@@ -3,17 +3,19 @@
 # make test-triton   run the GPU kernels in Triton's interpreter, and compile them; fetches Triton (300 MB)
 # make lint   check style, format and types
 # make bench  compare with DGL and PyTorch Geometric in two minutes
+# make docs   build the documentation into build/site; a warning or a link to nowhere ends it
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
 # 3.12, make and a C++17 compiler.
 
 PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
+DOCS   := $(VENV)/.docs
 BENCH  := $(VENV)/.bench
 TRITON := $(VENV)/.triton
 SOURCES := pyproject.toml constraints.txt hgat/__init__.py CMakeLists.txt $(wildcard hgat/kernels/cpu/*.cpp hgat/kernels/cpu/*.h)
 
-.PHONY: run test test-quick test-triton bench lint clean
+.PHONY: run test test-quick test-triton bench docs lint clean
 
 run: $(READY)
 	$(VENV)/bin/hgat train rgat-wind --seeds 1
@@ -33,6 +35,10 @@ test-triton: $(TRITON)
 bench: $(BENCH)
 	$(VENV)/bin/python -m benchmarks quick
 
+# The reference reads the sources, and the notebooks run.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m mkdocs build --strict
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -47,6 +53,10 @@ $(READY): $(SOURCES)
 $(BENCH): $(READY)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $(BENCH)
+
+$(DOCS): $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $(DOCS)
 
 # Builds of PyTorch for CUDA bring Triton; those for the CPU do not, and need it for these tests alone.
 $(TRITON): $(READY)
