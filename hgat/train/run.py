@@ -548,7 +548,9 @@ def open_folder(folder: str | Path, root: str | Path | None = None, *, device: s
         theirs = _version_of(folder)
         if theirs in (None, hgat.__version__):
             raise
-        raise DataError(f"run: expected one of hgat {hgat.__version__}, got one of {theirs}, {folder}: {error}") from error
+        raise DataError(
+            f"run: expected one of hgat {hgat.__version__}, got one of {theirs}, {folder}: {error}"
+        ) from error
 
 
 def _version_of(folder):
