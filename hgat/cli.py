@@ -181,7 +181,7 @@ def _more(recipe, metrics):
     """Every measure in a row, with a column for the paper, hgat and every control."""
     paper = metrics.get("paper_more", {})
     columns = {"paper": paper, f"hgat {metrics['system']}": metrics["more"]}
-    columns |= {recipe.title_of(name): control["more"] for name, control in metrics["controls"].items()}
+    columns |= {recipe.title_of(name): control.get("more", {}) for name, control in metrics["controls"].items()}
     table = [["", *columns]]
     for name in metrics["more"]:
         cells = [_numbers(paper[name]) if name in paper else "–"]

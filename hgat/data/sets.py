@@ -49,7 +49,10 @@ class NodeData(_Noted):
     numbers of the classes where none are given. `edge_feat` is [E, F] float32, of a graph with one relation, or None.
     `columns` name the columns of the features, {node type: names}, where anything reads them by name. `places` says
     where nodes lie, for a map. `fitted` gives (label, feat) for the training nodes of a split, where these are computed
-    from labels of training nodes, such as a difference from their mean: `with_split` asks it.
+    from labels of training nodes, such as a difference from their mean: `with_split` asks it. `gold` says of each edge
+    whether its source is among what decides the label of its destination, bool [E] of a graph with one relation, else
+    {relation: [E_r]}, where that is known; a relation that is left out has no such edge. It is a truth to measure
+    attention by, and no task shows it unless it is asked to.
     `notes` are sentences that belong under every table of results on this data.
 
     Features that are not finite are accepted: they may come from a user's own file, and it is training
@@ -74,6 +77,7 @@ class NodeData(_Noted):
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     places: Places | None = None
     fitted: Callable[[Tensor], tuple[Tensor, dict[str, Tensor | None]]] | None = None
+    gold: Tensor | Mapping[tuple[str, str, str], Tensor] | None = None
 
     @property
     def split(self) -> Mapping[str, Tensor]:
@@ -119,6 +123,7 @@ class NodeData(_Noted):
         self._check_features()
         self._check_labels()
         self._check_splits()
+        self._check_gold()
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")
@@ -174,6 +179,22 @@ class NodeData(_Noted):
                 object.__setattr__(self, part, ids)
         elif not any(all(self.split[part] is split[part] for part in PARTS) for split in self.splits):
             self._check_split(self.split)
+
+    def _check_gold(self):
+        if self.gold is None:
+            return
+        etypes = self.graph.canonical_etypes
+        single = isinstance(self.gold, Tensor)
+        if single and len(etypes) != 1:
+            self._refuse("gold", f"a dict by relation, of a graph with {len(etypes)}", "one tensor")
+        for etype, marks in {etypes[0]: self.gold}.items() if single else self.gold.items():
+            if etype not in etypes:
+                self._refuse("gold", f"relations among {etypes}", etype)
+            edges = self.graph.num_edges(etype)
+            if marks.dtype != torch.bool or list(marks.shape) != [edges]:
+                self._refuse(
+                    "gold", f"torch.bool [{edges}] for the edges of {etype}", f"{marks.dtype} {list(marks.shape)}"
+                )
 
     def _check_split(self, split, where=""):
         _check_ids(self._refuse, split, self.graph.num_nodes(self.target), where)

@@ -43,6 +43,8 @@ class Facts:
     Elsewhere they are empty.
     Where those nodes are events in a stream: asked, [N], when each is asked for; after, [N, Fa], what is known of each
     once it is known, which its edges' edata["time"] say, and zeros before.
+    gold: where a share of what decides the labels is told, [E] of 1 for an edge that decides, 0 for one that does not,
+    and NaN for every edge of which nothing is told; {relation: [E_r]} where there are several.
     """
 
     graph: dgl.DGLGraph
@@ -60,6 +62,7 @@ class Facts:
     triples: bool = False
     asked: Tensor = _NONE
     after: Tensor | None = None
+    gold: Tensor | Mapping[tuple[str, str, str], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

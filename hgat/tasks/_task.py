@@ -120,6 +120,10 @@ class Task:
         """The question's own loss, a scalar."""
         raise NotImplementedError
 
+    def objective(self, model: System, inputs: tuple, batch: Batch) -> Tensor:
+        """What is minimised in one step, a scalar: the model's objective of `loss`, by default."""
+        return model.objective(self.loss, inputs, batch)
+
     def evaluate(self, model: System, inputs: tuple, part: str, metric: str) -> tuple[float, float]:
         """(metric in percent, loss) of a model on a part, in evaluation mode."""
         raise NotImplementedError

@@ -14,9 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from hgat.data import NodeData
+from hgat.data.split import shuffled
 from hgat.errors import GraphError, RecipeError, ShapeError
 from hgat.graph import attacked_edges, flipped_features
 from hgat.models import Batch, Facts, System
+from hgat.models._gold import attended, beside_gold, correctness, supervision
 from hgat.tasks import _metrics
 from hgat.tasks._fitted import (
     ITERATIONS,
@@ -160,6 +162,11 @@ class Nodes(Task):
     add_edges, remove_edges, flip_features: an attack at random, shares of the edges and of the target's features that
     are not zero; see hgat.graph.attacked_edges and flipped_features. It is drawn once, by attack_seed, before anything
     else: every system, control and seed trains and is scored on the same graph, and a note says so.
+    gold: the share of the edges whose gold is shown, of data that have it, drawn by gold_seed among those that enter
+    training nodes or nodes of another type than the target; 0, none. What is shown is learned from: the loss has
+    gold_weight times the mean over these edges, heads and layers of -g log w - (1 - g) log(1 - w), where w is the
+    attention and g is 1 for a gold edge, else 0. Gold that is not shown is measured alone: the results have the share
+    of the test nodes' attention that is on gold edges, "correctness".
     The answer of a system: logits [N, C] of the nodes of the target type, or of a batch's own.
     """
 
@@ -191,6 +198,9 @@ class Nodes(Task):
         remove_edges: float = 0.0,
         flip_features: float = 0.0,
         attack_seed: int = 0,
+        gold: float = 0.0,
+        gold_weight: float = 1.0,
+        gold_seed: int = 0,
     ) -> None:
         super().__init__(data)
         if add_edges or remove_edges or flip_features:
@@ -206,7 +216,13 @@ class Nodes(Task):
             raise RecipeError(f"task.batch: expected 1 or more, got {batch}")
         if fanout is not None and (not fanout or any(count < 1 and count != -1 for count in fanout)):
             raise RecipeError(f"task.fanout: expected numbers from 1 on, or -1 for all neighbours, got {fanout}")
+        if not 0 <= gold <= 1 or not 0 < gold_weight < float("inf") or not 0 <= gold_seed < 2**32:
+            got = f"{gold}, {gold_weight} and {gold_seed}"
+            raise RecipeError(f"task.gold: expected a share from 0 to 1, a weight above 0 and a seed, got {got}")
+        if gold and self.data.gold is None:
+            raise RecipeError(f"task.gold: expected data of which gold edges are known, got {self.data.name}")
         self.batch, self.fanout = batch, fanout
+        self.gold, self.gold_weight, self.gold_seed = gold, gold_weight, gold_seed
         self._of_split: dict[int, Nodes] = {}
         self._refitted: list[Nodes] = []  # once it is asked for, so that its facts are the same object every time
         first = self.with_training_nodes(data.train)
@@ -248,8 +264,30 @@ class Nodes(Task):
             multilabel=data.multilabel,
             numeric=data.numeric,
             columns=data.columns,
+            gold=self._told(train) if self.gold else None,
         )
         return found
+
+    def _told(self, train: Tensor) -> Any:
+        """The share of gold that is shown where these are the training nodes, as Facts have it."""
+        data = self.data
+        free = torch.zeros(data.graph.num_nodes(data.target), dtype=torch.bool).index_fill_(0, train, True)
+        etypes, gold = data.graph.canonical_etypes, cast(Any, data.gold)
+        marks = {etypes[0]: gold} if isinstance(gold, Tensor) else gold
+        may, known = [], []
+        for etype in etypes:
+            dst = data.graph.edges(etype=etype, order="eid")[1].long()
+            may.append(free[dst] if etype[2] == data.target else torch.ones(len(dst), dtype=torch.bool))
+            known.append(marks[etype].float() if etype in marks else torch.zeros(len(dst)))
+        flat, count = torch.cat(may).nonzero().flatten(), round(self.gold * sum(map(len, may)))
+        if not 0 < count <= len(flat):
+            got = f"{self.gold}, which is {count}"
+            raise RecipeError(f"task.gold: expected a share that is 1 to {len(flat)} edges of {data.name}, got {got}")
+        told = torch.full((sum(map(len, may)),), torch.nan)
+        chosen = shuffled(flat, self.gold_seed)[:count]
+        told[chosen] = torch.cat(known)[chosen]
+        parts = told.split(list(map(len, may)))
+        return parts[0] if isinstance(gold, Tensor) else dict(zip(etypes, parts, strict=True))
 
     def _known(self, train: Tensor) -> Tensor:
         """Labels as they are learned from and scored, where the training nodes are these."""
@@ -298,6 +336,17 @@ class Nodes(Task):
             answer = answer[batch.rows.to(answer.device)]
         return self._loss(answer, cast(Tensor, batch.label).to(answer.device))
 
+    def objective(self, model: System, inputs: tuple, batch: Batch) -> Tensor:
+        """The model's objective, and the attention on edges whose gold is shown, a scalar."""
+        if self._shown.gold is None:
+            return super().objective(model, inputs, batch)
+        with attended() as calls:
+            loss = super().objective(model, inputs, batch)
+        if isinstance(model, Control):  # which attends to nothing
+            return loss
+        given = inputs if batch.inputs is None else batch.inputs
+        return loss + self.gold_weight * supervision(calls, given, self._shown)
+
     def _loss(self, answer: Tensor, label: Tensor) -> Tensor:
         if self.data.multilabel:
             return F.binary_cross_entropy_with_logits(answer, label)
@@ -326,9 +375,10 @@ class Nodes(Task):
         """({"test": metric in percent}, {}).
 
         knn_share: of the test nodes, to fit 5 nearest neighbours with; then the result has "knn", too, of a model that
-        embeds nodes.
+        embeds nodes. Of data with gold edges, and a model that attends over edges of the graph, the result has "more":
+        {"correctness": the share of the test nodes' attention that is on gold edges in percent, mean over layers}.
         """
-        found = {}
+        found: dict[str, Any] = self._measured(model, inputs)
         embed: Any = getattr(model, "embed", None)
         if knn_share is not None and embed is not None:
             with torch.no_grad():
@@ -336,11 +386,27 @@ class Nodes(Task):
             found["knn"] = knn_micro_f1(embedding, self.data.label[self.data.test].numpy(), knn_share)
         return {**found, "test": self.evaluate(model, inputs, "test", metric)[0]}, {}
 
+    @torch.no_grad()
+    def _measured(self, model, inputs):
+        """{"more": {"correctness": percent}}, or nothing where there is no gold or no attention over its edges."""
+        if self.data.gold is None:
+            return {}
+        with attended() as calls:
+            model.eval()(*inputs)
+        found = []
+        for call, gold, ends in beside_gold(calls, inputs, self.data):
+            marks = gold == 1
+            if torch.isin(ends[marks], self.data.test).any():
+                found.append(100 * correctness(call.weights, marks, ends, self.data.test))
+        return {"more": {"correctness": float(np.mean(found))}} if found else {}
+
 
 def _attacked(data, add, remove, flip, seed):
     """The data with edges added and removed, features flipped, and a note of it; RecipeError where they cannot be."""
     graph, feat = data.graph, data.feat
     try:
+        if data.gold is not None:
+            raise GraphError("graph: expected edges of which no gold is known to attack, got some")
         if add or remove:
             if data.edge_feat is not None or {"time", "step"} & set(graph.edges[graph.canonical_etypes[0]].data):
                 raise GraphError("graph: expected edges without features or times to attack, got some")

@@ -88,7 +88,7 @@ class Fit:
         found = []
         for batch in self.task.batches(self.model, self.inputs["train"]):
             try:
-                loss = self.model.objective(self.task.loss, self.inputs["train"], batch)
+                loss = self.task.objective(self.model, self.inputs["train"], batch)
             except dgl.DGLError as error:
                 raise GraphError(f"graph: expected one that the model can run on, got: {error}") from error
             found.append(check_finite(loss.item(), f"at epoch {self.epoch + 1}", self.task.shown().feat))
