@@ -66,8 +66,14 @@ class Doubts:
 
     @property
     def mechanism(self) -> bool:
-        """Whether the attention stood more than half of the tests that have a say: mechanism, not decoration."""
-        return 2 * self.stood > self.asked
+        """Whether attention looks like the mechanism: it is needed, and it stood more than half of the tests.
+
+        Needed: it stood the tests against uniform attention that were made. Where uniform attention does as well, what
+        the other tests find is a use that the model makes of its weights and could do without (Wiegreffe and Pinter
+        2019, section 3.1).
+        """
+        needed = all(test.holds is not False for test in self.tests if test.name.startswith("uniform"))
+        return needed and 2 * self.stood > self.asked
 
     def to_frame(self) -> pd.DataFrame:
         """A row for every number: test, measure, value, holds ("yes", "no" or "")."""
