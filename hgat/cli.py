@@ -1,4 +1,4 @@
-"""The command `hgat`: train, eval, list, partition, doctor. Arguments in, tables out; no arithmetic."""
+"""The command `hgat`: train, eval, explain, list, partition, doctor. Arguments in, tables out; no arithmetic."""
 
 import argparse
 import os
@@ -80,6 +80,15 @@ def _parser():
     evaluate.add_argument("folder", help="the folder of a run, as in runs/gat-cora")
     _data_arguments(evaluate)
     evaluate.set_defaults(run=_eval)
+
+    explain = commands.add_parser("explain", help="show what the model that `hgat train` left attends to")
+    explain.add_argument("folder", help="the folder of a run, as in runs/gat-cora")
+    _data_arguments(explain)
+    explain.add_argument("--node", metavar="N", help="which node: its number, its name in the data, or type:number")
+    explain.add_argument("--out", metavar="DIR", help="where tables and pictures go (default: explain/ in the folder)")
+    explain.add_argument("--svg", action="store_true", help="pictures as SVG instead of PNG")
+    explain.add_argument("--html", metavar="FILE", help="a page, too, in which one picks a node and hovers its edges")
+    explain.set_defaults(run=_explain)
 
     listing = commands.add_parser("list", help="systems, data sets, the paper's numbers, ours and the controls'")
     listing.set_defaults(run=_list)
@@ -222,6 +231,12 @@ def _eval(arguments):
     for split, (value, count) in scores.items():
         seen = ", which it was trained on" if split in learned else ""
         print(f"  {split:<5}  {value:5.1f}  on {count:,} {experiment.task.unit}{seen}")
+
+
+def _explain(arguments):
+    from hgat.explain import command
+
+    command.run(arguments)
 
 
 def _list(arguments):

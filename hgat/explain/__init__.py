@@ -3,12 +3,46 @@
 from pathlib import Path
 
 from hgat.explain.attention import Past, Shares, past, shares
+from hgat.explain.edges import Attended, AxisAttention, EdgeAttention, attended_axes, attended_edges, observe
+from hgat.explain.page import write_page
+from hgat.explain.pictures import draw_heads, draw_neighbourhood, draw_over_time, draw_spread
 from hgat.explain.places import draw_map, looks_at, toward
 from hgat.explain.plot import draw_past, draw_shares
+from hgat.explain.tables import axis_table, by_relation, heads_apart, neighbours, over_time, rollout, spread, table
 from hgat.models import System
 from hgat.renamed import warn
 
-__all__ = ["Past", "Shares", "draw", "draw_map", "draw_past", "draw_shares", "looks_at", "past", "shares", "toward"]
+__all__ = [
+    "Attended",
+    "AxisAttention",
+    "EdgeAttention",
+    "Past",
+    "Shares",
+    "attended_axes",
+    "attended_edges",
+    "axis_table",
+    "by_relation",
+    "draw",
+    "draw_heads",
+    "draw_map",
+    "draw_neighbourhood",
+    "draw_over_time",
+    "draw_past",
+    "draw_shares",
+    "draw_spread",
+    "heads_apart",
+    "looks_at",
+    "neighbours",
+    "observe",
+    "over_time",
+    "past",
+    "rollout",
+    "shares",
+    "spread",
+    "table",
+    "toward",
+    "write_page",
+]
 
 
 def draw(model: System, inputs: tuple, path: str | Path, title: str | Path = "", *more: str) -> bool:

@@ -75,11 +75,12 @@ class Attended(NamedTuple):
     axes: list[AxisAttention]
 
 
-def observe(model: nn.Module, inputs: tuple, batch: Batch | None = None) -> Attended:
+def observe(model: nn.Module, inputs: tuple, batch: Batch | None = None, target: str | None = None) -> Attended:
     """Run a model once, in evaluation mode and without gradients, and give all that it attends to.
 
-    inputs: those of its forward. batch: what is asked of a System, where forward takes more than the inputs. Weights
-    are on the CPU. Raises what forward raises.
+    inputs: those of its forward. batch: what is asked of a System, where forward takes more than the inputs. target:
+    the node type of a structure that does not say it, by default the model's own. Weights are on the CPU.
+    Raises what forward raises.
     """
     calls: list[tuple[str, ops.AttentionCall]] = []
     answer = (lambda: model(*inputs)) if batch is None else (lambda: model.answer(inputs, batch))
@@ -88,7 +89,7 @@ def observe(model: nn.Module, inputs: tuple, batch: Batch | None = None) -> Atte
     shown = inputs if batch is None or batch.inputs is None else batch.inputs
     calls = [call for number, call in enumerate(calls) if not number or not _again(calls[number - 1], call)]
     over = [(layer, call) for layer, call in calls if call.kind == "edges"]
-    found = origins(shown, [call.graph for _, call in over], getattr(model, "target", None))
+    found = origins(shown, [call.graph for _, call in over], target or getattr(model, "target", None))
     edges = [
         EdgeAttention(
             layer,

@@ -49,7 +49,7 @@ class Origins:
 def origins(inputs: Any, graphs: list[dgl.DGLGraph], target: str | None = None) -> list[Origins]:
     """The origins of the edges of each of `graphs`, which operators were called with, in their order of edges.
 
-    inputs: what the model was called with. target: the type of the nodes that views join, which do not say it. Edges of
+    inputs: what the model was called with. target: the type of the nodes of a structure that does not say it. Edges of
     a graph that comes from none of the inputs keep that graph's own names and numbers.
     """
     known: dict[int, tuple[dgl.DGLGraph, Origins]] = {}
@@ -98,9 +98,9 @@ def _placed(part: Any, target: str | None) -> Iterator[tuple[dgl.DGLGraph, Origi
         if not part.is_typed:
             yield part.shared, found
     elif isinstance(part, RelationGroups):
-        yield from _of_groups(part)
+        yield from _of_groups(part, target or NODE)
     elif isinstance(part, Routes):
-        yield from _of_routes(part)
+        yield from _of_routes(part, target or NODE)
     elif is_dataclass(part) and not isinstance(part, type):
         for value in (getattr(part, column.name) for column in fields(part)):
             for inner in _parts(value):
@@ -186,29 +186,29 @@ def _of_paths(views: Views, num_nodes: Mapping[str, int], steps: int) -> Origins
     return _by_step(_of_views(views, ntype), num_nodes)
 
 
-def _of_groups(groups: RelationGroups) -> Iterator[tuple[dgl.DGLGraph, Origins]]:
+def _of_groups(groups: RelationGroups, ntype: str) -> Iterator[tuple[dgl.DGLGraph, Origins]]:
     """Of both levels: an entity looks at its neighbours under a relation, and at its relations."""
     (src, place), (group, dst) = (
         (end.long().cpu() for end in csr.in_order(graph)) for graph in (groups.within, groups.collect)
     )
     node, relation = groups.group.node.cpu(), groups.group.relation.cpu().long()
-    names = tuple((NODE, name, NODE) for name in groups.relations)
+    names = tuple((ntype, name, ntype) for name in groups.relations)
     yield groups.within, Origins(names, relation[place], src, node[place])
-    yield groups.collect, Origins((("relation", "of", NODE),), torch.zeros_like(dst), relation[group], dst)
+    yield groups.collect, Origins((("relation", "of", ntype),), torch.zeros_like(dst), relation[group], dst)
 
 
-def _of_routes(routes: Routes) -> Iterator[tuple[dgl.DGLGraph, Origins]]:
+def _of_routes(routes: Routes, ntype: str) -> Iterator[tuple[dgl.DGLGraph, Origins]]:
     """Of the blocks of routes, which say the numbers of their nodes beside them."""
     around = routes.around.cpu()
     before = (routes.senders, *routes.reached)
     for k, block in enumerate(routes.sends):
         nodes = torch.cat([routes.reached[k], before[k]]).cpu()
-        yield block, _numbered(block, nodes)
+        yield block, _numbered(block, nodes, ntype)
     for block in routes.collects:
-        yield block, _numbered(block, around)
+        yield block, _numbered(block, around, ntype)
 
 
-def _numbered(block: dgl.DGLGraph, nodes: Tensor) -> Origins:
+def _numbered(block: dgl.DGLGraph, nodes: Tensor, ntype: str) -> Origins:
     """Of a block whose sources are `nodes`, the destinations first."""
     src, dst = (nodes[end.long().cpu()] for end in csr.in_order(block))
-    return Origins(((NODE, "to", NODE),), torch.zeros_like(src), src, dst)
+    return Origins(((ntype, "to", ntype),), torch.zeros_like(src), src, dst)

@@ -1,5 +1,7 @@
 """Pictures of attention: a node's neighbourhood, how widely each layer looks, heads against heads, over time."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from hgat.errors import GraphError, HgatError
 from hgat.explain.edges import EdgeAttention
 from hgat.explain.plot import figure_class, save
-from hgat.explain.tables import Ids, evenness, heads_apart, name_of, neighbours, over_time
+from hgat.explain.tables import Ids, called, evenness, heads_apart, name_of, neighbours, over_time
 
 __all__ = ["COLOURS", "draw_heads", "draw_neighbourhood", "draw_over_time", "draw_spread"]
 
@@ -19,7 +21,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 OTHER, INK, PALE = "#8a9099", "#20262d", "#c9ccd1"
 MOST_NAMES = 40
 LONGEST = 24  # letters of a name
-THICK, THIN = 6.0, 0.4  # points, of the most attended edge and of one that is not attended to
+CROWD = 14  # names around one node that can stand level
+THICK, THIN = 5.0, 0.5  # points, of the most attended edge and of one that is not attended to
 
 
 def palette(relations: Sequence[str]) -> dict[str, str]:
@@ -39,31 +42,34 @@ def neighbourhood(
 
     Nodes are (type, number) with "name" and "hop", edges have relation, weight and uniform, heads averaged. There are
     at most `most` nodes, the most attended ones: two thirds of them neighbours, where the layer before has some, too.
-    Of snapshots it is the last in which the node has in-edges. Raises GraphError for a node without in-edges.
+    Of snapshots it is the last in which a node has several in-edges, else the last in which it has one. Raises
+    GraphError for a node without in-edges.
     """
     last = records[-1]
     rows = _latest(neighbours(last, node, ntype, ids))
     graph = nx.MultiDiGraph()
     centre = (ntype, node)
-    graph.add_node(centre, name=name_of(ids, ntype, node), hop=0)
+    graph.add_node(centre, name=name_of(ids, ntype, node), hop=0, plain=not (ids or {}).get(ntype))
     deeper = _before(records) if len(records) > 1 else None
     first = most - 1 if deeper is None else max(2 * most // 3 - 1, 1)
     left_out = _add(graph, rows, centre, first, most)
     if deeper is None:
         return graph, left_out
-    found = []
-    for (kind, number), data in list(graph.nodes(data=True)):
+    below = []
+    for end, data in list(graph.nodes(data=True)):
         if data["hop"] == 1:
-            strength = sum(d["weight"] for *_, d in graph.edges((kind, number), data=True))
+            strength = sum(abs(edge["weight"]) for *_, edge in graph.edges(end, data=True))
             try:
-                below = _latest(neighbours(deeper, number, kind, ids))
+                rows = _latest(neighbours(deeper, end[1], end[0], ids))
             except GraphError:  # it sends and receives nothing
                 continue
-            found.append(below.assign(of=[(kind, number)] * len(below), path=below.weight * strength))
-    if found:
-        every = pd.concat(found, ignore_index=True).sort_values("path", ascending=False, kind="stable")
-        for centre, part in every.groupby("of", sort=False):
-            _add(graph, part, centre, most, most, hop=2, only=set(every.index[: 2 * most]))
+            below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength))
+    if below:
+        every = pd.concat(below, ignore_index=True).sort_values("path", ascending=False, kind="stable")
+        every = every[[(row.type, row.node) not in graph for row in every.itertuples()]]
+        every = every[: 2 * (most - len(graph))]  # a tree, with few edges between its branches, can be read
+        for end, rows in every.groupby("of", sort=False):
+            _add(graph, rows, end, most, most, hop=2)
     return graph, left_out
 
 
@@ -77,19 +83,21 @@ def _before(records):
 
 
 def _latest(rows):
-    return rows[rows.step == rows.step.max()]
+    """Those of the last step in which there is something to choose, else of the last."""
+    count = rows.groupby("step").size()
+    return rows[rows.step == (count[count > 1] if (count > 1).any() else count).index.max()]
 
 
-def _add(graph, rows, centre, first, most, hop=1, only=None):
+def _add(graph, rows, centre, first, most, hop=1):
     """Add the edges of `rows` into a node, of at most `first` new nodes and `most` in all; gives how many are left."""
     new, left = set(), set()
-    for place, row in rows.iterrows():
+    for _, row in rows.iterrows():
         end = (row.type, row.node)
         if end not in graph:
-            if only is not None and place not in only or len(new) >= first or len(graph) >= most:
+            if len(new) >= first or len(graph) >= most:
                 left.add(end)
                 continue
-            graph.add_node(end, name=row["name"], hop=hop)
+            graph.add_node(end, name=row["name"], hop=hop, plain=row["name"] == name_of(None, *end))
             new.add(end)
         graph.add_edge(end, centre, relation=row.relation, weight=row.weight, uniform=row.uniform)
     return len(left)
@@ -122,12 +130,16 @@ def draw_neighbourhood(
     figure = Figure(figsize=(8.6, 8.0), layout="constrained", facecolor="white")
     axis = figure.subplots()
     axis.set_axis_off()
+    axis.set_aspect("equal")
     place = _layout(graph, centre)
     weights = nx.get_edge_attributes(graph, "weight")
     largest = max(map(abs, weights.values())) or 1.0
     spent: dict[str, float] = {}
-    for edge, data in graph.edges.items():
-        spent[data["relation"]] = spent.get(data["relation"], 0.0) + abs(weights[edge])
+    for (src, dst, _), data in graph.edges.items():
+        if src != dst:  # what the node itself is told of has the first colours
+            spent[data["relation"]] = spent.get(data["relation"], 0.0) + abs(data["weight"]) * (
+                10 if dst == centre else 1
+            )
     colour = palette(sorted(spent, key=lambda name: -spent[name]))
     for nearer in (False, True):  # the node's own edges on top
         for turn, (src, dst, key) in _bent(graph):
@@ -154,9 +166,10 @@ def draw_neighbourhood(
         nx.draw_networkx_nodes(
             graph, place, own, ax=axis, node_color=fill, node_shape=marker, edgecolors=INK, linewidths=1, node_size=130
         )
-    _write_names(axis, graph, place, centre)
+    _write_names(axis, graph, place, centre, len(kinds) == 1)
     handles = [
-        Line2D([], [], color=colour[name], linewidth=3, label=short(name)) for name in list(colour)[: len(COLOURS)]
+        Line2D([], [], color=colour[name], linewidth=3, label=short(called(name)))
+        for name in list(colour)[: len(COLOURS)]
     ]
     if len(colour) > len(COLOURS):
         handles.append(Line2D([], [], color=OTHER, linewidth=3, label="other relations"))
@@ -194,29 +207,38 @@ def _bent(graph):
     """(curvature, edge) of every edge, so that edges between the same two nodes do not lie on one another."""
     for src, dst, key in graph.edges(keys=True):
         others = graph.number_of_edges(src, dst) + graph.number_of_edges(dst, src)
-        yield (0.0 if others == 1 else 0.12 + 0.16 * key), (src, dst, key)
+        yield (0.0 if others == 1 else 0.1 + 0.12 * key), (src, dst, key)
 
 
-def _write_names(axis, graph, place, centre):
-    middle = place[centre]
+def _write_names(axis, graph, place, centre, alone):
+    """Names on the far side of what a node is drawn beside; along the line where there are too many around one."""
+    around = Counter(dst for _, dst in set(graph.edges()))
     for name, data in graph.nodes(data=True):
-        x, y = place[name]
-        left = x < middle[0] - 1e-9
+        ends = [place[dst] for dst in graph.successors(name) if dst != name]
+        away = place[name] - sum(ends) / len(ends) if ends else place[name] * 0 + (0.0, 1.0)
+        turn = math.degrees(math.atan2(away[1], away[0]))
+        size = max(math.hypot(*away), 1e-9)
+        x, y = away / size
+        crowded = len(ends) == 1 and around[next(iter(graph.successors(name)))] > CROWD
+        options = {"ha": "left" if x > 0.4 else "right" if x < -0.4 else "center"}
+        options["va"] = "center" if abs(x) > 0.4 else "bottom" if y > 0 else "top"
+        if crowded:
+            options = {"ha": "right" if x < 0 else "left", "va": "center", "rotation_mode": "anchor"}
+            options["rotation"] = turn - 180 if x < 0 else turn
         bold = name == centre
         axis.annotate(
-            short(data["name"]),
-            (x, y),
-            (0, 12) if bold else (-8 if left else 8, 0),
+            short(str(name[1]) if alone and data["plain"] else data["name"]),
+            place[name],
+            (9 * x, 9 * y),
             textcoords="offset points",
-            ha="center" if bold else "right" if left else "left",
-            va="bottom" if bold else "center",
             fontsize=11 if bold else 8.5,
             fontweight="bold" if bold else "normal",
             color=INK,
             zorder=9,
-            bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+            **options,
         )
-    axis.margins(0.14)
+    axis.margins(0.12)
 
 
 def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str = "") -> None:

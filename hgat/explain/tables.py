@@ -68,6 +68,11 @@ def axis_table(records: Iterable[AxisAttention]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "name", "weight", "uniform"])
 
 
+def called(relation: str) -> str:
+    """A relation's name as people read it: that of a graph of one relation is DGL's own."""
+    return "edges" if relation == "_E" else relation
+
+
 def name_of(ids: Ids | None, ntype: str, number: int) -> str:
     """What a node is called: its name in the data, else its number, with its type where that has a name."""
     names = (ids or {}).get(ntype)
@@ -124,9 +129,10 @@ def _shares_of_nodes(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
     """
     kind = _types(record, 2)[1]
     step = torch.zeros_like(kind) if record.step is None else record.step
-    _, node = torch.stack([kind, step, record.dst]).unique(dim=1, return_inverse=True)
+    key = (kind * (int(step.max()) + 1 if len(step) else 1) + step) * (int(record.dst.max()) + 1 if len(step) else 1)
+    _, node = (key + record.dst).unique(return_inverse=True)
     found = []
-    for weight in (record.weight.double().abs().mean(1), torch.ones(len(node), dtype=torch.float64)):
+    for weight in (record.weight.double().abs().mean(1), record.uniform.double()):
         total = weight.new_zeros(int(node.max()) + 1 if len(node) else 0).index_add(0, node, weight)
         found.append(weight / total.clamp_min(LEAST)[node])
     return node, found[0], found[1]
@@ -139,7 +145,7 @@ def _types(record: EdgeAttention, end: int) -> tuple[list[str], Tensor]:
 
 
 def by_relation(records: Iterable[EdgeAttention]) -> list[Shares]:
-    """The mean share of a node's attention that goes to each relation, beside what it would be if edges counted alike.
+    """The mean share of a node's attention that goes to each relation, beside what uniform attention would give it.
 
     One entry for each layer and type of destination at which several relations end; heads averaged.
     """
@@ -161,7 +167,7 @@ def by_relation(records: Iterable[EdgeAttention]) -> list[Shares]:
             ]
             parts = (tuple((x[here] / x[here].sum()).tolist()) for x in (spent, uniform))
             of = "nodes" if ntype == "_N" else f"{ntype} nodes"
-            found.append(Shares(f"attention of {of}, {record.layer}", tuple(names), *parts))
+            found.append(Shares(f"attention of {of}, {record.layer}", tuple(names), *parts, even="if it were uniform"))
     return found
 
 
@@ -273,10 +279,13 @@ def check_node(nodes: Iterable[int], sizes: Mapping[str, int], ntype: str) -> No
             raise GraphError(f"node: expected a node{kind} from 0 to {sizes[ntype] - 1}, got {node}")
 
 
-def neighbours(record: EdgeAttention, node: int, ntype: str = "_N", ids: Ids | None = None) -> pd.DataFrame:
+def neighbours(
+    record: EdgeAttention, node: int, ntype: str = "_N", ids: Ids | None = None, *, heads: int = 0
+) -> pd.DataFrame:
     """What one node looks at in a layer, most attended first: name, type, node, relation, step, weight, uniform.
 
-    Heads averaged. Raises GraphError for a node without in-edges there.
+    Heads averaged; heads: of so many rows with a column that has the weight of each, in words.
+    Raises GraphError for a node without in-edges there.
     """
     kinds, kind = _types(record, 2)
     here = (record.dst == node) & (kind == (kinds.index(ntype) if ntype in kinds else -1))
@@ -300,4 +309,9 @@ def neighbours(record: EdgeAttention, node: int, ntype: str = "_N", ids: Ids | N
             "uniform": uniform.numpy(),
         }
     )
-    return rows.sort_values("weight", ascending=False, kind="stable", ignore_index=True)
+    order = torch.argsort(-part.weight.mean(1), stable=True)
+    rows = rows.iloc[order.numpy()].reset_index(drop=True)
+    if heads:
+        told = [", ".join(f"{weight:.3f}" for weight in own) for own in part.weight[order[:heads]].tolist()]
+        rows["heads"] = told + [""] * (len(rows) - len(told))
+    return rows

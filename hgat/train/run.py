@@ -518,7 +518,7 @@ def _another(path, error):
 
 @dataclass(frozen=True)
 class Opened:
-    """What `train` left in a folder: the recipe, the task of the seed that was kept, its model, the inputs of every part.
+    """What `train` left in a folder: the recipe, the task of the seed that was kept, its model, inputs by part.
 
     experiment: the recipe on its data. about: what is written beside the weights.
     """
