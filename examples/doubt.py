@@ -26,9 +26,16 @@ def train(name, seed, epochs):
     feat = found.feat[found.target]
     torch.manual_seed(seed)
     model = GATv2(
-        feat.shape[1], found.num_classes, hidden=64, heads=[1], decoder=True, feat_drop=0.0, attn_drop=0.0,
+        feat.shape[1],
+        found.num_classes,
+        hidden=64,
+        heads=[1],
+        decoder=True,
+        share_weights=False,
+        feat_drop=0.0,
+        attn_drop=0.0,
         residual=name == "planted-own",
-    )  # fmt: skip
+    )
     inputs, best = (found.graph, {found.target: feat}), (-1.0, {})
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
 

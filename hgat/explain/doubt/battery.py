@@ -23,6 +23,7 @@ def battery(
     inputs: tuple,
     *,
     kind: str = "classes",
+    target: str | None = None,
     nodes: int | Sequence[int] | Tensor | None = 1000,
     seed: int = 0,
     eps: float = 0.01,
@@ -36,9 +37,9 @@ def battery(
 ) -> Doubts:
     """Doubt the attention of a trained model: every test of hgat.explain.doubt that the arguments allow.
 
-    model, inputs, kind, nodes, seed: see `Subject`; seed also draws random orders and permutations. eps: the change of
-    the answer that adversarial attention may make. score: of a model, in percent. scores: (with attention, with uniform
-    attention), trained, seed by seed. others: the same model from other seeds. gold: bool [E_r] for each relation of
+    model, inputs, kind, target, nodes, seed: see `Subject`; seed also draws random orders and permutations. eps: the
+    change of the answer that adversarial attention may make. score: of a model, in percent. scores: (with attention,
+    with uniform attention), trained, seed by seed. others: the same model from other seeds. gold: bool [E_r] for each relation of
     the graph, or [E] where there is one, True where a neighbour decides. tests: names out of TESTS; those that lack
     what they need are left out. progress: a bar of forward passes, where stderr is a terminal.
     Raises HgatError for a model without attention over edges, an answer that is no row per node, and numbers out of
@@ -51,7 +52,7 @@ def battery(
     curve: Curve | None = None
     floor: float | None = None
     with tqdm(desc="doubt", unit="pass", disable=None if progress else True, leave=False) as bar:
-        subject = Subject(model, inputs, nodes, kind=kind, seed=seed, tick=bar.update)
+        subject = Subject(model, inputs, nodes, kind=kind, target=target, seed=seed, tick=bar.update)
         marked = None if gold is None else _gold_edges(subject, gold)
         for name in tests:
             bar.set_description(f"doubt: {name}")

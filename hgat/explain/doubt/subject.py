@@ -31,7 +31,7 @@ class Subject:
     model, inputs: as of its forward. nodes: rows of the answer, in numbers of the task's nodes: [M], or how many of
     those that have two in-edges or more, drawn by `seed`; all of them if None. kind: "classes", logits of one class per
     row; "labels", a logit per label; "rows", numbers that stand for a node, of which the last step is taken where there
-    are steps.
+    are steps. target: the type of the nodes that the answer is of, where the model does not say it.
 
     A site is an attention call over the edges that enter the asked nodes, such as a layer of GAT; all sites share one
     graph, that of the last call. What is changed of a node are the weights of its own in-edges, at every site. That
@@ -48,6 +48,7 @@ class Subject:
         nodes: int | Sequence[int] | Tensor | None = None,
         *,
         kind: str = "classes",
+        target: str | None = None,
         seed: int = 0,
         tick: Callable[[], Any] = lambda: None,
     ) -> None:
@@ -63,7 +64,7 @@ class Subject:
             raise HgatError(f"doubt: expected a model with attention over edges, got {name}, which has none")
         self._held = {c.number: c.weights for c in calls if c.kind == "axis" and c.weights.dim() == 1}
         graphs = [call.graph for call in edges if call.graph is not None]
-        target = getattr(model, "target", None)
+        target = getattr(model, "target", target)
         placed = origins(inputs, graphs, target)
         self.graph = graphs[-1]
         index = self.graph._graph
