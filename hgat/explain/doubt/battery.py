@@ -39,9 +39,9 @@ def battery(
 
     model, inputs, kind, target, nodes, seed: see `Subject`; seed also draws random orders and permutations. eps: the
     change of the answer that adversarial attention may make. score: of a model, in percent. scores: (with attention,
-    with uniform attention), trained, seed by seed. others: the same model from other seeds. gold: bool [E_r] for each relation of
-    the graph, or [E] where there is one, True where a neighbour decides. tests: names out of TESTS; those that lack
-    what they need are left out. progress: a bar of forward passes, where stderr is a terminal.
+    with uniform attention), trained, seed by seed. others: the same model from other seeds. gold: bool [E_r] for each
+    relation of the graph, or [E] where there is one, True where a neighbour decides. tests: names out of TESTS; those
+    that lack what they need are left out. progress: a bar of forward passes, where stderr is a terminal.
     Raises HgatError for a model without attention over edges, an answer that is no row per node, and numbers out of
     range; GraphError for nodes that do not exist or have no in-edges, and for gold edges that the graph does not have.
     """
