@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hgat.errors import HgatError
-from hgat.explain.doubt.battery import battery
+from hgat.explain.doubt.battery import TESTS, battery
 from hgat.explain.doubt.outcome import draw_curves
 from hgat.explain.doubt.subject import Subject
 from hgat.files import write_bytes
@@ -26,9 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     from hgat.train.run import open_folder
 
     found = open_folder(arguments.folder, arguments.root, device=arguments.device)
-    told = doubt_run(
-        found, Path(arguments.folder), nodes=arguments.nodes, seed=arguments.seed, retrain=arguments.retrain
-    )
+    options = {name: getattr(arguments, name) for name in ("nodes", "seed", "retrain")}
+    told = doubt_run(found, Path(arguments.folder), tests=arguments.tests or TESTS, **options)
     out = Path(arguments.out or Path(arguments.folder) / FOLDER)
     make_folder(out)
     print(told)
@@ -40,11 +40,13 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n" + "\n".join(str(path) for path in files))
 
 
-def doubt_run(found: Any, folder: Path, *, nodes: int = 1000, seed: int = 0, retrain: bool = False) -> Any:
+def doubt_run(
+    found: Any, folder: Path, *, nodes: int = 1000, seed: int = 0, retrain: bool = False, tests: Sequence[str] = TESTS
+) -> Any:
     """`battery` on what `hgat.train.open_folder` gives, with all that its folder has.
 
     nodes: how many of the test nodes, or of all nodes where links are asked for. retrain: train another seed, and one
-    with uniform attention where the folder has no such control, by the run's own recipe.
+    with uniform attention where the folder has no such control, by the run's own recipe. tests: names out of TESTS.
     Raises HgatError for a task whose answers are not rows of nodes.
     """
     task, inputs, metric = found.task.rounds()[-1], found.inputs["test"], found.recipe.train.metric
@@ -76,6 +78,7 @@ def doubt_run(found: Any, folder: Path, *, nodes: int = 1000, seed: int = 0, ret
         others=others,
         gold=gold,
         target=target,
+        tests=tests,
         title=f"{found.recipe.title}, seed {found.about['seed']}: should its attention be believed?",
     )
 
