@@ -91,6 +91,7 @@ def _parser():
     explain.add_argument("--doubt", action="store_true", help="test whether its attention should be believed, instead")
     explain.add_argument("--nodes", type=int, default=1000, metavar="N", help="of --doubt: how many (default: 1000)")
     explain.add_argument("--seed", type=int, default=0, help="of --doubt: draws nodes and orders (default: 0)")
+    explain.add_argument("--tests", nargs="+", metavar="TEST", help="of --doubt: which of its tests (default: all)")
     explain.add_argument(
         "--retrain", action="store_true", help="of --doubt: train a second seed, and uniform attention"
     )
