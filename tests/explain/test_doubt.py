@@ -1,0 +1,319 @@
+"""Doubt: every test of attention on toys whose attention is the mechanism, or decoration, by construction."""
+
+import math
+
+import dgl
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from torch import nn
+
+from hgat import cli, data, ops
+from hgat import graph as hgraph
+from hgat.errors import GraphError, HgatError
+from hgat.explain import doubt
+from hgat.explain.doubt.curves import places
+from hgat.models import ACM, GAT, HAN, MAGNA, RGAT, Facts
+from zoo import build, typed_graph
+
+SIZE, CLASSES = 4, 3
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return data.load("planted-feature", size=SIZE, groups=12, classes=CLASSES)
+
+
+class Toy(nn.Module):
+    """Attention to the neighbour whose key is asked for; the answer is what it says, or what the node itself says."""
+
+    def __init__(self, mechanism, sharp=6.0):
+        super().__init__()
+        self.key, self.mechanism = nn.Parameter(sharp * torch.eye(SIZE)), mechanism
+
+    def forward(self, graph, feat):
+        ask, key, said = feat.split([SIZE, SIZE, CLASSES], 1)
+        logits = ops.dot_product_logits(graph, (ask @ self.key)[:, None], key[:, None], scale=1.0)
+        heard = ops.weighted_sum(graph, said[:, None], ops.edge_softmax(graph, logits)).squeeze(1)
+        return 6 * heard if self.mechanism else 6 * said + 0.05 * heard
+
+
+def setting(planted, mechanism, **options):
+    """(the toy, its inputs, a subject of it)."""
+    model, inputs = Toy(mechanism), (planted.graph, planted.feat["_N"])
+    return model, inputs, doubt.Subject(model, inputs, **options)
+
+
+def test_each_test_tells_mechanism_from_decoration(planted):
+    told = {}
+    for mechanism in (True, False):
+        model, inputs, _ = setting(planted, mechanism)
+        right = inputs[1][:, -CLASSES:].argmax(1) if not mechanism else planted.label
+
+        def score(model, inputs=inputs, right=right):
+            return 100 * float((model(*inputs).argmax(1) == right).float().mean())
+
+        told[mechanism] = doubt.battery(
+            model,
+            inputs,
+            score=score,
+            scores=([100.0, 99.0], [55.0, 54.0] if mechanism else [100.0, 100.0]),
+            gold=planted.gold if mechanism else None,
+            tests=[name for name in doubt.TESTS if name != "adversary"],
+            progress=False,
+        )
+        assert told[mechanism].mechanism is mechanism, str(told[mechanism])
+    stood = {test.name: test.holds for test in told[True].tests}
+    fell = {test.name: test.holds for test in told[False].tests}
+    both = ["uniform, frozen", "uniform, retrained", "deletion", "insertion", "permutation", "adversarial"]
+    assert stood == dict.fromkeys([*both, "ranks", "gold"], True)
+    # Absence of the edge that attention is on changes the answer most, however little, where it is decoration, too.
+    assert fell == dict.fromkeys(both, False) | {"ranks": True}
+    assert told[True].asked == 8 and told[False].stood == 1
+    frame = told[True].to_frame()
+    assert [*frame.columns] == ["test", "measure", "value", "holds"] and {*frame.test} == {*stood}
+    text = str(told[True])
+    assert all(test.verdict in text and test.verdict.endswith(".") for test in told[True].tests)
+    assert text.endswith("stood 8 of 8: attention looks like the mechanism")
+
+
+def test_uniform_attention_as_good_is_no_mechanism():
+    stood = [doubt.Doubt(name, name, {}, "", True) for name in ("deletion", "insertion", "permutation")]
+    needed, not_needed = (doubt.Doubt("uniform, frozen", "", {}, "", holds) for holds in (True, False))
+    assert doubt.Doubts("", 1, (*stood, needed)).mechanism
+    assert not doubt.Doubts("", 1, (*stood, not_needed)).mechanism
+    assert doubt.Doubts("", 1, tuple(stood)).mechanism
+
+
+# ---- many nodes at once ----
+
+
+def looped():
+    """A graph whose last edges are its self-loops, and features of its nodes."""
+    graph = dgl.add_self_loop(dgl.remove_self_loop(build("homogeneous")))
+    return graph, {"_N": torch.randn(graph.num_nodes(), 5)}
+
+
+def on_relations():
+    graph = hgraph.relations.extended(typed_graph(), inverse=True, self_relation=True)
+    feat = {ntype: torch.randn(graph.num_nodes(ntype), 5) for ntype in graph.ntypes}
+    options = {"hidden": 4, "heads": (2, 1), "softmax": "within"}
+    return RGAT(graph, dict.fromkeys(feat, 5), 3, graph.ntypes[0], **options), (graph, feat)
+
+
+def on_views():
+    """Semantic weights are of all nodes at once, and are held."""
+    graph = typed_graph()
+    ntype = graph.to_canonical_etype("follows")[0]
+    views = hgraph.metapaths(graph, {"film-film": ["follows"], "co-liked": ["liked by", "likes"]})
+    model = HAN(5, 3, ["film-film", "co-liked"], ntype, hidden=4, heads=(2,))
+    return model, (views, {ntype: torch.randn(graph.num_nodes(ntype), 5)})
+
+
+SYSTEMS = {
+    "GAT": lambda: (GAT(5, 3, hidden=4, heads=(2, 1)), looped()),
+    "RGAT": on_relations,
+    "HAN": on_views,
+    "MAGNA": lambda: (MAGNA(5, 3, hidden=4, heads=2, layers=1, hops=2), looped()),  # reads farther than it attends
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_many_nodes_at_once_are_each_alone(name):
+    torch.manual_seed(1)
+    model, inputs = SYSTEMS[name]()
+    subject = doubt.Subject(model, inputs)
+    keep = torch.rand(len(subject.row)) < 0.5
+    got = subject.sweep(subject.kept(keep))
+    assert len(subject.nodes) > 3 and subject.change(got, subject.base[subject.nodes]).max() > 1e-3
+    subject.batches = [torch.tensor([k]) for k in range(len(subject.nodes))]
+    torch.testing.assert_close(got, subject.sweep(subject.kept(keep)), atol=1e-5, rtol=1e-4)
+
+
+def test_an_edge_that_is_left_out_is_one_that_the_graph_does_not_have():
+    torch.manual_seed(1)
+    (graph, feat), model = looped(), GAT(5, 3, hidden=4, heads=(2, 1)).eval()
+    subject = doubt.Subject(model, (graph, feat))
+    keep = torch.rand(graph.num_edges()) < 0.5
+    keep[-graph.num_nodes() :] = True
+    got = subject.sweep(subject.kept(keep))
+    dst = graph.edges(order="eid")[1]
+    for place, node in enumerate(subject.nodes.tolist()):
+        left = dgl.remove_edges(graph, ((dst == node) & ~keep).nonzero().flatten())
+        with torch.no_grad():
+            wanted = model(left, feat)[node].softmax(0)
+        torch.testing.assert_close(got[place], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_places_count_from_the_highest_score_of_each_node(planted):
+    _, _, subject = setting(planted, True)
+    score = torch.rand(len(subject.row))
+    place = places(subject, score)
+    for node in range(5):
+        mine = (subject.row == node).nonzero().flatten()
+        assert place[mine].tolist() == score[mine].argsort(descending=True).argsort().tolist()
+
+
+def test_curves_begin_with_the_whole_and_end_with_nothing(planted):
+    model, inputs, subject = setting(planted, True, nodes=[0, 1, 2])
+    deletion, insertion, curve = doubt.curves(subject)
+    whole = float(subject.value(subject.base[subject.nodes]).mean())
+    for order in ("attention", "degree", "random"):
+        assert curve.deletion[order][0] == curve.insertion[order][-1] == pytest.approx(whole)
+        assert curve.deletion[order][-1] == curve.insertion[order][0] == pytest.approx(1 / CLASSES)
+    # Three tenths of four edges are two, the first the one that decides.
+    assert curve.insertion["attention"][3] > 0.9 > 0.5 > curve.deletion["attention"][3]
+    assert deletion.numbers["comprehensiveness by attention"] > insertion.numbers["sufficiency by attention"]
+
+
+# ---- other weights ----
+
+
+def test_divergence_is_that_of_scipy(planted):
+    _, _, subject = setting(planted, True)
+    flat = [torch.full_like(weights, 1 / SIZE) for weights in subject.weights]
+    got = doubt.divergence(subject, subject.weights, flat)
+    mine = subject.weights[0][subject.row == subject.nodes[3], 0]
+    assert float(got[3]) == pytest.approx(jensenshannon(mine, [1 / SIZE] * SIZE) ** 2, rel=1e-4)
+    assert not doubt.divergence(subject, subject.weights, subject.weights).any()
+
+
+def test_a_wider_eps_lets_weights_go_farther(planted):
+    _, _, subject = setting(planted, True)
+    found = [doubt.adversarial(subject, eps=eps, steps=15).numbers["median divergence"] for eps in (0.001, 0.05, 0.9)]
+    assert found[0] < found[1] < found[2] < math.log(2) and found[2] > 0.3
+
+
+def test_an_adversary_is_found_where_attention_is_decoration(planted):
+    found = []
+    for mechanism in (True, False):
+        model, inputs = Toy(mechanism, sharp=6.0 if mechanism else 1.0), (planted.graph, planted.feat["_N"])
+        before = [p.clone() for p in model.parameters()]
+        found.append(doubt.adversary(doubt.Subject(model, inputs), scales=[0.1], steps=40, lr=0.2))
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+        assert found[-1].numbers["mean change"] <= 0.05
+    assert [one.holds for one in found] == [None, False]
+
+
+def test_seeds_that_attend_alike_are_no_distance_apart(planted):
+    model, inputs, subject = setting(planted, True)
+    same = doubt.seeds_apart(subject, [Toy(True), Toy(True)])
+    other = doubt.seeds_apart(subject, [Toy(True, sharp=0.5)])
+    assert same.numbers["median divergence"] == 0 and other.numbers["median divergence"] > 0.1
+    assert same.holds is None
+    told = doubt.battery(model, inputs, others=[Toy(True, sharp=0.5)], tests=["seeds", "adversarial"], progress=False)
+    assert f"two seeds differ by {other.numbers['median divergence']:.3f}" in told.tests[1].verdict
+
+
+def test_permutation_leaves_out_who_has_nothing_to_permute():
+    graph = dgl.graph(([0, 1, 2, 0], [3, 3, 3, 4]), num_nodes=5)
+    feat = torch.rand(5, 2 * SIZE + CLASSES)
+    subject = doubt.Subject(Toy(True), (graph, feat), [3, 4])
+    assert doubt.permutation(subject).numbers["nodes"] == 1
+    with pytest.raises(HgatError, match="expected an asked node with two in-edges in a softmax, got none"):
+        doubt.permutation(doubt.Subject(Toy(True), (graph, feat), [4]))
+
+
+def test_importance_of_a_plain_mean(planted):
+    """Of a sum with weights the gradient of a factor on an edge is w_uv * (what it adds), and absence alike."""
+    _, _, subject = setting(planted, True)
+    gradient, absence = doubt.gradients(subject), doubt.leave_one_out(subject)
+    assert gradient.shape == absence.shape == (planted.graph.num_edges(),)
+    gold = planted.gold
+    assert absence[gold].mean() > 5 * absence[~gold].mean() and gradient[gold].mean() > 5 * gradient[~gold].mean()
+    few = doubt.leave_one_out(subject, most=1)
+    assert int((~few.isnan()).sum()) == len(subject.nodes)
+
+
+# ---- wrong calls ----
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"nodes": [0, 99]}, GraphError, "nodes: expected nodes from 0 to 47, got 99"),
+        ({"nodes": 0}, HgatError, "nodes: expected 1 or more, got 0"),
+        ({"nodes": []}, GraphError, "nodes: expected nodes with in-edges to attend to, got no node"),
+        ({"kind": "numbers"}, HgatError, r"kind: expected one of \['classes', 'labels', 'rows'\], got 'numbers'"),
+        ({"eps": 1.5}, HgatError, "eps: expected a number from 0 to 1, got 1.5"),
+        ({"eps": 0.0, "tests": ["adversarial"]}, HgatError, "eps: expected a number above 0 and below 1, got 0.0"),
+        ({"tests": ["belief"]}, HgatError, "tests: expected names out of uniform, .*, got 'belief'"),
+        (
+            {"gold": torch.ones(500) > 0},
+            GraphError,
+            r"gold: expected bool \[E\] of the 192 edges of .*, got .* \[500\]",
+        ),
+        ({"gold": {("a", "b", "a"): torch.ones(3) > 0}}, GraphError, "gold: expected relations of the graph, .* got"),
+        ({"gold": torch.zeros(192) > 0, "tests": ["gold"]}, GraphError, "gold: expected a gold edge into one of"),
+        ({"model": nn.Linear(2, 3)}, HgatError, "doubt: expected a model with attention over edges, got Linear"),
+    ],
+)
+def test_wrong_calls_are_one_sentence(planted, change, error, match):
+    model, inputs = Toy(True), (planted.graph, planted.feat["_N"])
+    if "model" in change:
+        model, inputs = change["model"], (torch.ones(4, 2),)
+    options = {"tests": (), "progress": False} | {name: value for name, value in change.items() if name != "model"}
+    with pytest.raises(error, match=match) as caught:
+        doubt.battery(model, inputs, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_nodes_without_in_edges_and_channels_without_edges():
+    graph = dgl.graph(([0, 1], [2, 2]), num_nodes=4)
+    feat = torch.rand(4, 2 * SIZE + CLASSES)
+    with pytest.raises(GraphError, match="nodes: expected nodes with in-edges to attend to, got node 3 without any"):
+        doubt.Subject(Toy(True), (graph, feat), [2, 3])
+    loops = dgl.add_self_loop(graph)
+    with pytest.raises(HgatError, match="expected a model with attention over edges, got ACM, which has none"):
+        acm = ACM(5, 3)
+        doubt.Subject(acm, ACM.prepare(_facts(loops, torch.rand(4, 5))))
+    with pytest.raises(HgatError, match="retrained: expected scores of the same seeds, got 2 and 1"):
+        doubt.retrained([1.0, 2.0], [1.0])
+    with pytest.raises(HgatError, match="seeds: expected a model of another seed or more, got none"):
+        doubt.seeds_apart(doubt.Subject(Toy(True), (graph, feat)), [])
+
+
+def _facts(graph, feat):
+    return Facts(graph, {"_N": feat}, target="_N", num_classes=3)
+
+
+RECIPE = """
+title = "A toy"
+[paper]
+title = "None"
+authors = "Nobody"
+year = 2022
+link = "https://arxiv.org/abs/2105.14491"
+[data]
+name = "planted-feature"
+groups = 12
+[graph]
+self_loops = false
+[model]
+system = "gatv2"
+hidden = 4
+heads = [1]
+decoder = true
+[train]
+metric = "accuracy"
+epochs = 2
+lr = 0.01
+seeds = 1
+[expect]
+"""
+
+
+def test_a_run_is_doubted_from_the_command_line(tmp_path, capsys):
+    (tmp_path / "toy.toml").write_text(RECIPE, encoding="utf-8")
+    run = tmp_path / "run"
+    assert cli.main(["train", str(tmp_path / "toy.toml"), "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert cli.main(["explain", str(run), "--doubt", "--nodes", "9", "--retrain"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("A toy, seed 0: should its attention be believed?\nattention of 9 nodes in doubt")
+    for title in ("Uniform attention, retrained", "Seed to seed", "Gold standard", "Deletion"):
+        assert title in said
+    files = [run / "explain" / name for name in ("doubt.csv", "doubt.png")]
+    assert all(str(path) in said and path.stat().st_size > 500 for path in files)
+    assert cli.main(["explain", str(run), "--doubt", "--nodes", "0"]) == 2
+    assert "nodes: expected 1 or more" in capsys.readouterr().err
