@@ -544,11 +544,12 @@ def test_pytorch_is_never_asked_for_a_softmax_over_nothing(align, monkeypatch):
 @pytest.mark.parametrize("align", ALIGNMENTS)
 def test_a_number_that_is_none_is_not_hidden(align):
     graph, h = build("homogeneous"), torch.randn(23, F_KEY).double()
-    h[3] = torch.nan
+    at_dst = h.clone()
+    at_dst[3] = torch.nan
     given = with_position(graph, ALIGNMENTS[align])
     given = {key: value * 0 for key, value in given.items()}
-    out = layer_of(GeneralAttentionConv, align=align, in_feats=F_KEY)(graph, h, **given)
-    assert torch.isnan(out[graph.out_edges(3)[1]]).all()
+    out = layer_of(GeneralAttentionConv, align=align, in_feats=F_KEY)(graph, (h, at_dst), **given)
+    assert torch.isnan(out[3]).all() and torch.isfinite(out[torch.arange(23) != 3]).all()
 
 
 def test_nodes_without_edges():
