@@ -161,10 +161,9 @@ def _layers(explained: Explained) -> list[str]:
     edges = explained.attended.edges
     if not edges:
         return []
-    spread = tables.spread(edges)
-    rows = [("layer", "heads", "nodes", "in-edges", "in effect", "entropy", "heads apart")]
+    rows: list[tuple[str, ...]] = [("layer", "heads", "nodes", "in-edges", "in effect", "entropy", "heads apart")]
     for record in edges:
-        own = spread[spread.layer == record.layer].mean(numeric_only=True)
+        own = tables.spread([record]).mean(numeric_only=True)
         apart = tables.heads_apart(record)
         heads = len(apart)
         between = f"{100 * float(apart.sum()) / (heads * (heads - 1)):.0f} %" if heads > 1 else "–"
@@ -198,9 +197,9 @@ def _axes(explained: Explained) -> list[str]:
         part = table[table.layer == layer]
         if len(part) < 2:
             continue
-        columns = [part[name].abs() / part[name].abs().sum() for name in ("weight", "uniform")]
-        told = "" if not layer else f", {layer}"
-        shares.append(Shares(f"attention along an axis{told}", tuple(part["name"]), *(tuple(c) for c in columns)))
+        ours, even = (tuple(part[name].abs() / part[name].abs().sum()) for name in ("weight", "uniform"))
+        title = "attention along an axis" + (f", {layer}" if layer else "")
+        shares.append(Shares(title, tuple(part["name"]), ours, even, even="if all counted alike"))
     if shares:
         explained.picture("axes", lambda path: plot.draw_shares(shares, path, explained.found.recipe.title))
     model, inputs = explained.found.model, explained.found.inputs["test"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -50,8 +50,8 @@ class EdgeAttention:
     def only(self, keep: Tensor) -> "EdgeAttention":
         """The record of some of the edges; keep: bool [E] or numbers. Uniform weights are then those of the part."""
         step = None if self.step is None else self.step[keep]
-        columns = (getattr(self, name)[keep] for name in ("relation", "src", "dst", "weight", "group"))
-        return EdgeAttention(self.layer, self.relations, *columns, self.form, step)
+        columns = {name: getattr(self, name)[keep] for name in ("relation", "src", "dst", "weight", "group")}
+        return replace(self, step=step, **columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,8 @@ def observe(model: nn.Module, inputs: tuple, batch: Batch | None = None, target:
     Raises what forward raises.
     """
     calls: list[tuple[str, ops.AttentionCall]] = []
-    answer = (lambda: model(*inputs)) if batch is None else (lambda: model.answer(inputs, batch))
+    ask: Any = model
+    answer = (lambda: ask(*inputs)) if batch is None else (lambda: ask.answer(inputs, batch))
     with _names(model) as within, ops.attention_hook(lambda call: calls.append((within[-1], call))):
         resting(model, answer)
     shown = inputs if batch is None or batch.inputs is None else batch.inputs

@@ -73,7 +73,7 @@ def write_page(
     except ImportError:
         raise HgatError('explain: expected Bokeh for a page, got none; pip install "hgat[explain]"') from None
     picked, rows, spans, colours = _rows(records, nodes, ntype, ids)
-    every, edges, around, centre = (ColumnDataSource(data) for data in (rows, {}, {}, {}))
+    every, edges, around, centre = ColumnDataSource(rows), *(ColumnDataSource() for _ in range(3))
     names = [name_of(ids, ntype, node) for node in picked]
     names = [f"{name} ({node})" if names.count(name) > 1 else name for name, node in zip(names, picked, strict=True)]
     choice = Select(title="node", options=names, value=names[0], width=260, name="node")
@@ -89,12 +89,12 @@ def write_page(
         output_backend="canvas",
     )
     plot.axis.visible = plot.grid.visible = False
-    for data, columns in (
+    for source, columns in (
         (edges, [*rows, "xs", "ys", "width", "to"]),
         (around, ["x", "y", "name", "label", "colour", "angle", "align", "shift"]),
         (centre, ["x", "y", "name"]),
     ):
-        data.data = {name: [] for name in columns}
+        source.data = {name: [] for name in columns}
     lines = plot.multi_line("xs", "ys", line_width="width", line_color="colour", line_alpha=0.75, source=edges)
     lines.hover_glyph = lines.glyph.clone(line_alpha=1.0, line_color=INK)
     dots = plot.scatter("x", "y", size=13, fill_color="white", line_color=INK, source=around)

@@ -1,6 +1,7 @@
 """Pictures of attention: a node's neighbourhood, how widely each layer looks, heads against heads, over time."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,10 +185,8 @@ def draw_neighbourhood(
         notes.append(f"to itself: {own:.2g}")
     if left_out:
         notes.append(f"{left_out} less attended neighbours left out")
-    heading = [title] if title else []
     axis.set_title("; ".join(notes), fontsize=10)
-    if heading:
-        figure.suptitle("\n".join(heading), fontsize=13)
+    _head(figure, title)
     save(figure, Path(path))
 
 
@@ -278,19 +277,24 @@ def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str =
         _plain_ticks(axis, most)
     for axis in axes[len(records) :]:
         axis.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12)
+    _head(figure, title)
     save(figure, Path(path))
 
 
 def _plain_ticks(axis, most):
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import NullLocator
 
-    ticks = [t for k in range(7) for t in (10**k, 2 * 10**k, 5 * 10**k) if t <= most]
-    ticks = ticks[:: max(len(ticks) // 6, 1)]
+    steps = (1,) if most > 200 else (1, 2, 5)
+    ticks = [step * 10**k for k in range(8) for step in steps if step * 10**k <= most]
     for one in (axis.xaxis, axis.yaxis):
-        one.set_ticks(ticks, [f"{t:,}" for t in ticks])
-        one.set_minor_formatter(NullFormatter())
+        one.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+        one.set_minor_locator(NullLocator())
+
+
+def _head(figure, title):
+    """The title, in as many lines as the figure is narrow."""
+    if title:
+        figure.suptitle("\n".join(textwrap.wrap(title, int(9 * figure.get_figwidth()))), fontsize=12)
 
 
 def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = "") -> None:
@@ -307,14 +311,14 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
     figure = Figure(figsize=(4.2 * columns + 0.6, 3.9 * rows + 0.5), layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     found = [heads_apart(record) for record in records]
-    most = max(float(apart.max()) for apart in found) or 1.0
+    most = max(0.1, *(float(apart.max()) for apart in found))  # a scale of tiny differences would make them look large
     for axis, record, apart in zip(axes, records, found, strict=False):
         image = axis.imshow(apart.numpy(), cmap="cividis", vmin=0, vmax=most)
         heads = len(apart)
         for row in range(heads if heads <= 10 else 0):
             for column in range(heads):
                 bright = float(apart[row, column]) > 0.6 * most
-                text = f"{100 * float(apart[row, column]):.0f}"
+                text = f"{100 * float(apart[row, column]):.0f}" if row != column else "–"
                 axis.text(column, row, text, ha="center", va="center", fontsize=8, color=INK if bright else "white")
         axis.set_xticks(range(heads))
         axis.set_yticks(range(heads))
@@ -324,8 +328,7 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
     for axis in axes[len(records) :]:
         axis.set_visible(False)
     figure.colorbar(image, ax=axes[: len(records)].tolist(), shrink=0.8, label="mean total variation")
-    if title:
-        figure.suptitle(title, fontsize=12)
+    _head(figure, title)
     save(figure, Path(path))
 
 
@@ -350,6 +353,5 @@ def draw_over_time(records: Sequence[EdgeAttention], path: str | Path, title: st
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12)
+    _head(figure, title)
     save(figure, Path(path))

@@ -165,9 +165,10 @@ def by_relation(records: Iterable[EdgeAttention]) -> list[Shares]:
                 name if names.count(name) == 1 else f"{name} ({record.relations[k][0]})"
                 for k, name in zip(here, names, strict=True)
             ]
-            parts = (tuple((x[here] / x[here].sum()).tolist()) for x in (spent, uniform))
+            ours, even = (tuple((x[here] / x[here].sum()).tolist()) for x in (spent, uniform))
             of = "nodes" if ntype == "_N" else f"{ntype} nodes"
-            found.append(Shares(f"attention of {of}, {record.layer}", tuple(names), *parts, even="if it were uniform"))
+            title = f"attention of {of}, {record.layer}"
+            found.append(Shares(title, tuple(names), ours, even, even="if it were uniform"))
     return found
 
 

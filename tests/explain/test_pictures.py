@@ -51,12 +51,15 @@ def test_a_neighbourhood_has_the_most_attended_and_forty_names_at_most():
 
 def test_of_snapshots_the_last_with_a_choice_is_drawn():
     step = torch.arange(1500) % 7
-    graph, _ = neighbourhood(records(step=step)[1:], 5)
-    last = records(step=step)[-1]
-    here = last.dst == 5
-    count = torch.bincount(step[here], minlength=7)
-    chosen = int((count > 1).nonzero().max())
-    assert {n for _, n in graph} - {5} == set(last.src[here & (step == chosen)].tolist()) - {5}
+    last, earlier = records(step=step)[-1], 0
+    for node in range(1, 12):
+        here = last.dst == node
+        count = torch.bincount(step[here], minlength=7)
+        chosen = int((count > 1).nonzero().max())
+        earlier += bool((count[chosen + 1 :] == 1).any())
+        graph, _ = neighbourhood([last], node)
+        assert {n for _, n in graph} - {node} == set(last.src[here & (step == chosen)].tolist()) - {node}
+    assert earlier  # nodes whose last step has one in-edge alone
 
 
 def test_colours_are_okabe_and_itos_and_differ_in_brightness_or_hue():
