@@ -1,23 +1,16 @@
 """Loggers beside history.csv: TensorBoard and Weights & Biases, each imported where it is asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hgat.errors import RecipeError, meant
 
-__all__ = ["LOGGERS", "Tell", "check_logger", "logger"]
+__all__ = ["LOGGERS", "check_logger", "logger"]
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 MEASURES = ("loss", "val", "val_loss")
-
-
-class Tell(Protocol):
-    """What a logger does with an epoch: a row of history.csv."""
-
-    def __call__(self, row: dict[str, Any]) -> object:
-        """Write it down."""
 
 
 def check_logger(name: str) -> None:
@@ -27,7 +20,7 @@ def check_logger(name: str) -> None:
 
 
 @contextmanager
-def logger(name: str, out: Path, title: str) -> Iterator[Tell]:
+def logger(name: str, out: Path, title: str) -> Iterator[Callable[[dict[str, Any]], object]]:
     """A function that takes every row of history.csv. csv: nothing more, the file is there anyway. tensorboard: into
     the folder `tensorboard` of the run. wandb: a run of the project hgat, whose files are in the run's folder.
 
