@@ -1,0 +1,170 @@
+"""What the documents say is so: their Python runs, their commands are understood, the site has what it names."""
+
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import dgl
+import pytest
+import torch
+import torch.nn.functional as F
+
+import hgat
+from hgat import cli, models, nn, ops, train
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS / "site"))
+from pages import PACKAGES, numbers, pages, public  # noqa: E402
+from prose import markdown  # noqa: E402
+
+DOCUMENTS = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
+# A block behind the comment `<!-- not run: why -->` needs files or devices that a reader has and a test has not.
+BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n+)?^```(\w*)\n(.*?)^```", re.M | re.S)
+COMMAND = re.compile(r"(?<!`)`(hgat [^`]+)`")
+
+
+def blocks(document, *languages):
+    """(line, text, whether it is run) of the fenced blocks of a document."""
+    text = document.read_text(encoding="utf-8")
+    found = [match for match in BLOCK.finditer(text) if match[2] in languages]
+    return [(text.count("\n", 0, match.start(3)), match[3], match[1] is None) for match in found]
+
+
+def at_hand():
+    """What a reader of a guide has: a graph, its features and labels, a model, a layer, a sampler."""
+    graph = dgl.add_self_loop(dgl.rand_graph(60, 200))
+    return {
+        **{"hgat": hgat, "dgl": dgl, "torch": torch, "F": F, "nn": torch.nn, "ops": ops},
+        **{"graph": graph, "feat": torch.randn(60, 8), "label": torch.arange(60) % 3, "value": torch.randn(60, 1, 4)},
+        **{"train": torch.arange(20), "ids": torch.arange(60)},
+        **{"model": models.GAT(8, 3, heads=[2, 1]), "layer": nn.GATConv(8, 4, 2)},
+        "sampler": dgl.dataloading.NeighborSampler([5, 5]),
+    }
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.parent == DOCS], ids=lambda document: document.stem)
+def test_python_of_a_document_runs(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = at_hand()
+    for line, text, runs in blocks(document, "python"):
+        code = compile("\n" * line + text.replace('"cuda"', '"cpu"'), document.name, "exec")
+        if runs:
+            exec(code, names)
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_hold_no_outputs(path):
+    names = {}
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None  # the site's are of its own build
+            exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
+
+
+def commands():
+    """(where, command) of every line `hgat ...` in a document, in shell blocks and in backticks."""
+    for document in DOCUMENTS:
+        for line, text, _ in blocks(document, "", "bash", "sh"):
+            for at, command in enumerate(text.replace("\\\n", " ").splitlines()):
+                if command.startswith("hgat "):
+                    yield f"{document.name}:{line + at + 1}", command
+        prose = BLOCK.sub("", document.read_text(encoding="utf-8")) if document.parent == DOCS else ""
+        yield from ((document.name, " ".join(command.split())) for command in COMMAND.findall(prose))
+
+
+def test_commands_of_the_documents_are_understood():
+    found = list(commands())
+    assert len(found) > 20
+    for where, command in found:
+        words = shlex.split(command, comments=True)[1:]
+        try:
+            arguments = cli._parser().parse_args([*words, "--help"] if len(words) == 1 else words)
+        except SystemExit as end:
+            if len(words) > 1 or end.code:
+                pytest.fail(f"{where}: {command}")
+            continue
+        recipe = getattr(arguments, "recipe", "RECIPE")
+        if recipe not in ("RECIPE", "foo-cora") and not recipe.endswith(".toml"):  # the reader's own
+            train.read(recipe, getattr(arguments, "overrides", ()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
+def test_shell_blocks_are_shell_and_name_what_exists(document):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for line, text, _ in blocks(document, "bash", "sh"):
+        checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+        assert checked.returncode == 0, f"{document.name}:{line}: {checked.stderr}"
+        assert {name for name in re.findall(r"^make ([a-z-]+)", text, re.M)} <= set(targets)
+        for script in re.findall(r"\b(?:examples|docs|tests)/[\w/]+\.py", text):
+            assert (ROOT / script).is_file(), f"{document.name}:{line}: {script}"
+
+
+@pytest.fixture(scope="module")
+def made():
+    return pages()
+
+
+def test_every_system_has_a_page_with_equation_recipe_and_numbers(made):
+    for system in models.available():
+        page, recipes = (
+            made[f"systems/{system}.md"],
+            [r for r in map(train.read, train.available()) if r.system == system],
+        )
+        assert recipes and markdown(inspect.getdoc(models.find(system))) in page
+        for recipe in recipes:
+            part = page.partition(f"\n## {recipe.name}\n")[2].partition("\n## ")[0]
+            assert f'system = "{system}"' in part and f"hgat train {recipe.name} --root DATA" in part
+            assert f"| paper | {numbers(recipe.expect.paper)}" in part
+            assert f"| hgat | {numbers(recipe.expect.ours)} |" in part
+            for name, found in recipe.expect.controls.items():
+                assert f"| {recipe.title_of(name)} | {numbers(found)} |" in part
+            assert f"[{recipe.name}]({system}.md#{recipe.name})" in made["systems/index.md"]
+    layers = {layer for page in made.values() for layer in re.findall(r"^## Layer: (\w+)", page, re.M)}
+    assert {"GATConv", "RGATConv", "HANConv", "TGATConv"} <= layers
+    assert "    out_i = sum_r sum_j alpha_ij^r g_j^r  [+ bias]" in made["systems/rgat.md"].splitlines()
+
+
+def test_the_table_of_systems_marks_controls_that_do_as_well(made):
+    rows = {row.split("]")[0][3:]: row for row in made["systems/index.md"].splitlines() if row.startswith("| [")}
+    assert sorted(rows) == train.available()
+    for name, row in rows.items():
+        expect = train.read(name).expect
+        bold = {float(number) for number in re.findall(r"\*\*(-?[\d.]+)", row)}
+        assert bold == {round(of[0], 1) for of in expect.controls.values() if expect.ours and of[0] >= expect.ours[0]}
+
+
+def test_the_reference_has_every_public_name(made):
+    for package in PACKAGES:
+        assert public(package)
+        for name, defined in public(package).items():
+            assert f"::: {defined}\n    options:\n      heading: hgat.{package}.{name}\n" in made[f"api/{package}.md"]
+    assert {"GATConv", "RGHATConv"} <= set(public("nn")) and "accelerate" in public("") and "UAG" in public("models")
+
+
+def test_the_gallery_has_every_picture(made):
+    shown = re.findall(r"^!\[[^\]]+\]\((\S+)\)$", made["gallery.md"], re.M)
+    assert shown == sorted(path.name for path in DOCS.glob("*.png"))
+
+
+def test_links_between_pages_lead_somewhere(made):
+    written = {document.name: document.read_text(encoding="utf-8") for document in DOCUMENTS if document.parent == DOCS}
+    notebooks = {f"notebooks/{path.stem}.md": "" for path in (DOCS / "notebooks").glob("*.ipynb")}
+    there = {**written, **notebooks, **made}
+    for page, text in {**written, **made}.items():
+        for target in re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", re.sub(r"`[^`]*`", "", BLOCK.sub("", text))):
+            path = (DOCS / page).parent.joinpath(target).resolve()
+            assert path.relative_to(DOCS).as_posix() in there or path.is_file(), f"{page}: {target}"
+
+
+def test_docstrings_keep_equations_and_mark_shapes():
+    said = "h [N_src, H, D] -> [N, 2 * F], as `f[N]` and a_b[k] < c."
+    assert markdown(f"Sums.\n\n    out_i = [a * b] <c>\n{said}\nPaper: arXiv:1904.05811, [1]").splitlines() == [
+        *("Sums.", "", "    out_i = [a * b] <c>", ""),
+        r"h `[N_src, H, D]` -> `[N, 2 * F]`, as `f[N]` and a\_b\[k\] \< c.",
+        *("", "Paper: [arXiv:1904.05811](https://arxiv.org/abs/1904.05811), `[1]`"),
+    ]
