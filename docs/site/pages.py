@@ -128,7 +128,7 @@ def _summary(recipe):
 
 def numbers(spread: list[float]) -> str:
     """[mean, deviation] as tables print them; a dash for none."""
-    return " ± ".join(f"{value:.1f}" for value in spread[:2]) or "–"
+    return "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}".join(f"{value:.1f}" for value in spread[:2]) or "–"
 
 
 def _row(*cells):
