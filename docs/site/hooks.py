@@ -6,6 +6,7 @@ import nbformat
 from mkdocs.structure.files import File
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExecutePreprocessor
+
 from pages import ROOT, pages
 
 __all__ = ["on_files"]
@@ -33,7 +34,8 @@ def on_files(files, config):
 
 
 def _inside(there, folder):
-    return sorted((page for page in there if page.startswith(f"{folder}/")), key=lambda page: (not page.endswith("/index.md"), page))
+    found = (page for page in there if page.startswith(f"{folder}/"))
+    return sorted(found, key=lambda page: (not page.endswith("/index.md"), page))
 
 
 def notebooks():
@@ -42,7 +44,11 @@ def notebooks():
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         ExecutePreprocessor(timeout=300, kernel_name="python3").preprocess(notebook, {"metadata": {"path": str(ROOT)}})
-        text, found = MarkdownExporter().from_notebook_node(notebook, {"unique_key": path.stem, "output_files_dir": path.stem})
+        for cell in notebook.cells:
+            if cell.cell_type == "code":  # what libraries tell a terminal differs from machine to machine
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        names = {"unique_key": path.stem, "output_files_dir": path.stem}
+        text, found = MarkdownExporter().from_notebook_node(notebook, names)
         made[f"notebooks/{path.stem}.md"] = text
         made |= {f"notebooks/{Path(name).as_posix()}": content for name, content in found["outputs"].items()}
     return made

@@ -8,11 +8,9 @@ import inspect
 import re
 from pathlib import Path
 
-from docstrings import markdown
-
-import hgat
-from hgat import models, nn, tasks, train
+from hgat import models, nn, train
 from hgat.train.recipe import FOLDER, Recipe
+from prose import markdown
 
 __all__ = ["examples", "gallery", "pages", "reference", "systems"]
 
@@ -32,15 +30,14 @@ def public(package: str) -> dict[str, str]:
     if package == "nn":
         found |= nn._layers()
     elif package in ("models", "tasks"):
-        every = [module.find(name) for name in module.available()]
-        found |= {cls.__name__: cls for cls in every}
+        found |= {cls.__name__: cls for cls in map(module.find, module.available())}
     found = {name: thing for name, thing in found.items() if inspect.isclass(thing) or inspect.isfunction(thing)}
     return {name: f"{thing.__module__}.{thing.__qualname__}" for name, thing in sorted(found.items())}
 
 
 def reference() -> dict[str, str]:
     """api/<package>.md of every package, api/hgat.md of what hgat itself has, and api/index.md, which lists them."""
-    made, rows = {}, ["# Reference", "", "| | |", "|---|---|"]
+    made, rows = {}, ["# Reference", "", "| package | what it has |", "|---|---|"]
     for package in ("", *PACKAGES):
         module = importlib.import_module(f"hgat.{package}".rstrip("."))
         name, (first, _, rest) = module.__name__, inspect.getdoc(module).partition("\n")
@@ -57,7 +54,10 @@ def reference() -> dict[str, str]:
 def systems() -> dict[str, str]:
     """systems/<system>.md of every system, and systems/index.md, the table of all recipes."""
     recipes = [train.read(name) for name in train.available()]
-    rows = [_row("recipe", "metric", "paper", "hgat", "uniform attention", "other controls"), "|---|---|---|---|---|---|"]
+    rows = [
+        _row("recipe", "metric", "paper", "hgat", "uniform attention", "other controls"),
+        "|---|---|---|---|---|---|",
+    ]
     made = {}
     for system in models.available():
         own = [recipe for recipe in recipes if recipe.system == system]
@@ -98,14 +98,14 @@ def _anchor(thing):
 
 def _recipe(recipe: Recipe) -> list[str]:
     paper, expect = recipe.paper, recipe.expect
-    of = tasks.find(recipe.task["name"])
-    lines = [f"## {recipe.name}", "", f"{_text(recipe.title)}. Task `{of.name()}`, {recipe.train.metric} in percent.", ""]
+    metric, task = recipe.train.metric.replace("_", " "), recipe.task["name"]
+    lines = [f"## {recipe.name}", "", f"{_text(recipe.title)}. Task `{task}`, {metric} in percent.", ""]
     if paper is not None and paper.title:
         result = f" {_text(paper.result)}." if paper.result else ""
         code = f" [Code]({paper.code})." if paper.code.startswith("http") else ""
         lines += [f"{_text(paper.authors)} {paper.year}, [{_text(paper.title)}]({paper.link}).{result}{code}", ""]
         lines += [_text(paper.comment), ""] if paper.comment else []
-    lines += [_row("", recipe.train.metric.replace("_", " ")), "|---|---|"]
+    lines += [_row("", metric), "|---|---|"]
     note = f" ({_text(expect.paper_note)})" if expect.paper_note else ""
     lines += [_row("paper", numbers(expect.paper) + note), _row("hgat", numbers(expect.ours))]
     lines += [_row(_text(recipe.title_of(name)), numbers(found)) for name, found in expect.controls.items()]
@@ -117,7 +117,9 @@ def _recipe(recipe: Recipe) -> list[str]:
 def _summary(recipe):
     expect, link = recipe.expect, f"[{recipe.name}]({recipe.system}.md#{recipe.name})"
     ours = expect.ours[0] if expect.ours else float("inf")
-    cells = {name: f"**{numbers(of)}**" if of and of[0] >= ours else numbers(of) for name, of in expect.controls.items()}
+    cells = {
+        name: f"**{numbers(of)}**" if of and of[0] >= ours else numbers(of) for name, of in expect.controls.items()
+    }
     others = [f"{_text(recipe.title_of(name))} {cell}" for name, cell in cells.items() if name != "uniform"]
     metric = recipe.train.metric.replace("_", " ")
     paper = numbers(expect.paper) + (f" ({_text(expect.paper_note)})" if expect.paper_note else "")
@@ -126,7 +128,7 @@ def _summary(recipe):
 
 def numbers(spread: list[float]) -> str:
     """[mean, deviation] as tables print them; a dash for none."""
-    return " ± ".join(f"{value:.1f}" for value in spread[:2]) or "–"
+    return "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}".join(f"{value:.1f}" for value in spread[:2]) or "–"
 
 
 def _row(*cells):
@@ -148,13 +150,30 @@ def gallery() -> str:
     for picture in sorted((ROOT / "docs").glob("*.png")):
         alt, document = shown.get(picture.name, (picture.stem.replace("_", " "), None))
         of = f" [More]({document.name})" if document is not None and document.parent == ROOT / "docs" else ""
-        lines += [f"## {picture.stem.replace('_', ' ').capitalize()}", "", f"![{alt}]({picture.name})", "", f"{alt}.{of}", ""]
+        lines += [
+            f"## {picture.stem.replace('_', ' ').capitalize()}",
+            "",
+            f"![{alt}]({picture.name})",
+            "",
+            f"{alt}.{of}",
+            "",
+        ]
     return "\n".join(lines)
 
 
 def examples() -> dict[str, str]:
     """examples/<name>.md of every script in examples/, and examples/index.md."""
-    made, rows = {}, ["# Examples", "", "Scripts of `examples/`, each of which a test runs.", "", "| | |", "|---|---|"]
+    made, rows = (
+        {},
+        [
+            "# Examples",
+            "",
+            "Scripts of `examples/`, each of which a test runs.",
+            "",
+            "| script | what it does |",
+            "|---|---|",
+        ],
+    )
     for path in sorted((ROOT / "examples").glob("*.py")):
         text = path.read_text(encoding="utf-8")
         about = inspect.cleandoc(compile(text, path.name, "exec").co_consts[0])
@@ -163,6 +182,3 @@ def examples() -> dict[str, str]:
         rows.append(f"| [{path.name}]({path.stem}.md) | {markdown(first)} |")
     made["examples/index.md"] = "\n".join([*rows, ""])
     return made
-
-
-assert hgat  # before DGL
