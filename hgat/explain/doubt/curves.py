@@ -46,14 +46,12 @@ def _orders(subject: Subject, seed: int, draws: int) -> dict[str, list[Tensor]]:
 def _run(subject: Subject, place: Tensor) -> tuple[Tensor, Tensor]:
     """(deletion, insertion): values of every asked node at every fraction, [M, K] each."""
     whole, count = subject.value(subject.base[subject.nodes]), subject.degree[subject.row.clamp_min(0)]
-    nothing = None
     deletion, insertion = [whole], []
     for fraction in FRACTIONS[1:]:
         first = place < torch.ceil(fraction * count - 1e-6)
         deletion.append(subject.value(subject.sweep(subject.kept(~first))))
-        nothing = deletion[-1]
         insertion.append(whole if fraction == 1 else subject.value(subject.sweep(subject.kept(first))))
-    return torch.stack(deletion, 1), torch.stack([nothing, *insertion], 1)
+    return torch.stack(deletion, 1), torch.stack([deletion[-1], *insertion], 1)  # nothing is left of either
 
 
 def _area(values: Tensor) -> Tensor:
