@@ -48,6 +48,7 @@ AT_HOME = {
     "triton": ("kernels/triton/",),
     "ogb": ("data/ogb.py", "data/ogb_samples.py"),
     "matplotlib": ("explain/",),
+    "bokeh": ("explain/",),
 }
 NO_DGL = ("kernels/", "errors.py", "settings.py", "files.py", "unpickle.py")
 
@@ -143,8 +144,8 @@ PLANTED = [
     ("data/sets.py", "import ogb.nodeproppred"),
     ("train/fit.py", "from hgat import explain"),
     ("train/fit.py", "from hgat.cli import main"),
-    ("explain/attention.py", "from hgat.tasks import find"),
-    ("explain/attention.py", "from hgat import data"),
+    ("explain/attention.py", "from hgat.cli import main"),
+    ("explain/attention.py", "from hgat import doctor"),
     ("doctor.py", "from hgat.cli import main"),
     ("__init__.py", "from hgat import train"),
     ("nn/gat.py", "import triton.language as tl"),
