@@ -1,6 +1,6 @@
 """Does attention find what decides? Planted truth, of which the answer is known, over ten seeds.
 
-    python examples/planted.py                # about three minutes of one core
+    python examples/planted.py                # about five minutes of one core
     python examples/planted.py --seeds 2
 
 trains the recipes on planted truth, and their controls with uniform attention, and prints the accuracy on the test

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import dgl
 import torch
@@ -94,12 +95,11 @@ def beside_gold(
     """
     graphs = list(_graphs(inputs))
     for call in calls:
-        edges = call.graph.num_edges()
+        edges = cast(dgl.DGLGraph, call.graph).num_edges()
         fits = [graph for graph in graphs if graph is call.graph]
         fits += [graph for graph in graphs if sum(map(graph.num_edges, graph.canonical_etypes)) == edges]
         if fits:
-            laid = csr.cached(fits[0], ("gold", known), lambda graph=fits[0]: _laid(graph, known))
-            yield call, *laid
+            yield call, *csr.cached(fits[0], ("gold", known), partial(_laid, fits[0], known))
 
 
 def _graphs(inputs):
