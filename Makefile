@@ -3,7 +3,7 @@
 # make test-triton   run the GPU kernels in Triton's interpreter, and compile them; fetches Triton (300 MB)
 # make lint   check style, format and types
 # make bench  compare with DGL and PyTorch Geometric in two minutes
-# make docs   build the documentation into build/site; a warning or a link to nowhere ends it
+# make docs   build the documentation into build/site, on Python 3.11 or later; a warning or a dead link ends it
 # Each builds .venv from constraints.txt when it is missing; nothing else is needed than Python 3.10 to
 # 3.12, make and a C++17 compiler.
 

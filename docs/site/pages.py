@@ -142,22 +142,16 @@ def _text(text):
 
 def gallery() -> str:
     """gallery.md: every picture of docs/, with the words that stand under it where a document shows it."""
-    shown = {}
-    for document in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]:
+    docs, shown = ROOT / "docs", {}
+    for document in [*sorted(docs.glob("*.md")), ROOT / "README.md"]:
         for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
-            shown.setdefault(Path(target).name, (" ".join(alt.split()), document))
+            shown.setdefault((document.parent / target).resolve(), (" ".join(alt.split()), document))
     lines = ["# Gallery", "", "Every picture is drawn by the code: by `hgat train`, a script or a benchmark.", ""]
-    for picture in sorted((ROOT / "docs").glob("*.png")):
-        alt, document = shown.get(picture.name, (picture.stem.replace("_", " "), None))
-        of = f" [More]({document.name})" if document is not None and document.parent == ROOT / "docs" else ""
-        lines += [
-            f"## {picture.stem.replace('_', ' ').capitalize()}",
-            "",
-            f"![{alt}]({picture.name})",
-            "",
-            f"{alt}.{of}",
-            "",
-        ]
+    for picture in sorted(docs.rglob("*.png")):
+        title = picture.stem.replace("_", " ").capitalize()
+        alt, document = shown.get(picture, (title, ROOT))
+        of = f" [More]({document.name})" if document.parent == docs else ""
+        lines += [f"## {title}", "", f"![{alt}]({picture.relative_to(docs).as_posix()})", "", f"{alt}.{of}", ""]
     return "\n".join(lines)
 
 
