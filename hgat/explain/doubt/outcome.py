@@ -118,6 +118,7 @@ def draw_curves(curve: Curve, path: str | Path, title: str = "") -> None:
             )
         axis.set_xlabel(f"share of a node's in-edges that is {what}")
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0].locator_params(axis="y", nbins=5)
     figure.supylabel("what is left of the answer", fontsize=10)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
