@@ -12,6 +12,7 @@ from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape
 from hgat.graph import csr
 from hgat.nn.common import (
+    Layer,
     both_ends,
     check_floats,
     check_graph,
@@ -28,7 +29,7 @@ FORMS = ("acm", "acmii")
 CHANNELS = ("low", "high", "identity")
 
 
-class ACMConv(nn.Module):
+class ACMConv(Layer):
     """Adaptive channel mixing: a node takes the mean of its neighbourhood, what differs from it, or its own row.
 
         acm:   H_L = ReLU(P h W_L);    H_H = ReLU((I - P) h W_H);    H_I = ReLU(h W_I)

@@ -7,12 +7,12 @@ from torch import nn
 
 from hgat import ops
 from hgat.errors import ShapeError
-from hgat.nn.common import check_floats, check_in_degrees, check_number
+from hgat.nn.common import Layer, check_floats, check_in_degrees, check_number
 
 __all__ = ["AGNNConv"]
 
 
-class AGNNConv(nn.Module):
+class AGNNConv(Layer):
     """Attention-based graph neural network layer, with the constructor, parameters and results of `dgl.nn.AGNNConv`.
 
         alpha = softmax over u of beta cos(h_u, h_v);  out_v = sum_u alpha_uv h_u

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError
-from hgat.nn.common import check_set, check_sizes, feature_pair, mean_of_set, reset_children
+from hgat.nn.common import Layer, check_set, check_sizes, feature_pair, mean_of_set, reset_children
 from hgat.nn.general import GeneralAttention
 
 __all__ = [
@@ -40,7 +40,7 @@ def attention_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return {"score": "additive", "values": "input"} | settings
 
 
-class _CoAttention(nn.Module):
+class _CoAttention(Layer):
     """What all have: the checks of two sets, and what was found in them side by side."""
 
     _in_feats: tuple[int, int]
@@ -215,7 +215,7 @@ class MultiGrainedCoAttention(_CoAttention):
         return self.coarse._found(x, y, x_mask, y_mask) + self.fine._found(x, y, x_mask, y_mask)
 
 
-class RotatoryAttention(nn.Module):
+class RotatoryAttention(Layer):
     """A target between two contexts: it queries either of them, and what they answer queries the target.
 
         t = mean of T;   c_l = attend_l(t, L);   c_r = attend_r(t, R)

@@ -279,6 +279,30 @@ def both_ends(
     return h_src, h_src, True
 
 
+class Layer(nn.Module):
+    """A layer that is printed with the arguments it was made of, sizes first, as PyTorch's layers are."""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> "Layer":
+        """Keeps the arguments' text for print; copies and pickles, which are made without any, bring theirs along."""
+        made = super().__new__(cls)
+        said = [*map(_shortly, arguments), *(f"{name}={_shortly(value)}" for name, value in options.items())]
+        made.__dict__["_made_of"] = ", ".join(said)
+        return made
+
+    def extra_repr(self) -> str:
+        """The arguments, as they were given."""
+        return self.__dict__.get("_made_of", "")
+
+
+def _shortly(value: object) -> str:
+    """A size, a rate or a name as it is, of a longer list its length, of the rest what it is called."""
+    if isinstance(value, (list, tuple, dict, set)) and len(value) > 4:
+        return f"<{len(value)} of {type(value).__name__}>"
+    if value is None or isinstance(value, (bool, int, float, str, list, tuple)):
+        return brief(value)
+    return f"<{getattr(value, '__name__', type(value).__name__)}>"
+
+
 def scored_rows(rows: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows, rows W^T): [N, F] and weight [S, F] -> the rows for one attention operator, and S scores of each, [N, S].
 
@@ -426,7 +450,7 @@ def with_extra_axes(tensor: torch.Tensor, prefix: Sequence[int]) -> torch.Tensor
     return tensor if len(prefix) == 1 else tensor.flatten(1, -2)
 
 
-class WideParameters(nn.Module):
+class WideParameters(Layer):
     """A module whose parameters named in `_wide` stay at 32 bits or more when it is moved to a half type.
 
     For frequencies: rounded to half precision they tell other times apart, a day in seconds is thousands of radians.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import GraphError, ShapeError
 from hgat.graph import csr
-from hgat.nn.common import check_feature, check_graph, check_plain, check_sizes, normalized_weights
+from hgat.nn.common import Layer, check_feature, check_graph, check_plain, check_sizes, normalized_weights
 from hgat.nn.fusion import Fusion
 
 __all__ = ["DAGNNConv"]
@@ -18,7 +18,7 @@ __all__ = ["DAGNNConv"]
 PROPAGATIONS, GATES = ("fixed", "gat"), ("sigmoid", "softmax")
 
 
-class DAGNNConv(nn.Module):
+class DAGNNConv(Layer):
     """Propagation and adaptive adjustment: every node weighs what it is told over 0 to K hops.
 
         H_0 = Z;   H_k = A H_(k-1);   s_ik = gate(q . H_ik + b);   out_i = sum_{k=0..K} s_ik H_ik

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hgat.errors import ShapeError, check_shape
-from hgat.nn.common import check_floats, check_number, check_rates, check_sizes
+from hgat.nn.common import Layer, check_floats, check_number, check_rates, check_sizes
 
 __all__ = ["ConvEDecoder", "DistMultDecoder", "TransEDecoder"]
 
 
-class _Decoder(nn.Module):
+class _Decoder(Layer):
     """Learned rows of relations, and scores of tails by a query of head and relation."""
 
     def __init__(self, num_relations: int, feats: int, drop: float) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_whole
 from hgat.nn.common import (
+    Layer,
     both_ends,
     check_in_degrees,
     check_plain,
@@ -24,7 +25,7 @@ from hgat.nn.common import (
 __all__ = ["DotGatConv"]
 
 
-class DotGatConv(nn.Module):
+class DotGatConv(Layer):
     """Graph attention layer with dot-product scores, with the constructor, parameters and results of
     `dgl.nn.DotGatConv`.
 

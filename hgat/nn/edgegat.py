@@ -9,6 +9,7 @@ from torch import nn
 
 from hgat import ops
 from hgat.nn.common import (
+    Layer,
     add_residual,
     both_ends,
     check_activation,
@@ -35,7 +36,7 @@ from hgat.ops.dropout import attention_dropout
 __all__ = ["EdgeGATConv"]
 
 
-class EdgeGATConv(nn.Module):
+class EdgeGATConv(Layer):
     """GAT layer with edge features, with the constructor, parameters and results of `dgl.nn.EdgeGATConv`.
 
         logit_uv = leaky_relu(attn_l . (W h_u) + attn_r . (W h_v) + attn_edge . (W_e x_uv))

@@ -9,6 +9,7 @@ from hgat import ops
 from hgat.errors import check_shape
 from hgat.graph.csr import reverse
 from hgat.nn.common import (
+    Layer,
     both_ends,
     check_floats,
     check_in_degrees,
@@ -24,7 +25,7 @@ from hgat.nn.common import (
 __all__ = ["EGATConv"]
 
 
-class EGATConv(nn.Module):
+class EGATConv(Layer):
     """GAT layer that gives new features to nodes and to edges, with the constructor, parameters and results of
     `dgl.nn.EGATConv`.
 

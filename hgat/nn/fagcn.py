@@ -11,6 +11,7 @@ from hgat import ops, transforms
 from hgat.errors import ShapeError, check_shape
 from hgat.graph import csr
 from hgat.nn.common import (
+    Layer,
     both_ends,
     check_feature,
     check_floats,
@@ -29,7 +30,7 @@ __all__ = ["FAConv"]
 FORMS = ("signed", "two_channel")
 
 
-class FAConv(nn.Module):
+class FAConv(Layer):
     """Frequency-adaptive layer: neighbours are added where their weight is positive and subtracted where it is not.
 
         alpha_uv = tanh(g . [h_v || h_u] + b);   out_v = eps h0_v + sum_u w_uv alpha_uv h_u;   w_uv = 1 / sqrt(d_u d_v)

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
-from hgat.nn.common import check_activation, check_floats, check_number, check_rates, check_sizes, weight_of
+from hgat.nn.common import Layer, check_activation, check_floats, check_number, check_rates, check_sizes, weight_of
 
 __all__ = ["Fusion", "SemanticAttention"]
 
 GATES = ("softmax", "sigmoid", "tanh", "none")
 
 
-class Fusion(nn.Module):
+class Fusion(Layer):
     """Attention over P views of the same nodes: a score for each, its alignment, and the weighted sum.
 
         score "additive": s_ip = act(q . tanh(W [z_ip || r_ip] + c) + b);   "linear": s_ip = act(q . [z_ip || r_ip] + b)

@@ -10,6 +10,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_whole
 from hgat.nn.common import (
+    Layer,
     add_residual,
     both_ends,
     check_activation,
@@ -39,7 +40,7 @@ __all__ = ["GATConv"]
 FEW = 2**24  # numbers in the rows of a graph that is small for a GPU, where reading them costs less than launches do
 
 
-class GATConv(nn.Module):
+class GATConv(Layer):
     """Graph attention layer, with the constructor, parameters and results of `dgl.nn.GATConv`.
 
         logit_uv = leaky_relu(attn_l . (W h_u) + attn_r . (W h_v) [+ w_e . x_uv]);  alpha = softmax over u

@@ -10,6 +10,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_whole
 from hgat.nn.common import (
+    Layer,
     add_residual,
     both_ends,
     check_activation,
@@ -32,7 +33,7 @@ from hgat.nn.common import (
 __all__ = ["GATv2Conv"]
 
 
-class GATv2Conv(nn.Module):
+class GATv2Conv(Layer):
     """Dynamic graph attention layer, with the constructor, parameters and results of `dgl.nn.GATv2Conv`.
 
         logit_uv = attn . leaky_relu(W_src h_u + W_dst h_v [+ W_e x_uv]);  alpha = softmax over u

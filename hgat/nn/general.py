@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape, check_whole
 from hgat.nn.common import (
+    Layer,
     check_activation,
     check_floats,
     check_number,
@@ -123,7 +124,7 @@ def _dense(in_feats: int, heads: int, width: int, bias: bool) -> nn.Linear:
     return nn.Linear(in_feats, heads * width, bias=bias)
 
 
-class FeatureModel(nn.Module):
+class FeatureModel(Layer):
     """Keys and values of the features that are attended to: k_l = W_k x_l, v_l = W_v x_l.
 
     keys: "linear", or "input" for x itself. values: "linear", "keys" for k, or "input". bias: of the maps.
@@ -162,7 +163,7 @@ class FeatureModel(nn.Module):
         return key, self.fc_value(values).unflatten(-1, (self._heads, self.fc_value.out_features // self._heads))
 
 
-class QueryModel(nn.Module):
+class QueryModel(Layer):
     """The query: W_q of what is given, or one of its own.
 
     query: "linear"; "keys", the keys' own map; "input", what is given as it stands; "trained", a parameter q in the
@@ -195,7 +196,7 @@ class QueryModel(nn.Module):
         return _per_head(query, self._heads) if self.fc_query is None else self.fc_query(query).unflatten(-1, shape)
 
 
-class OutputModel(nn.Module):
+class OutputModel(Layer):
     """What is made of the context c: act(W_o [c^1 || ... || c^H] + residual + bias), each part if it is asked for.
 
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, sections 2 and 3.3.2, without the task's own classifier.
@@ -234,7 +235,7 @@ class OutputModel(nn.Module):
         return out if self.activation is None else self.activation(out)
 
 
-class AttentionModel(nn.Module):
+class AttentionModel(Layer):
     """Scores of keys by a query, and their alignment; both for padded sets and for the in-edges of a graph.
 
     The settings are those of GeneralAttention, which checks them. Layouts: queries [B, Q, H, D_q] and keys
@@ -491,7 +492,7 @@ def _write_down(
         found.append(_total(each if mask is None else each.masked_fill(~mask, 0.0), graph))
 
 
-class GeneralModel(nn.Module):
+class GeneralModel(Layer):
     """The four parts and the checks of their settings, for sets and for graphs."""
 
     def __init__(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import GraphError, ShapeError, check_range
 from hgat.nn.common import (
+    Layer,
     both_ends,
     check_activation,
     check_in_degrees,
@@ -27,7 +28,7 @@ from hgat.nn.common import (
 __all__ = ["GraphHAMConv"]
 
 
-class GraphHAMConv(nn.Module):
+class GraphHAMConv(Layer):
     """A reconstruction of GraphHAM's layer from what its abstract says, not the paper's equations: nodes attend to
     neighbours by what they are and by the groups that they belong to.
 

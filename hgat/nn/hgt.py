@@ -12,13 +12,13 @@ from torch import nn
 from hgat import ops
 from hgat.errors import check_shape
 from hgat.graph.relations import join_types
-from hgat.nn.common import check_activation, check_floats, check_graph, check_rates, check_sizes, first_rows
+from hgat.nn.common import Layer, check_activation, check_floats, check_graph, check_rates, check_sizes, first_rows
 from hgat.ops.checks import check_width
 
 __all__ = ["HGTConv"]
 
 
-class HGTConv(nn.Module):
+class HGTConv(Layer):
     """Heterogeneous graph transformer layer, with the constructor, parameters and results of `dgl.nn.HGTConv`.
 
         k_uv = K_t(u) h_u A_r(uv);  q_v = Q_t(v) h_v;  m_uv = V_t(u) h_u M_r(uv)           t: node type, r: edge type

@@ -12,6 +12,7 @@ from hgat.errors import check_shape
 from hgat.graph.csr import edges_as_sources, reverse
 from hgat.graph.hypergraph import check_hypergraph, others
 from hgat.nn.common import (
+    Layer,
     add_residual,
     check_activation,
     check_floats,
@@ -25,7 +26,7 @@ from hgat.nn.common import (
 __all__ = ["HypergraphAttentionConv"]
 
 
-class HypergraphAttentionConv(nn.Module):
+class HypergraphAttentionConv(Layer):
     """Attention from nodes to the hyperedges that they are in, and from these back to the nodes.
 
         t_v = W x_v

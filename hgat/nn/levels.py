@@ -11,13 +11,13 @@ from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.graph.batches import members_by_type
 from hgat.nn.coattention import attention_settings
-from hgat.nn.common import check_floats, check_set, check_sizes, feature_pair
+from hgat.nn.common import Layer, check_floats, check_set, check_sizes, feature_pair
 from hgat.nn.general import GeneralAttention
 
 __all__ = ["AttentionViaAttention", "HierarchicalAttention", "HierarchicalPooling"]
 
 
-class AttentionViaAttention(nn.Module):
+class AttentionViaAttention(Layer):
     """Two levels of the same thing, words and characters: what is found in the coarse one joins the query to the fine.
 
         c_w = attend_w(q, W);   c_c = attend_c([q || c_w], C);   out = [c_w || c_c]
@@ -66,7 +66,7 @@ class AttentionViaAttention(nn.Module):
         return (out, (alpha_coarse, alpha_fine)) if get_attention else out
 
 
-class _Hierarchy(nn.Module):
+class _Hierarchy(Layer):
     """A self-attentive score of the items in their group, and one of the groups in their whole."""
 
     def __init__(self, in_feats: int, hidden_feats: int = 128) -> None:

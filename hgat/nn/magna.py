@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import GraphError, ShapeError, brief, check_shape, check_whole
 from hgat.nn.common import (
+    Layer,
     check_feature,
     check_floats,
     check_in_degrees,
@@ -28,7 +29,7 @@ DIFFUSIONS = ("ppr", "cheb")
 GAIN = nn.init.calculate_gain("tanh")
 
 
-class MAGNAConv(nn.Module):
+class MAGNAConv(Layer):
     """Multi-hop attention: one-hop attention as the transition matrix of a walk that restarts.
 
         e_uv = leaky_relu(attn_l . tanh(W h_u) + attn_r . tanh(W h_v) [+ attn_rel . tanh(W_r r_uv)])
@@ -198,7 +199,7 @@ def _dropped(graph, alpha, dropout):
     return torch.where(total > 0, left / total.where(total > 0, 1.0), alpha)
 
 
-class MAGNABlock(nn.Module):
+class MAGNABlock(Layer):
     """Attention and a feed-forward network, each behind a layer normalisation and beside a residual.
 
         y = drop(W_o conv(LN(x))) + x;   out = drop(W_2 drop_ff(relu(W_1 LN(y)))) + y

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.nn.coattention import attention_settings
-from hgat.nn.common import check_floats, check_set, check_sizes, mean_of_set, reset_children
+from hgat.nn.common import Layer, check_floats, check_set, check_sizes, mean_of_set, reset_children
 from hgat.nn.general import GeneralAttention
 from hgat.nn.generalconv import GeneralAttentionConv
 from hgat.nn.readout import checked_members, mean_of_members
@@ -46,7 +46,7 @@ class Capsules(NamedTuple):
         return of_class + weight * of_row
 
 
-class _Capsules(nn.Module):
+class _Capsules(Layer):
     """A query, a weight and a bias of every class, and what they make of the rows that the queries found."""
 
     def __init__(self, in_feats: int, num_classes: int) -> None:
@@ -119,7 +119,7 @@ class CapsulePooling(_Capsules):
         return (found, alpha.clone()) if get_attention else found
 
 
-class _Hops(nn.Module):
+class _Hops(Layer):
     """A query that is made anew of what it found, hop after hop, by the same parameters."""
 
     attend: nn.Module

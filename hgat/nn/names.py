@@ -5,9 +5,9 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from hgat.errors import GraphError, brief
+from hgat.nn.common import Layer
 
 __all__ = ["NamedState", "StateError", "check_etypes", "names_of", "order_of", "reorder", "reorder_children"]
 
@@ -16,7 +16,7 @@ class StateError(GraphError, RuntimeError):
     """A state dict of other relations, meta-paths or node types than the module's, as load_state_dict raises it."""
 
 
-class NamedState(nn.Module):
+class NamedState(Layer):
     """A module whose state dict says what its parameters stand for, so that another order is put right on loading.
 
     Names are JSON in a tensor of bytes under "_extra_state", which every format of tensors can hold. A state dict

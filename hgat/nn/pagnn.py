@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from hgat.errors import GraphError, check_shape
 from hgat.graph import Routes
-from hgat.nn.common import check_floats, check_rates, check_sizes
+from hgat.nn.common import Layer, check_floats, check_rates, check_sizes
 from hgat.nn.gat import GATConv
 
 __all__ = ["PaGNNConv"]
 
 
-class PaGNNConv(nn.Module):
+class PaGNNConv(Layer):
     """One direction of PaGNN: a broadcast from one end of each pair, and an aggregation of it for the other end.
 
         broadcast, hop k = 1 .. K, for the nodes i that k edges lead to from the sending end s:

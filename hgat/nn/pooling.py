@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape, is_whole
 from hgat.graph.batches import sub_batch
-from hgat.nn.common import check_number, check_sizes
+from hgat.nn.common import Layer, check_number, check_sizes
 from hgat.nn.gat import GATConv
 from hgat.nn.readout import checked_members
 
 __all__ = ["SAGPooling", "TopKPooling"]
 
 
-class _Pooling(nn.Module):
+class _Pooling(Layer):
     """What both have: the best of every graph by a score, tanh of the score times their rows, the edges among them."""
 
     def __init__(self, in_feats: int, ratio: float | int) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape
 from hgat.nn.common import (
+    Layer,
     add_residual,
     both_ends,
     check_activation,
@@ -36,7 +37,7 @@ __all__ = ["PPRGATConv"]
 SCORES = ("v1", "v2")
 
 
-class PPRGATConv(nn.Module):
+class PPRGATConv(Layer):
     """Graph attention layer with Pi_vu in the score, the personalised PageRank of sender u for receiver v.
 
         v1: e_uv = leaky_relu(attn_l . (W h_u) + attn_r . (W h_v) + b Pi_vu)

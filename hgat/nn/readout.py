@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.graph.batches import members
-from hgat.nn.common import check_floats, check_sizes, degree_power
+from hgat.nn.common import Layer, check_floats, check_sizes, degree_power
 
 __all__ = ["GlobalAttentionPooling", "Set2Set"]
 
 
-class GlobalAttentionPooling(nn.Module):
+class GlobalAttentionPooling(Layer):
     """A softmax over the nodes of each graph and their weighted sum, with the constructor of DGL's layer of this name.
 
         alpha_v = softmax over the nodes v of a graph of gate(x_v);   out_g = sum_v alpha_v f(x_v)
@@ -50,7 +50,7 @@ class GlobalAttentionPooling(nn.Module):
         return (out, alpha.clone()) if get_attention else out  # a copy: backward reads alpha
 
 
-class Set2Set(nn.Module):
+class Set2Set(Layer):
     """A query of every graph that attends to its nodes and is renewed, several times: DGL's layer of this name.
 
         q_t = LSTM(q*_{t-1});   alpha_v = softmax over the nodes v of a graph of q_t . x_v

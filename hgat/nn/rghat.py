@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.triples import RelationGroups
-from hgat.nn.common import check_floats, check_number, check_rates, check_sizes, glorot_, negative_slope
+from hgat.nn.common import Layer, check_floats, check_number, check_rates, check_sizes, glorot_, negative_slope
 
 __all__ = ["RGHATConv"]
 
@@ -17,7 +17,7 @@ ORDERS = ("relation_first", "entity_first")
 COMBINERS = ("bi", "sum", "product")
 
 
-class RGHATConv(nn.Module):
+class RGHATConv(Layer):
     """Hierarchical attention: first over the distinct relations of an entity, then over the entities inside each.
 
         a_hr   = W1 [h || v_r];          alpha_hr  = softmax over the relations r of h of leaky_relu(p . a_hr)

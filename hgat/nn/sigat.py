@@ -10,14 +10,14 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.csr import beside
 from hgat.graph.metapath import Views
 from hgat.graph.motifs import KINDS
-from hgat.nn.common import check_floats, check_sizes
+from hgat.nn.common import Layer, check_floats, check_sizes
 
 __all__ = ["SiGATConv"]
 
 SLOPE = 0.1
 
 
-class SiGATConv(nn.Module):
+class SiGATConv(Layer):
     """Attention over the neighbours under each of M motifs, with its own projection, score and softmax.
 
         t_v^m = W_m x_v + b_m;   e_uv^m = leaky_relu(a_m . [t_u^m || t_v^m])

@@ -11,6 +11,7 @@ from hgat import ops
 from hgat.errors import check_range, check_shape
 from hgat.graph.relations import types_as_sources
 from hgat.nn.common import (
+    Layer,
     add_residual,
     both_ends,
     check_activation,
@@ -30,7 +31,7 @@ from hgat.nn.common import (
 __all__ = ["SimpleHGNConv"]
 
 
-class SimpleHGNConv(nn.Module):
+class SimpleHGNConv(Layer):
     """Additive attention over edges of all types together, each type with an embedding in the score.
 
         logit_uv = leaky_relu(a_l . (W h_u) + a_r . (W h_v) + a_e . (W_e r_t(uv)));  alpha^ = softmax over all in-edges

@@ -12,6 +12,7 @@ from hgat.errors import GraphError, ShapeError, check_shape
 from hgat.graph.csr import beside, edges
 from hgat.graph.snapshots import Snapshots
 from hgat.nn.common import (
+    Layer,
     check_activation,
     check_floats,
     check_number,
@@ -24,7 +25,7 @@ from hgat.nn.common import (
 __all__ = ["SnapshotGATConv"]
 
 
-class SnapshotGATConv(nn.Module):
+class SnapshotGATConv(Layer):
     """Attention to neighbours inside every one of T snapshots, with one set of weights.
 
         h_u = W x_u^t

@@ -12,6 +12,7 @@ from hgat import ops
 from hgat.errors import GraphError, ShapeError, brief, check_shape
 from hgat.graph import csr
 from hgat.nn.common import (
+    Layer,
     check_activation,
     check_feature,
     check_graph,
@@ -29,7 +30,7 @@ __all__ = ["SPAGANConv"]
 ENCODERS, SCORES = ("pool", "lstm"), ("centre", "path")
 
 
-class SPAGANConv(nn.Module):
+class SPAGANConv(Layer):
     """Attention over the paths of one length that end at a node, and over what the lengths give.
 
         h = W x + b;   phi(p) = max of h_u over the nodes u of the path p other than v, at which it ends

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import GraphError, ShapeError, brief
 from hgat.nn.common import (
+    Layer,
     add_residual,
     both_ends,
     check_activation,
@@ -36,7 +37,7 @@ __all__ = ["SuperGATConv", "edge_loss"]
 SCORES = ("go", "dp", "sd", "mx")
 
 
-class SuperGATConv(nn.Module):
+class SuperGATConv(Layer):
     """Graph attention layer whose scores can be trained to predict edges, with the constructor and forward of GATConv.
 
         z_u = W h_u;  go_uv = attn_l . z_u + attn_r . z_v;  dp_uv = z_u . z_v

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import ShapeError, brief, check_shape, check_whole
-from hgat.nn.common import WideParameters, check_floats, check_rates, check_sizes
+from hgat.nn.common import Layer, WideParameters, check_floats, check_rates, check_sizes
 
 __all__ = ["TGATConv", "TimeEncoding"]
 
@@ -69,7 +69,7 @@ class TimeEncoding(WideParameters):
         return code.to(self._like.dtype)
 
 
-class TGATConv(nn.Module):
+class TGATConv(Layer):
     """Attention of B nodes, each at its time t, over K earlier events of each.
 
         q_i = [h_i || 0 || Phi(0)];  x_ij = [h_j || e_ij || Phi(t - t_j)]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hgat import ops
 from hgat.errors import check_range, check_shape
 from hgat.nn.common import (
+    Layer,
     both_ends,
     check_floats,
     check_graph,
@@ -25,7 +26,7 @@ from hgat.nn.common import (
 __all__ = ["UAGConv"]
 
 
-class UAGConv(nn.Module):
+class UAGConv(Layer):
     """A reconstruction, of which only the abstract was public: GAT whose logits fall with what is uncertain.
 
         e_uv = leaky_relu(attn_l . W h_u + attn_r . W h_v) - alpha_tau U_u - beta_tau U_uv
