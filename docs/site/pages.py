@@ -151,10 +151,17 @@ def gallery() -> str:
             shown.setdefault((document.parent / target).resolve(), (" ".join(alt.split()), document))
     lines = ["# Gallery", "", "Every picture is drawn by the code: by `hgat train`, a script or a benchmark.", ""]
     for picture in sorted(docs.rglob("*.png")):
-        title = picture.stem.replace("_", " ").capitalize()
+        title = picture.stem.replace("_", " ")
         alt, document = shown.get(picture, (title, ROOT))
         of = f" [More]({document.name})" if document.parent == docs else ""
-        lines += [f"## {title}", "", f"![{alt}]({picture.relative_to(docs).as_posix()})", "", f"{alt}.{of}", ""]
+        lines += [
+            f"## {title}",
+            "",
+            f"![{alt}]({picture.relative_to(docs).as_posix()})",
+            "",
+            f"{alt[:1].upper()}{alt[1:]}.{of}",
+            "",
+        ]
     return "\n".join(lines)
 
 
