@@ -184,12 +184,15 @@ def test_the_table_of_systems_marks_controls_that_do_as_well(made):
         assert bold == {round(of[0], 1) for of in expect.controls.values() if expect.ours and of[0] >= expect.ours[0]}
 
 
-def test_the_reference_has_every_public_name(made):
-    for package in PACKAGES:
-        assert public(package)
-        for name, defined in public(package).items():
-            assert f"::: {defined}\n    options:\n      heading: hgat.{package}.{name}\n" in made[f"api/{package}.md"]
-    assert {"GATConv", "RGHATConv"} <= set(public("nn")) and "accelerate" in public("") and "UAG" in public("models")
+def test_the_reference_has_every_public_name_once(made):
+    described = re.findall(r"^::: (\S+)\n    options:\n      heading: (\S+)", "\n".join(made.values()), re.M)
+    assert len({defined for defined, _ in described}) == len(described)
+    offered = {f"hgat.{package}.{name}": at for package in PACKAGES for name, at in public(package).items()}
+    for name, defined in offered.items():
+        page = made[f"api/{name.split('.')[1]}.md"]
+        assert (defined, name) in described or f"`{name}` is [`{defined}`](" in page
+    assert {"hgat.nn.RGHATConv", "hgat.models.UAG", "hgat.errors.HgatError", "hgat.train.train"} <= set(offered)
+    assert "`hgat.HgatError` is [`hgat.errors.HgatError`](errors.md#hgat.errors.HgatError)." in made["api/hgat.md"]
 
 
 def test_the_gallery_has_every_picture(made):

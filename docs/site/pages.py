@@ -15,7 +15,7 @@ from prose import markdown
 __all__ = ["examples", "gallery", "pages", "reference", "systems"]
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("nn", "ops", "graph", "models", "data", "tasks", "train", "explain")
+PACKAGES = ("nn", "ops", "graph", "models", "data", "tasks", "train", "explain", "errors")
 
 
 def pages() -> dict[str, str]:
@@ -37,16 +37,19 @@ def public(package: str) -> dict[str, str]:
 
 def reference() -> dict[str, str]:
     """api/<package>.md of every package, api/hgat.md of what hgat itself has, and api/index.md, which lists them."""
-    made, rows = {}, ["# Reference", "", "| package | what it has |", "|---|---|"]
-    for package in ("", *PACKAGES):
-        module = importlib.import_module(f"hgat.{package}".rstrip("."))
+    made, rows, where = {}, ["# Reference", "", "| package | what it has |", "|---|---|"], {}
+    for package in (*PACKAGES, ""):
+        module, page = importlib.import_module(f"hgat.{package}".rstrip(".")), f"{package or 'hgat'}.md"
         name, (first, _, rest) = module.__name__, inspect.getdoc(module).partition("\n")
         lines = [f"# {name}", "", markdown(f"{first}\n{rest}"), ""]
         for public_name, defined in public(package).items():
+            if where.setdefault(defined, page) != page:  # one of another package's, offered here, too
+                lines += [f"`{name}.{public_name}` is [`{defined}`]({where[defined]}#{defined}).", ""]
+                continue
             lines += [f"::: {defined}", "    options:", f"      heading: {name}.{public_name}"]
             lines += [f"      toc_label: {public_name}", ""]
-        made[f"api/{package or 'hgat'}.md"] = "\n".join(lines)
-        rows.append(f"| [{name}]({package or 'hgat'}.md) | {markdown(first)} |")
+        made[f"api/{page}"] = "\n".join(lines)
+        rows.append(f"| [{name}]({page}) | {markdown(first)} |")
     made["api/index.md"] = "\n".join([*rows, "", "Letters and shapes are those of [Notation](../notation.md).", ""])
     return made
 
@@ -148,10 +151,17 @@ def gallery() -> str:
             shown.setdefault((document.parent / target).resolve(), (" ".join(alt.split()), document))
     lines = ["# Gallery", "", "Every picture is drawn by the code: by `hgat train`, a script or a benchmark.", ""]
     for picture in sorted(docs.rglob("*.png")):
-        title = picture.stem.replace("_", " ").capitalize()
+        title = picture.stem.replace("_", " ")
         alt, document = shown.get(picture, (title, ROOT))
         of = f" [More]({document.name})" if document.parent == docs else ""
-        lines += [f"## {title}", "", f"![{alt}]({picture.relative_to(docs).as_posix()})", "", f"{alt}.{of}", ""]
+        lines += [
+            f"## {title}",
+            "",
+            f"![{alt}]({picture.relative_to(docs).as_posix()})",
+            "",
+            f"{alt[:1].upper()}{alt[1:]}.{of}",
+            "",
+        ]
     return "\n".join(lines)
 
 
