@@ -59,6 +59,7 @@ def test_report(report):
     status, lines = report(children=None)
     assert status == 0
     assert lines["torch"] == torch.__version__
+    assert lines["tests ran with"].startswith("torch ")
     assert lines["numpy"] == np.__version__
     assert lines["dgl"] == dgl.__version__
     assert lines["ogb"] == importlib.import_module("ogb").__version__
@@ -78,6 +79,14 @@ def test_report(report):
         assert lines[f"backend {name}"] == ("yes" if why is None else f"no: {why}")
     core = importlib.import_module("hgat.kernels.cpu").info()
     assert lines["compiled core"].startswith("yes: " if core["available"] else f"no: {core['reason']}")
+
+
+@pytest.mark.parametrize(
+    "version, stands", [("2.10.1", "older"), ("2.11.0+cpu", "one of them"), ("2.14.9", "one of them"), ("3.0", "newer")]
+)
+def test_the_torch_that_the_tests_ran_with(version, stands, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert doctor._tested().text == f"torch 2.11 to 2.14, and this is {stands}"
 
 
 @pytest.mark.slow
