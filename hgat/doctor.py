@@ -260,6 +260,8 @@ def _driver():
 
 def _start(code):
     """Run Python code in a fresh process of this environment, away from the current directory's modules."""
+    # Where no backend was ever chosen, DGL would write its choice into the home directory; a report writes nothing.
+    chosen = {} if compat.backend_chosen() else {"DGLBACKEND": "pytorch"}
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
@@ -268,6 +270,7 @@ def _start(code):
         text=True,
         errors="replace",
         cwd=sys.prefix,
+        env={**os.environ, **chosen},
     )
 
 

@@ -98,6 +98,15 @@ def test_bare_import_reports_its_last_line(report):
 
 
 @pytest.mark.slow
+def test_a_report_writes_nothing_into_an_empty_home(tmp_path, monkeypatch):
+    for name in ("DGLBACKEND", "DGLDEFAULTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    doctor._failure(doctor._start("import dgl"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_missing_and_damaged_packages_are_broken(report, monkeypatch, tmp_path):
     (tmp_path / "damaged_package.py").write_text("raise RuntimeError('two\\nlines')")
     monkeypatch.syspath_prepend(str(tmp_path))
