@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     ModuleType = type(sys)
 
-__all__ = ["install", "unavailable", "OGB_LOADERS"]
+__all__ = ["install", "unavailable", "backend_chosen", "OGB_LOADERS"]
 
 # What `dgl.graphbolt` imports and DGL does not declare, or newer releases of a declared package dropped.
 _GRAPHBOLT_NEEDS = ("torchdata.datapipes", "torchdata.dataloader2", "pydantic", "yaml", "pandas")
@@ -294,6 +294,14 @@ def _forget(prefix):
             sys.modules.pop(name, None)
 
 
+def backend_chosen() -> bool:
+    """True if DGL's backend was chosen in the environment or in DGL's file of settings."""
+    import os
+
+    folder = os.environ.get("DGLDEFAULTDIR", os.path.join(os.path.expanduser("~"), ".dgl"))
+    return "DGLBACKEND" in os.environ or os.path.exists(os.path.join(folder, "config.json"))
+
+
 def _run_with_pytorch(loader, module):
     """Run `dgl/backend` with PyTorch chosen where nothing was: DGL would say so and write it to a file.
 
@@ -301,11 +309,7 @@ def _run_with_pytorch(loader, module):
     """
     import os
 
-    def chosen():
-        folder = os.environ.get("DGLDEFAULTDIR", os.path.join(os.path.expanduser("~"), ".dgl"))
-        return "DGLBACKEND" in os.environ or os.path.exists(os.path.join(folder, "config.json"))
-
-    if chosen():
+    if backend_chosen():
         loader.exec_module(module)
     else:
         os.environ["DGLBACKEND"] = "pytorch"
@@ -316,7 +320,7 @@ def _run_with_pytorch(loader, module):
     ask = module.get_preferred_backend  # which DGL does again and again
 
     def get_preferred_backend():
-        return ask() if chosen() else "pytorch"
+        return ask() if backend_chosen() else "pytorch"
 
     module.get_preferred_backend = get_preferred_backend
 

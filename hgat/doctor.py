@@ -24,6 +24,9 @@ HOOK_NAME = "hgat_dgl.pth"
 # nothing; its loaders hide a DGL that fails.
 _NEEDED = (("torch", "torch"), ("numpy", "numpy"), ("dgl", "dgl"), ("ogb", "ogb.nodeproppred"))
 
+# The oldest and the newest PyTorch that the tests ran with; the extra `tested` of the package asks for the same.
+TESTED_TORCH = ((2, 11), (2, 14))
+
 _TIMEOUT = 300  # seconds that an import in a child process may take, on a cold network disk
 
 # Run in every Python process by the line of the .pth file, so it imports nothing and opens no file: compat.py
@@ -98,6 +101,8 @@ def facts() -> list[Fact]:
     ]
     needed = {name: _import(name, module) for name, module in _NEEDED}
     found += needed.values()
+    if not needed["torch"].broken:
+        found.append(_tested())
     if not needed["dgl"].broken:
         found += _dgl_parts(metis)
     else:
@@ -132,6 +137,19 @@ def _import(name, module):
         return Fact(name, f"broken: import {module} fails with {_sentence(error)}", broken=True)
     # A package says more of itself than its metadata: torch adds what it was built for.
     return Fact(name, str(getattr(sys.modules[name], "__version__", None) or _version(name)))
+
+
+def _tested():
+    """How the installed torch stands to those that the tests ran with; others may do as well."""
+    import re
+
+    import torch
+
+    here = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    oldest, newest = TESTED_TORCH
+    stands = "older" if here < oldest else "newer" if here > newest else "one of them"
+    first, last = (".".join(map(str, version)) for version in TESTED_TORCH)
+    return Fact("tests ran with", f"torch {first} to {last}, and this is {stands}")
 
 
 def _dgl_parts(metis):
@@ -242,6 +260,8 @@ def _driver():
 
 def _start(code):
     """Run Python code in a fresh process of this environment, away from the current directory's modules."""
+    # Where no backend was ever chosen, DGL would write its choice into the home directory; a report writes nothing.
+    chosen = {} if compat.backend_chosen() else {"DGLBACKEND": "pytorch"}
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
@@ -250,6 +270,7 @@ def _start(code):
         text=True,
         errors="replace",
         cwd=sys.prefix,
+        env={**os.environ, **chosen},
     )
 
 

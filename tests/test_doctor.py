@@ -59,6 +59,7 @@ def test_report(report):
     status, lines = report(children=None)
     assert status == 0
     assert lines["torch"] == torch.__version__
+    assert lines["tests ran with"].startswith("torch ")
     assert lines["numpy"] == np.__version__
     assert lines["dgl"] == dgl.__version__
     assert lines["ogb"] == importlib.import_module("ogb").__version__
@@ -80,12 +81,29 @@ def test_report(report):
     assert lines["compiled core"].startswith("yes: " if core["available"] else f"no: {core['reason']}")
 
 
+@pytest.mark.parametrize(
+    "version, stands", [("2.10.1", "older"), ("2.11.0+cpu", "one of them"), ("2.14.9", "one of them"), ("3.0", "newer")]
+)
+def test_the_torch_that_the_tests_ran_with(version, stands, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert doctor._tested().text == f"torch 2.11 to 2.14, and this is {stands}"
+
+
 @pytest.mark.slow
 def test_bare_import_reports_its_last_line(report):
     status, lines = report("import sys; print('noise', file=sys.stderr); raise ImportError('no library')")
     assert status == 0, "hgat itself works"
     assert lines["import dgl"].startswith("fails without hgat: ImportError: no library")
     assert lines["dgl METIS"] == "no: ImportError: no library"
+
+
+@pytest.mark.slow
+def test_a_report_writes_nothing_into_an_empty_home(tmp_path, monkeypatch):
+    for name in ("DGLBACKEND", "DGLDEFAULTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    doctor._failure(doctor._start("import dgl"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

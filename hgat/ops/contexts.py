@@ -104,8 +104,13 @@ def _plain(original):
     return without_reentrant
 
 
-# How torch.utils.checkpoint hands on the function that it will run again, with and without reentrant autograd.
-_WRAPPERS = {"CheckpointFunction": _reentrant, "_checkpoint_without_reentrant_generator": _plain}
+# How torch.utils.checkpoint hands on the function that it will run again, with and without reentrant autograd;
+# PyTorch 2.14 goes by the last name, and keeps the one before for others.
+_WRAPPERS = {
+    "CheckpointFunction": _reentrant,
+    "_checkpoint_without_reentrant_generator": _plain,
+    "_checkpoint_without_reentrant_generator_impl": _plain,
+}
 
 
 def _forget() -> None:
