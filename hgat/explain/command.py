@@ -206,7 +206,8 @@ def _axes(explained: Explained) -> list[str]:
     told = resting(model, lambda: model.attended(*inputs)) if not explained.part else []
     past = [entry for entry in told if isinstance(entry, Past)]
     if past:
-        explained.picture("past", lambda path: plot.draw_past(past, path, explained.found.recipe.title))
+        title, names = explained.found.recipe.title, explained.ids.get(explained.target)
+        explained.picture("past", lambda path: plot.draw_past(past, path, title, names))
     return _shares(shares, in_order=True)
 
 

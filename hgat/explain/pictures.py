@@ -165,7 +165,7 @@ def draw_neighbourhood(
         )
     _write_names(axis, graph, place, centre, len(kinds) == 1)
     handles = [
-        Line2D([], [], color=colour[name], linewidth=3, label=short(called(name)))
+        Line2D([], [], color=colour[name], linewidth=3, label=called(short(name)))
         for name in list(colour)[: len(COLOURS)]
     ]
     if len(colour) > len(COLOURS):

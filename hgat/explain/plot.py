@@ -1,7 +1,6 @@
 """All figures. matplotlib comes with `pip install "hgat[plot]"` and is imported only when something is drawn."""
 
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from hgat.errors import HgatError
+from hgat.explain.tables import called
 from hgat.files import write_bytes
 from hgat.models import Past, Shares
 
@@ -42,7 +42,7 @@ def draw_shares(found: Sequence[Shares], path: str | Path, title: str = "") -> N
         place = range(len(bars))
         axis.barh([p + 0.2 for p in place], uniform, 0.36, color=EVEN, label=entry.even)
         axis.barh([p - 0.2 for p in place], attention, 0.36, color=LEARNED, label="learned")
-        axis.set_yticks(list(place), [_called(name) for name in names])
+        axis.set_yticks(list(place), [called(name) for name in names])
         axis.invert_yaxis()
         axis.set_xlabel(entry.what)
         # On a line of its own: beside a long heading it would run out of the picture.
@@ -119,11 +119,6 @@ def _panel(entry):
     else:
         shown = sorted(shown, key=lambda bar: bar[2] - bar[1])
     return entry.title, shown, len(bars) - len(shown)
-
-
-def _called(name):
-    """A relation as a reader calls it: "likes^-1 (film)" is the inverse of likes."""
-    return re.sub(r"^(.+)\^-1(?= \(|$)", r"inverse of \1", name)
 
 
 def save(figure: Any, path: Path) -> None:

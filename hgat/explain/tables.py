@@ -1,5 +1,6 @@
 """Attention as tables: every weight, how it is spread, by relation, over time, head against head, over all layers."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -69,8 +70,8 @@ def axis_table(records: Iterable[AxisAttention]) -> pd.DataFrame:
 
 
 def called(relation: str) -> str:
-    """A relation's name as people read it: that of a graph of one relation is DGL's own."""
-    return "edges" if relation == "_E" else relation
+    """A relation as people read it: "likes^-1" is the inverse of likes, and one that has no name "edges"."""
+    return "edges" if relation == "_E" else re.sub(r"^(.+)\^-1(?= \(|$)", r"inverse of \1", relation)
 
 
 def name_of(ids: Ids | None, ntype: str, number: int) -> str:
