@@ -254,7 +254,7 @@ class Links(Task):
         one, other = rows.chunk(2, 1) if self.directed else (rows, rows)
         return (one[src.to(rows.device)] * other[dst.to(rows.device)]).sum(1)
 
-    def predict(self, model: System, inputs: tuple, src: Any = None, dst: Any = None, **more: Any) -> Tensor:
+    def predict(self, model: System, inputs: tuple, src: Any = None, dst: Any = None) -> Tensor:
         """The probability that the pairs src, dst [K] are linked, as links and as many others were told apart, [K].
 
         Raises ShapeError for ids of other nodes, or of different lengths.

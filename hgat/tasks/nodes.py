@@ -357,9 +357,7 @@ class Nodes(Task):
         return score(metric, answer, label, self.data.multilabel)
 
     @torch.no_grad()
-    def predict(
-        self, model: System, inputs: tuple, nodes: Any = None, *, probabilities: bool = False, **more: Any
-    ) -> Tensor:
+    def predict(self, model: System, inputs: tuple, nodes: Any = None, *, probabilities: bool = False) -> Tensor:
         """The class of each node, [K] int64, a number in data.class_names; [K, C] bool where nodes have several.
 
         nodes: ids [K] or a mask [N] of nodes of the target type; None, all. probabilities: [K, C] of each class

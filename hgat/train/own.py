@@ -58,7 +58,7 @@ def fit(
         near = meant(task, tasks.available())
         raise RecipeError(f"task: expected one of {', '.join(tasks.available())}, got {task!r}{near}")
     found = _data(graph, label, task, name, data)
-    asked = task or _usual(found)
+    asked = task or _usual(found, label is not None)
     known, content = tasks.find(asked), pack(found)
     if controls is None:
         controls = [control for control in ("no_graph",) if control in known.controls] + [UNIFORM]
@@ -106,8 +106,9 @@ def _kinds(task):
     return kind if isinstance(kind, tuple) else (kind,)
 
 
-def _usual(data):
-    """The task that is asked where none is named."""
+def _usual(data, labelled):
+    """The task that is asked where none is named; data without labels have one class, of all nodes."""
     if isinstance(data, NodeData):
-        return "numbers" if data.numeric else "nodes" if data.label.any() else "links"
+        labelled = labelled or data.num_classes > 1 or bool(data.label.any())
+        return "numbers" if data.numeric else "nodes" if labelled else "links"
     return next(task for task in tasks.available() if type(data) in _kinds(task))

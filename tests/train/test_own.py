@@ -15,6 +15,7 @@ from hgat.data import EventData
 from hgat.errors import DataError, RecipeError, ShapeError
 from hgat.train import evaluate_folder
 from hgat.train.history import History
+from hgat.train.own import _usual
 
 NODES = 61  # the last two without an edge
 QUICK = {"progress": False, "epochs": 4}
@@ -59,6 +60,8 @@ def test_it_learns_beside_its_controls_and_answers(graph, found):
     assert torch.equal(fit.predict(torch.arange(NODES) < 3), said[:3])
     chances = fit.predict([5, 0], probabilities=True)
     assert torch.equal(chances.argmax(1), said[[5, 0]]) and torch.allclose(chances.sum(1), torch.ones(2))
+    with pytest.raises(TypeError, match="probabilites"):
+        fit.predict([5, 0], probabilites=True)
     for nodes, sentence in (([NODES], f"ids from 0 to {NODES - 1}, got {NODES}"), ([0.5], "ids .K., or .N. bool")):
         with pytest.raises(ShapeError, match=f"nodes: expected {sentence}"):
             fit.predict(nodes)
@@ -150,11 +153,15 @@ def test_numbers_links_and_events(graph, tmp_path):
     fit = hgat.fit((src, dst), number.astype(float), "rgat", feat=graph.ndata["feat"], out=tmp_path / "a", **QUICK)
     assert fit.task.name() == "numbers" and fit.metrics["metric"] == "r2"
     assert fit.predict([3, 4]).shape == (2,) and 300 < float(fit.predict().mean()) < 500  # in their own unit
+    with pytest.raises(TypeError, match="probabilities"):
+        fit.predict([3], probabilities=True)
     fit = hgat.fit(graph, system="gat", out=tmp_path / "b", **QUICK)
     assert fit.task.name() == "links"
     chance = fit.predict([0, 2], [2, NODES - 1])
     assert chance.shape == (2,) and ((chance > 0) & (chance <= 1)).all()
     assert torch.equal(fit.predict([2], [0]), chance[:1])  # undirected
+    with pytest.raises(TypeError, match="probabilities"):
+        fit.predict([0], [2], probabilities=True)
     with pytest.raises(ShapeError, match=f"dst: expected ids from 0 to {NODES - 1}, got -1"):
         fit.predict([0], [-1])
     with pytest.raises(ShapeError, match=r"predict: expected ids src \[K\] and dst \[K\]"):
@@ -167,6 +174,13 @@ def test_numbers_links_and_events(graph, tmp_path):
         fit.predict()
     recipe, experiment, *_ = evaluate_folder(tmp_path / "c")
     assert recipe.paper is None and torch.equal(experiment.data.graph.edata["time"], fit.task.data.graph.edata["time"])
+
+
+def test_labels_of_one_class_are_labels(graph):
+    data = hgat.data.node_data(graph, torch.zeros(NODES, dtype=torch.int64))
+    assert _usual(data, labelled=True) == "nodes"
+    assert _usual(hgat.data.node_data(graph), labelled=False) == "links"
+    assert _usual(hgat.data.node_data(graph, "label"), labelled=False) == "nodes"
 
 
 @pytest.mark.parametrize(
