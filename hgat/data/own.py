@@ -49,11 +49,13 @@ def node_data(
     three shares, as in (0.6, 0.2, 0.2), drawn at random with all classes alike, `draws` times by split_seed and on.
     None: the masks train_mask, val_mask and test_mask of ndata where they are there, else those shares.
     class_names: of the classes; by default the texts, or the numbers.
-    Of the graph's own columns the times of edges are kept. Raises DataError for what does not fit.
+    Of the columns of edges the times are kept, and "feat" of a graph of one relation is edge_feat; notes name others.
+    Raises DataError for what does not fit.
     """
     if _are_tables(graph):
         graph, label, target = _of_tables(graph[0], graph[1], label, target)
-    graph, frames = own_graph(graph, label, feat)
+    graph, frames, of_edges = own_graph(graph, label, feat)
+    edge_feat = _edge_features(of_edges)
     target = _target(graph, frames, label, target)
     found = frames[target].get(label) if isinstance(label, str) else label
     if isinstance(label, str) and found is None:
@@ -71,6 +73,7 @@ def node_data(
     splits, notes = _splits(split, frames[target], rows, numeric, split_seed, draws)
     if not numeric and not multilabel and label is not None and all((rows[s[p]] >= 0).all() for s in splits for p in s):
         notes = (*notes, class_counts(rows, splits, classes))
+    notes = (*notes, *_left_out(of_edges, edge_feat is not None))
     return NodeData(
         name=name,
         graph=graph,
@@ -84,6 +87,7 @@ def node_data(
         numeric=numeric,
         splits=tuple(splits) if len(splits) > 1 else (),
         notes=notes,
+        edge_feat=edge_feat,
     )
 
 
@@ -92,7 +96,7 @@ def event_data(graph: dgl.DGLGraph, *, feat: Any = None, name: str = "own") -> E
 
     Raises DataError or GraphError for a graph without times.
     """
-    graph, frames = own_graph(graph, None, feat)
+    graph, frames, of_edges = own_graph(graph, None, feat)
     ends, columns = {}, {}
     for etype in graph.canonical_etypes:
         order = torch.argsort(event_times(graph, etype), stable=True)
@@ -103,11 +107,15 @@ def event_data(graph: dgl.DGLGraph, *, feat: Any = None, name: str = "own") -> E
     for etype, found in columns.items():
         timed.edges[etype].data.update(found)
     target = graph.ntypes[0]
-    return EventData(name, timed, _features(frames, feat, target), {t: tuple(range(n)) for t, n in sizes.items()})
+    names = {ntype: tuple(range(count)) for ntype, count in sizes.items()}
+    return EventData(name, timed, _features(frames, feat, target), names, notes=_left_out(of_edges, with_feat=False))
 
 
-def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str, dict[str, Tensor]]]:
-    """(the graph with the times of its edges and no other column, {node type: the columns that its nodes had}).
+def own_graph(
+    graph: Any, label: Any, feat: Any
+) -> tuple[dgl.DGLGraph, dict[str, dict[str, Tensor]], dict[tuple[str, str, str], dict[str, Tensor]]]:
+    """(the graph with the times of its edges and no other column, {node type: the columns that its nodes had},
+    {relation: the columns of its edges that are no times}).
 
     Arrays (src, dst) have as many nodes as there are rows of `label`, or of `feat`.
     """
@@ -132,10 +140,28 @@ def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str
     for ntype in graph.ntypes:
         for key in list(graph.nodes[ntype].data):
             del graph.nodes[ntype].data[key]
-    for etype in graph.canonical_etypes:
-        for key in set(graph.edges[etype].data) - set(KEPT):
-            del graph.edges[etype].data[key]
-    return graph, frames
+    of_edges: dict[tuple[str, str, str], dict[str, Tensor]] = {etype: {} for etype in graph.canonical_etypes}
+    for etype, taken in of_edges.items():
+        for key in sorted(set(graph.edges[etype].data) - set(KEPT)):
+            taken[key] = graph.edges[etype].data.pop(key)
+    return graph, frames, of_edges
+
+
+def _edge_features(of_edges):
+    """[E, F] of the edges' column "feat", of a graph of one relation; else None."""
+    (feat,) = (taken.get("feat") for taken in of_edges.values()) if len(of_edges) == 1 else (None,)
+    return None if feat is None or feat.dim() > 2 else _rows(feat, "_E")
+
+
+def _left_out(of_edges, with_feat):
+    """A note of the columns of edges that no task reads."""
+    names = [
+        f"{key!r} of {etype[1]!r}" if len(of_edges) > 1 else repr(key)
+        for etype, taken in of_edges.items()
+        for key in taken
+        if not (with_feat and key == "feat")
+    ]
+    return (f"Columns of edges that are left out: {', '.join(names)}.",) if names else ()
 
 
 def _are_tables(graph):

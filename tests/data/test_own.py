@@ -60,6 +60,22 @@ def test_a_typed_graph_keeps_what_tasks_may_know():
     assert "label" in graph.edges["likes"].data and "label" in graph.nodes["film"].data  # the caller's stays
 
 
+def test_columns_of_edges_are_kept_or_named():
+    graph = dgl.graph(([0, 1], [1, 2]), num_nodes=10)
+    graph.edata["feat"], graph.edata["weight"], graph.edata["time"] = torch.arange(2), torch.ones(2), torch.arange(2)
+    data = node_data(graph, torch.arange(10) % 2)
+    assert torch.equal(data.edge_feat, torch.tensor([[0.0], [1.0]])) and list(data.graph.edata) == ["time"]
+    assert data.notes[-1] == "Columns of edges that are left out: 'weight'."
+    assert set(graph.edata) == {"feat", "weight", "time"}  # the caller's stay
+    graph = typed_graph()
+    graph.edges["likes"].data["feat"] = torch.arange(41)
+    assert nodes(graph).edge_feat is None
+    assert nodes(graph).notes[-1] == "Columns of edges that are left out: 'feat' of 'likes'."
+    timed_graph = dgl.graph(([0, 1], [1, 2]))
+    timed_graph.edata["time"], timed_graph.edata["feat"] = torch.arange(2), torch.ones(2, 3)
+    assert hgat.data.event_data(timed_graph).notes == ("Columns of edges that are left out: 'feat'.",)
+
+
 def test_labels_of_every_kind():
     graph = dgl.graph(([0, 1], [1, 2]), num_nodes=10)
     split = {"train": [0, 1], "val": [2], "test": [3]}
