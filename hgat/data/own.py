@@ -63,7 +63,7 @@ def node_data(
     nodes = graph.num_nodes(target)
     if found is None:
         found = torch.zeros(nodes, dtype=torch.int64)
-        split = split or {part: [k] for k, part in enumerate(PARTS)}  # nothing reads them
+        split = {part: [k] for k, part in enumerate(PARTS)} if split is None else split  # nothing reads them
     rows, numeric, names = _labels(found, nodes)
     multilabel = rows.dim() == 2
     classes = 1 if numeric else rows.shape[1] if multilabel else max(len(names), int(rows.max()) + 1 if nodes else 0)
@@ -99,9 +99,10 @@ def event_data(graph: dgl.DGLGraph, *, feat: Any = None, name: str = "own") -> E
     graph, frames, of_edges = own_graph(graph, None, feat)
     ends, columns = {}, {}
     for etype in graph.canonical_etypes:
-        order = torch.argsort(event_times(graph, etype), stable=True)
+        time = event_times(graph, etype)
+        order = torch.argsort(time, stable=True)
         ends[etype] = tuple(end[order] for end in graph.edges(etype=etype, order="eid"))
-        columns[etype] = {key: value[order] for key, value in graph.edges[etype].data.items()}
+        columns[etype] = {key: value[order] for key, value in graph.edges[etype].data.items()} | {TIME: time[order]}
     sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
     timed = dgl.heterograph(ends, sizes)
     for etype, found in columns.items():
@@ -126,7 +127,13 @@ def own_graph(
     elif isinstance(graph, (tuple, list)) and len(graph) == 2:
         count = next((len(x) for x in (label, feat) if x is not None and not isinstance(x, (str, Mapping))), None)
         try:
-            src, dst = (torch.as_tensor(np.asarray(end)).long() for end in graph)
+            ends = [torch.as_tensor(np.asarray(end)) for end in graph]
+            if len({end.shape for end in ends}) != 1 or ends[0].dim() != 1:
+                raise GraphError(f"shapes {list(ends[0].shape)} and {list(ends[1].shape)}")
+            other = [end.dtype for end in ends if end.numel() and not _is_whole(end)]
+            if other:
+                raise GraphError(f"ids of {str(other[0]).removeprefix('torch.')}, which are no whole numbers")
+            src, dst = (end.long() for end in ends)
             if src.numel() and min(int(src.min()), int(dst.min())) < 0:
                 raise GraphError("expected ids from 0, got a negative one")
             graph = dgl.graph((src, dst), num_nodes=count)
@@ -162,6 +169,10 @@ def _left_out(of_edges, with_feat):
         if not (with_feat and key == "feat")
     ]
     return (f"Columns of edges that are left out: {', '.join(names)}.",) if names else ()
+
+
+def _is_whole(ids):
+    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
 
 
 def _are_tables(graph):
@@ -211,6 +222,8 @@ def _labels(label, nodes):
     """(label as NodeData has it, whether it is a number, names of the classes where labels are texts)."""
     if isinstance(label, Tensor):
         rows = label.detach().cpu()
+    elif _may_be_missing(label):
+        rows = torch.from_numpy(label.astype("Int64").to_numpy(dtype=np.int64, na_value=-1))
     else:
         array = np.asarray(label)
         if array.dtype.kind in "OUSV" or isinstance(label, pandas.Series) and array.dtype.kind not in "biuf":
@@ -224,6 +237,12 @@ def _labels(label, nodes):
     if rows.is_floating_point():
         return rows.float(), True, ()
     return rows.long().clamp(min=-1), False, ()
+
+
+def _may_be_missing(label):
+    """Whether these are whole numbers or truth values of pandas that may be NA, which NumPy would make floats of."""
+    kind = label.dtype if isinstance(label, pandas.Series) else None
+    return pandas.api.types.is_extension_array_dtype(kind) and getattr(kind, "kind", "O") in "biu"
 
 
 def _named(label, nodes):
@@ -291,10 +310,16 @@ def _ids(part, given, nodes):
         raise DataError(f"split: expected ids or a mask of {part}, got {brief(given)}") from None
     if ids.dim() in (1, 2) and len(ids) == nodes and (ids.dtype == torch.bool or ids.dim() == 2):
         return [column.nonzero().flatten() for column in ids.bool().reshape(nodes, -1).T]
-    if ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+    if ids.dim() != 1 or ids.numel() and not _is_whole(ids):
         got = f"{str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}"
         raise DataError(f"split: expected ids [K], or a mask [{nodes}] of bool, of {part}, got {got}")
-    return [ids.long()]
+    ids = ids.long()
+    if len(ids) == nodes > 2 and ((ids == 0) | (ids == 1)).all():  # ids would be there twice
+        return [ids.nonzero().flatten()]
+    wrong = ids[(ids < 0) | (ids >= nodes)]
+    if len(wrong):
+        raise DataError(f"split: expected ids of {part} from 0 to {nodes - 1}, got {int(wrong[0])}")
+    return [ids]
 
 
 def _drawn(parts, label, numeric, seed, draws):

@@ -6,6 +6,7 @@ import json
 import dgl
 import networkx
 import numpy as np
+import pandas
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -91,6 +92,13 @@ def test_labels_of_every_kind():
     assert gaps.num_classes == 4 and gaps.label[4] == -1 and gaps.class_names == ("p", "q", "r", "s")
 
 
+@pytest.mark.parametrize("kind, given", [("Int64", [2, None, 0, 1]), ("boolean", [True, None, False, True])])
+def test_labels_of_pandas_that_may_be_missing_are_classes(kind, given):
+    label = pandas.Series(given, dtype=kind)
+    data = node_data(([0], [1]), label, split={"train": [0], "val": [2], "test": [3]})
+    assert not data.numeric and data.label.tolist() == [-1 if value is None else int(value) for value in given]
+
+
 def test_splits_of_every_kind():
     graph = dgl.graph(([0, 1], [1, 2]), num_nodes=10)
     label = torch.arange(10) % 2
@@ -105,6 +113,10 @@ def test_splits_of_every_kind():
         split={"train": [4, 2], "valid": np.array([0]), "test": masks["test"].numpy() & False | (np.arange(10) == 9)},
     )
     assert [ogb.split[part].tolist() for part in PARTS] == [[4, 2], [0], [9]]
+    numbers = {part: mask.long().tolist() for part, mask in masks.items()}
+    found = node_data(graph, label, split=numbers)
+    assert all(torch.equal(found.split[part], masks[part].nonzero().flatten()) for part in PARTS)
+    assert len(node_data(graph, split=torch.tensor([0.5, 0.2, 0.2]), draws=1).train) == 5
     several = {part: torch.stack([mask, mask.roll(1)], 1) for part, mask in masks.items()}
     found = node_data(graph, label, split=several)
     assert len(found.splits) == 2 and torch.equal(found.with_split(1).test, masks["test"].roll(1).nonzero().flatten())
@@ -132,6 +144,14 @@ def test_shares_are_of_every_class_alike_and_decided_by_the_seed():
         ("graph", [0, 1], {}, "graph: expected a DGLGraph, PyG's, .*, got 'graph'"),
         (([0, 1], [1, 5]), [0, 1, 0], {}, "graph: expected two arrays of node ids"),
         (([0, -1], [1, 1]), [0, 1, 0], {}, "graph: expected two arrays of node ids .*negative"),
+        (
+            ([0.5, 1], [1, 2]),
+            [0, 1, 0],
+            {},
+            "two arrays of node ids .E., got others: ids of float64, which are no whole",
+        ),
+        (([0, 1], [1, 2, 0]), [0, 1, 0], {}, r"two arrays of node ids .E., got others: shapes \[2\] and \[3\]$"),
+        ("typed", [0] * 11, {"target": "film", "split": {"train": [0], "val": [11], "test": [2]}}, "0 to 10, got 11"),
         (([0, 1], [1, 2]), [[0], [1]], {"feat": np.ones((3, 2))}, "graph: expected two arrays of node ids"),
         ("typed", [0] * 11, {}, "target: expected the node type to predict, one of film, user, got none"),
         ("typed", [0] * 11, {"target": "actor"}, "target: expected one of film, user, got 'actor'"),
@@ -229,6 +249,13 @@ def timed():
     for etype in graph.canonical_etypes:
         graph.edges[etype].data["time"] = torch.arange(graph.num_edges(etype)).flip(0).double() / 3
     return hgat.data.event_data(graph)
+
+
+def test_times_are_as_exact_as_tasks_take_them():
+    graph = dgl.graph(([0, 1], [1, 2]))
+    graph.edata["time"] = torch.tensor([2.5, 1.0])
+    time = hgat.data.event_data(graph).graph.edata["time"]
+    assert time.dtype == torch.float64 and time.tolist() == [1.0, 2.5]
 
 
 def batch():

@@ -195,6 +195,12 @@ def test_labels_of_one_class_are_labels(graph):
         ({"label": "label", "settings": {"model.hiden": 3}}, "model: expected only the keys .*, got 'hiden'"),
         ({"label": "label", "metric": "r2"}, "train.metric: expected one of accuracy, .*, got 'r2'"),
         ({"label": "class"}, "label: expected a column of ndata of '_N', feat, label, got 'class'"),
+        ({"label": "label", "splitt": 3}, "only the keywords feat, .*, got 'splitt'; did you mean 'split'?"),
+        ({"label": "label", "callback": 3}, "callback: expected a function of a dict, got 3"),
+        (
+            {"task": "snapshot_links", "system": "dysat"},
+            "task: expected one of task.boundaries, task.windows, .*, got n",
+        ),
         ({"label": "label", "controls": ["none"]}, "train.controls: expected names among"),
     ],
 )
