@@ -52,8 +52,12 @@ def node_data(
     Of the columns of edges the times are kept, and "feat" of a graph of one relation is edge_feat; notes name others.
     Raises DataError for what does not fit.
     """
+    ids: Mapping[str, Sequence] = {}
     if _are_tables(graph):
-        graph, label, target = _of_tables(graph[0], graph[1], label, target)
+        graph, label, target, ids = _of_tables(graph[0], graph[1], label, target)
+    elif isinstance(graph, networkx.Graph):
+        graph, label, target, ids = _of_networkx(graph, label, target)
+    names_of = {t: tuple(map(str, names)) for t, names in ids.items() if list(names) != list(range(len(names)))}
     graph, frames, of_edges = own_graph(graph, label, feat)
     edge_feat = _edge_features(of_edges)
     target = _target(graph, frames, label, target)
@@ -88,6 +92,7 @@ def node_data(
         splits=tuple(splits) if len(splits) > 1 else (),
         notes=notes,
         edge_feat=edge_feat,
+        ids=names_of or None,
     )
 
 
@@ -180,8 +185,37 @@ def _are_tables(graph):
     return isinstance(graph, (tuple, list)) and len(graph) == 2 and isinstance(graph[1], kinds)
 
 
+def _of_networkx(graph, label, target):
+    """(DGLGraph, label, node type to predict, names of the nodes); a label that is text is no column of the graph."""
+    rows = dict(graph.nodes(data=label)) if isinstance(label, str) else {}
+    if not any(isinstance(row, str) for row in rows.values()):
+        found, ids = from_networkx(graph)
+        return found, label, target, ids
+    graph = graph.copy()
+    for _, attributes in graph.nodes(data=True):
+        attributes.pop(label, None)
+    found, ids = from_networkx(graph)
+    having = [ntype for ntype, names in ids.items() if any(rows[name] is not None for name in names)]
+    target = having[0] if target is None and len(having) == 1 else target
+    if target not in having:
+        raise DataError(f"target: expected the node type to predict, one of {', '.join(having)}, got {target!r}")
+    return found, pandas.Series([rows[name] for name in ids[target]], dtype=object, name=label), target, ids
+
+
+def _refuse_text(ntype, table):
+    """Raise DataError where columns but the id are text, and name them."""
+    text = [
+        str(name)
+        for name, column in (table.items() if isinstance(table, pandas.DataFrame) else ())
+        if name != "id" and pandas.api.types.infer_dtype(column, skipna=True) == "string"
+    ]
+    if text:
+        expected = "numbers in all columns but the id and the label"
+        raise DataError(f"nodes of {ntype!r}: expected {expected}, got text in {', '.join(text)}; leave them out")
+
+
 def _of_tables(nodes, edges, label, target):
-    """(graph with the features and masks of its tables, label, node type to predict)."""
+    """(graph with the features and masks of its tables, label, node type to predict, names of the nodes)."""
     nodes = {"_N": nodes} if isinstance(nodes, pandas.DataFrame) else dict(nodes)
     having = [t for t, table in nodes.items() if label in table.columns] if isinstance(label, str) else []
     if target is None and len(having) == 1:
@@ -191,14 +225,16 @@ def _of_tables(nodes, edges, label, target):
             known = {t: ", ".join(map(str, table.columns)) for t, table in nodes.items()}
             raise DataError(f"label: expected a column of one table of nodes, {known}, got {label!r}")
         nodes[target], label = nodes[target].drop(columns=label), nodes[target][label]
-    graph, _ = from_pandas(nodes, edges)
+    for ntype, table in nodes.items():
+        _refuse_text(ntype, table)
+    graph, ids = from_pandas(nodes, edges)
     for ntype in graph.ntypes:
         frame = graph.nodes[ntype].data
         masks = [f"{part}_mask" for part in PARTS]
         found = [frame.pop(key) for key in list(frame) if key not in masks]
         if found:
             frame["feat"] = torch.cat([rows.float().reshape(len(rows), -1) for rows in found], 1)
-    return graph, label, target
+    return graph, label, target, ids
 
 
 def _known(frame):

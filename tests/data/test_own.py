@@ -43,6 +43,10 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
+def named():
+    return node_data(networkx.Graph([("a", "b"), ("b", "c")]), [0, 1, 0], split=(0.4, 0.3, 0.3))
+
+
 def nodes(graph=None, **more):
     graph = typed_graph() if graph is None else graph
     feat = {"film": torch.randn(11, 3), "user": None}
@@ -200,6 +204,7 @@ def test_a_folder_of_tables(tables):
     assert data.feat["user"] is None and data.feat["film"][3].tolist() == [1993.0, 1.5]
     assert data.label.tolist() == [1, 0] * 5 and len(data.train) == 5
     assert data.graph.edata["time"].diff().unique().tolist() == [86400.0]
+    assert data.ids == {"film": tuple(f"f{k}" for k in range(10))}  # users are called by their numbers
     nodes, edges = folder.tables(tables)
     nodes["film"] = nodes["film"].drop(columns="genre")
     number = node_data((nodes, edges), "score")
@@ -221,7 +226,7 @@ def test_a_folder_of_tables(tables):
             "film.nodes.csv: expected a table, got No columns",
         ),
         (lambda at: None, "kind", "label: expected a column of one table of nodes, .*genre.*, got 'kind'"),
-        (lambda at: None, "score", "the column 'genre'.*: expected numbers"),
+        (lambda at: None, "score", "nodes of 'film': expected numbers in all columns .*, got text in genre"),
         (lambda at: (at / "actor.nodes.csv").write_text("id,genre\n1,x\n"), "genre", "a column of one table of nodes"),
     ],
 )
@@ -229,6 +234,19 @@ def test_tables_that_do_not_fit(tables, change, label, sentence):
     change(tables)
     with pytest.raises((DataError, GraphError), match=sentence):
         hgat.data.load("folder", path=str(tables), label=label)
+
+
+def test_text_and_names_of_a_graph_of_networkx():
+    given = networkx.Graph([("a", "b"), ("b", "c"), ("c", "d")])
+    networkx.set_node_attributes(given, {"a": "x", "b": "y", "d": "x"}, "club")
+    data = node_data(given, "club", split={"train": [0], "val": [1], "test": [3]})
+    assert data.class_names == ("x", "y") and data.label.tolist() == [0, 1, -1, 0]
+    assert data.ids == {"_N": ("a", "b", "c", "d")} and "club" in given.nodes["a"]
+    assert node_data(networkx.path_graph(4), [0, 1, 0, 1]).ids is None
+    with pytest.raises(DataError, match="own: ids: expected a name for every node of a type of the graph, got 3 of"):
+        dataclasses.replace(data, ids={"_N": ("a", "b", "c")})
+    with pytest.raises(DataError, match="target: expected the node type to predict, one of _N, got 'film'"):
+        node_data(given, "club", target="film")
 
 
 def test_graphs_of_other_libraries():
@@ -264,7 +282,7 @@ def batch():
     return GraphData("many", graph, {"_N": torch.zeros(7, 2, dtype=torch.uint8)}, torch.tensor([0, 1, 0]), *ids, 2)
 
 
-@pytest.mark.parametrize("made", [nodes, timed, batch], ids=["nodes", "events", "graphs"])
+@pytest.mark.parametrize("made", [nodes, named, timed, batch], ids=["nodes", "named", "events", "graphs"])
 def test_what_is_saved_comes_back(made, tmp_path):
     data, path = made(), tmp_path / "own.safetensors"
     hgat.data.save(data, path)

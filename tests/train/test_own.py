@@ -5,6 +5,7 @@ import json
 import os
 
 import dgl
+import networkx
 import numpy as np
 import pytest
 import torch
@@ -162,6 +163,8 @@ def test_numbers_links_and_events(graph, tmp_path):
     assert torch.equal(fit.predict([2], [0]), chance[:1])  # undirected
     with pytest.raises(TypeError, match="probabilities"):
         fit.predict([0], [2], probabilities=True)
+    with pytest.raises(ShapeError, match="src: expected numbers, as the data have no names, got 'a'"):
+        fit.predict(["a"], [2])
     with pytest.raises(ShapeError, match=f"dst: expected ids from 0 to {NODES - 1}, got -1"):
         fit.predict([0], [-1])
     with pytest.raises(ShapeError, match=r"predict: expected ids src \[K\] and dst \[K\]"):
@@ -174,6 +177,16 @@ def test_numbers_links_and_events(graph, tmp_path):
         fit.predict()
     recipe, experiment, *_ = evaluate_folder(tmp_path / "c")
     assert recipe.paper is None and torch.equal(experiment.data.graph.edata["time"], fit.task.data.graph.edata["time"])
+
+
+def test_nodes_are_asked_for_by_their_names(tmp_path, capsys):
+    club = networkx.relabel_nodes(networkx.karate_club_graph(), {k: f"n{k}" for k in range(34)})
+    fit = hgat.fit(club, "club", "gat", feat=torch.eye(34), out=tmp_path / "a", controls=[], **QUICK)
+    assert fit.task.data.class_names == ("Mr. Hi", "Officer")
+    assert torch.equal(fit.predict(["n3", "n0"]), fit.predict([3, 0]))
+    with pytest.raises(ShapeError, match="nodes: expected the name of one node each, got 'n34'"):
+        fit.predict(["n34"])
+    assert main(["explain", str(tmp_path / "a"), "--node", "n3"]) == 0 and "n3: the most" in capsys.readouterr().out
 
 
 def test_labels_of_one_class_are_labels(graph):
