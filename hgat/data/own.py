@@ -49,11 +49,17 @@ def node_data(
     three shares, as in (0.6, 0.2, 0.2), drawn at random with all classes alike, `draws` times by split_seed and on.
     None: the masks train_mask, val_mask and test_mask of ndata where they are there, else those shares.
     class_names: of the classes; by default the texts, or the numbers.
-    Of the graph's own columns the times of edges are kept. Raises DataError for what does not fit.
+    Of the columns of edges the times are kept, and "feat" of a graph of one relation is edge_feat; notes name others.
+    Raises DataError for what does not fit.
     """
+    ids: Mapping[str, Sequence] = {}
     if _are_tables(graph):
-        graph, label, target = _of_tables(graph[0], graph[1], label, target)
-    graph, frames = own_graph(graph, label, feat)
+        graph, label, target, ids = _of_tables(graph[0], graph[1], label, target)
+    elif isinstance(graph, networkx.Graph):
+        graph, label, target, ids = _of_networkx(graph, label, target)
+    names_of = {t: tuple(map(str, names)) for t, names in ids.items() if list(names) != list(range(len(names)))}
+    graph, frames, of_edges = own_graph(graph, label, feat)
+    edge_feat = _edge_features(of_edges)
     target = _target(graph, frames, label, target)
     found = frames[target].get(label) if isinstance(label, str) else label
     if isinstance(label, str) and found is None:
@@ -61,7 +67,7 @@ def node_data(
     nodes = graph.num_nodes(target)
     if found is None:
         found = torch.zeros(nodes, dtype=torch.int64)
-        split = split or {part: [k] for k, part in enumerate(PARTS)}  # nothing reads them
+        split = {part: [k] for k, part in enumerate(PARTS)} if split is None else split  # nothing reads them
     rows, numeric, names = _labels(found, nodes)
     multilabel = rows.dim() == 2
     classes = 1 if numeric else rows.shape[1] if multilabel else max(len(names), int(rows.max()) + 1 if nodes else 0)
@@ -71,6 +77,7 @@ def node_data(
     splits, notes = _splits(split, frames[target], rows, numeric, split_seed, draws)
     if not numeric and not multilabel and label is not None and all((rows[s[p]] >= 0).all() for s in splits for p in s):
         notes = (*notes, class_counts(rows, splits, classes))
+    notes = (*notes, *_left_out(of_edges, edge_feat is not None))
     return NodeData(
         name=name,
         graph=graph,
@@ -84,6 +91,8 @@ def node_data(
         numeric=numeric,
         splits=tuple(splits) if len(splits) > 1 else (),
         notes=notes,
+        edge_feat=edge_feat,
+        ids=names_of or None,
     )
 
 
@@ -92,22 +101,27 @@ def event_data(graph: dgl.DGLGraph, *, feat: Any = None, name: str = "own") -> E
 
     Raises DataError or GraphError for a graph without times.
     """
-    graph, frames = own_graph(graph, None, feat)
+    graph, frames, of_edges = own_graph(graph, None, feat)
     ends, columns = {}, {}
     for etype in graph.canonical_etypes:
-        order = torch.argsort(event_times(graph, etype), stable=True)
+        time = event_times(graph, etype)
+        order = torch.argsort(time, stable=True)
         ends[etype] = tuple(end[order] for end in graph.edges(etype=etype, order="eid"))
-        columns[etype] = {key: value[order] for key, value in graph.edges[etype].data.items()}
+        columns[etype] = {key: value[order] for key, value in graph.edges[etype].data.items()} | {TIME: time[order]}
     sizes = {ntype: graph.num_nodes(ntype) for ntype in graph.ntypes}
     timed = dgl.heterograph(ends, sizes)
     for etype, found in columns.items():
         timed.edges[etype].data.update(found)
     target = graph.ntypes[0]
-    return EventData(name, timed, _features(frames, feat, target), {t: tuple(range(n)) for t, n in sizes.items()})
+    names = {ntype: tuple(range(count)) for ntype, count in sizes.items()}
+    return EventData(name, timed, _features(frames, feat, target), names, notes=_left_out(of_edges, with_feat=False))
 
 
-def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str, dict[str, Tensor]]]:
-    """(the graph with the times of its edges and no other column, {node type: the columns that its nodes had}).
+def own_graph(
+    graph: Any, label: Any, feat: Any
+) -> tuple[dgl.DGLGraph, dict[str, dict[str, Tensor]], dict[tuple[str, str, str], dict[str, Tensor]]]:
+    """(the graph with the times of its edges and no other column, {node type: the columns that its nodes had},
+    {relation: the columns of its edges that are no times}).
 
     Arrays (src, dst) have as many nodes as there are rows of `label`, or of `feat`.
     """
@@ -118,7 +132,13 @@ def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str
     elif isinstance(graph, (tuple, list)) and len(graph) == 2:
         count = next((len(x) for x in (label, feat) if x is not None and not isinstance(x, (str, Mapping))), None)
         try:
-            src, dst = (torch.as_tensor(np.asarray(end)).long() for end in graph)
+            ends = [torch.as_tensor(np.asarray(end)) for end in graph]
+            if len({end.shape for end in ends}) != 1 or ends[0].dim() != 1:
+                raise GraphError(f"shapes {list(ends[0].shape)} and {list(ends[1].shape)}")
+            other = [end.dtype for end in ends if end.numel() and not _is_whole(end)]
+            if other:
+                raise GraphError(f"ids of {str(other[0]).removeprefix('torch.')}, which are no whole numbers")
+            src, dst = (end.long() for end in ends)
             if src.numel() and min(int(src.min()), int(dst.min())) < 0:
                 raise GraphError("expected ids from 0, got a negative one")
             graph = dgl.graph((src, dst), num_nodes=count)
@@ -132,10 +152,32 @@ def own_graph(graph: Any, label: Any, feat: Any) -> tuple[dgl.DGLGraph, dict[str
     for ntype in graph.ntypes:
         for key in list(graph.nodes[ntype].data):
             del graph.nodes[ntype].data[key]
-    for etype in graph.canonical_etypes:
-        for key in set(graph.edges[etype].data) - set(KEPT):
-            del graph.edges[etype].data[key]
-    return graph, frames
+    of_edges: dict[tuple[str, str, str], dict[str, Tensor]] = {etype: {} for etype in graph.canonical_etypes}
+    for etype, taken in of_edges.items():
+        for key in sorted(set(graph.edges[etype].data) - set(KEPT)):
+            taken[key] = graph.edges[etype].data.pop(key)
+    return graph, frames, of_edges
+
+
+def _edge_features(of_edges):
+    """[E, F] of the edges' column "feat", of a graph of one relation; else None."""
+    (feat,) = (taken.get("feat") for taken in of_edges.values()) if len(of_edges) == 1 else (None,)
+    return None if feat is None or feat.dim() > 2 else _rows(feat, "_E")
+
+
+def _left_out(of_edges, with_feat):
+    """A note of the columns of edges that no task reads."""
+    names = [
+        f"{key!r} of {etype[1]!r}" if len(of_edges) > 1 else repr(key)
+        for etype, taken in of_edges.items()
+        for key in taken
+        if not (with_feat and key == "feat")
+    ]
+    return (f"Columns of edges that are left out: {', '.join(names)}.",) if names else ()
+
+
+def _is_whole(ids):
+    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
 
 
 def _are_tables(graph):
@@ -143,8 +185,37 @@ def _are_tables(graph):
     return isinstance(graph, (tuple, list)) and len(graph) == 2 and isinstance(graph[1], kinds)
 
 
+def _of_networkx(graph, label, target):
+    """(DGLGraph, label, node type to predict, names of the nodes); a label that is text is no column of the graph."""
+    rows = dict(graph.nodes(data=label)) if isinstance(label, str) else {}
+    if not any(isinstance(row, str) for row in rows.values()):
+        found, ids = from_networkx(graph)
+        return found, label, target, ids
+    graph = graph.copy()
+    for _, attributes in graph.nodes(data=True):
+        attributes.pop(label, None)
+    found, ids = from_networkx(graph)
+    having = [ntype for ntype, names in ids.items() if any(rows[name] is not None for name in names)]
+    target = having[0] if target is None and len(having) == 1 else target
+    if target not in having:
+        raise DataError(f"target: expected the node type to predict, one of {', '.join(having)}, got {target!r}")
+    return found, pandas.Series([rows[name] for name in ids[target]], dtype=object, name=label), target, ids
+
+
+def _refuse_text(ntype, table):
+    """Raise DataError where columns but the id are text, and name them."""
+    text = [
+        str(name)
+        for name, column in (table.items() if isinstance(table, pandas.DataFrame) else ())
+        if name != "id" and pandas.api.types.infer_dtype(column, skipna=True) == "string"
+    ]
+    if text:
+        expected = "numbers in all columns but the id and the label"
+        raise DataError(f"nodes of {ntype!r}: expected {expected}, got text in {', '.join(text)}; leave them out")
+
+
 def _of_tables(nodes, edges, label, target):
-    """(graph with the features and masks of its tables, label, node type to predict)."""
+    """(graph with the features and masks of its tables, label, node type to predict, names of the nodes)."""
     nodes = {"_N": nodes} if isinstance(nodes, pandas.DataFrame) else dict(nodes)
     having = [t for t, table in nodes.items() if label in table.columns] if isinstance(label, str) else []
     if target is None and len(having) == 1:
@@ -154,14 +225,16 @@ def _of_tables(nodes, edges, label, target):
             known = {t: ", ".join(map(str, table.columns)) for t, table in nodes.items()}
             raise DataError(f"label: expected a column of one table of nodes, {known}, got {label!r}")
         nodes[target], label = nodes[target].drop(columns=label), nodes[target][label]
-    graph, _ = from_pandas(nodes, edges)
+    for ntype, table in nodes.items():
+        _refuse_text(ntype, table)
+    graph, ids = from_pandas(nodes, edges)
     for ntype in graph.ntypes:
         frame = graph.nodes[ntype].data
         masks = [f"{part}_mask" for part in PARTS]
         found = [frame.pop(key) for key in list(frame) if key not in masks]
         if found:
             frame["feat"] = torch.cat([rows.float().reshape(len(rows), -1) for rows in found], 1)
-    return graph, label, target
+    return graph, label, target, ids
 
 
 def _known(frame):
@@ -185,6 +258,8 @@ def _labels(label, nodes):
     """(label as NodeData has it, whether it is a number, names of the classes where labels are texts)."""
     if isinstance(label, Tensor):
         rows = label.detach().cpu()
+    elif _may_be_missing(label):
+        rows = torch.from_numpy(label.astype("Int64").to_numpy(dtype=np.int64, na_value=-1))
     else:
         array = np.asarray(label)
         if array.dtype.kind in "OUSV" or isinstance(label, pandas.Series) and array.dtype.kind not in "biuf":
@@ -198,6 +273,12 @@ def _labels(label, nodes):
     if rows.is_floating_point():
         return rows.float(), True, ()
     return rows.long().clamp(min=-1), False, ()
+
+
+def _may_be_missing(label):
+    """Whether these are whole numbers or truth values of pandas that may be NA, which NumPy would make floats of."""
+    kind = label.dtype if isinstance(label, pandas.Series) else None
+    return pandas.api.types.is_extension_array_dtype(kind) and getattr(kind, "kind", "O") in "biu"
 
 
 def _named(label, nodes):
@@ -265,10 +346,16 @@ def _ids(part, given, nodes):
         raise DataError(f"split: expected ids or a mask of {part}, got {brief(given)}") from None
     if ids.dim() in (1, 2) and len(ids) == nodes and (ids.dtype == torch.bool or ids.dim() == 2):
         return [column.nonzero().flatten() for column in ids.bool().reshape(nodes, -1).T]
-    if ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+    if ids.dim() != 1 or ids.numel() and not _is_whole(ids):
         got = f"{str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}"
         raise DataError(f"split: expected ids [K], or a mask [{nodes}] of bool, of {part}, got {got}")
-    return [ids.long()]
+    ids = ids.long()
+    if len(ids) == nodes > 2 and ((ids == 0) | (ids == 1)).all():  # ids would be there twice
+        return [ids.nonzero().flatten()]
+    wrong = ids[(ids < 0) | (ids >= nodes)]
+    if len(wrong):
+        raise DataError(f"split: expected ids of {part} from 0 to {nodes - 1}, got {int(wrong[0])}")
+    return [ids]
 
 
 def _drawn(parts, label, numeric, seed, draws):

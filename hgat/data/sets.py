@@ -65,7 +65,8 @@ class NodeData(_Noted):
     from labels of training nodes, such as a difference from their mean: `with_split` asks it. `gold` says of each edge
     whether its source is among what decides the label of its destination, bool [E] of a graph with one relation, else
     {relation: [E_r]}, where that is known; a relation that is left out has no such edge. It is a truth to measure
-    attention by, and no task shows it unless it is asked to.
+    attention by, and no task shows it unless it is asked to. `ids` are what nodes are called, {node type: names}, of
+    the types whose nodes have other names than their numbers, or None.
     `notes` are sentences that belong under every table of results on this data.
 
     Features that are not finite are accepted: they may come from a user's own file, and it is training
@@ -91,6 +92,7 @@ class NodeData(_Noted):
     places: Places | None = None
     fitted: Callable[[Tensor], tuple[Tensor, dict[str, Tensor | None]]] | None = None
     gold: Tensor | Mapping[tuple[str, str, str], Tensor] | None = None
+    ids: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def split(self) -> Mapping[str, Tensor]:
@@ -137,6 +139,9 @@ class NodeData(_Noted):
         self._check_labels()
         self._check_splits()
         self._check_gold()
+        for ntype, names in (self.ids or {}).items():
+            if ntype not in self.graph.ntypes or len(names) != self.graph.num_nodes(ntype):
+                self._refuse("ids", "a name for every node of a type of the graph", f"{len(names)} of {ntype!r}")
 
     def _refuse(self, what, expected, got):
         raise DataError(f"{self.name}: {what}: expected {expected}, got {got}")

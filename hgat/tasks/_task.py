@@ -9,7 +9,7 @@ import dgl
 import torch
 from torch import Tensor
 
-from hgat.errors import RecipeError, TrainingError
+from hgat.errors import RecipeError, ShapeError, TrainingError
 from hgat.models import Batch, Facts, System
 
 __all__ = ["Control", "Task", "check_finite", "without_columns"]
@@ -162,6 +162,20 @@ class Task:
     def scored(self, metric: str) -> str:
         """What `scores` gives, in words."""
         return metric.replace("_", " ")
+
+
+def numbered(what: str, given: Any, names: Sequence[str] | None) -> Any:
+    """The numbers of nodes that are given by their names, [K]; else what is given. ShapeError for an unknown name."""
+    if not isinstance(given, (list, tuple)) or not any(isinstance(item, str) for item in given):
+        return given
+    place: dict[str, list[int]] = {}
+    for number, name in enumerate(names or ()):
+        place.setdefault(name, []).append(number)
+    for item in given:
+        if len(place.get(str(item), ())) != 1:
+            known = "numbers, as the data have no names" if names is None else "the name of one node each"
+            raise ShapeError(f"{what}: expected {known}, got {item!r}")
+    return torch.tensor([place[str(item)][0] for item in given])
 
 
 def without_columns(graph: dgl.DGLGraph) -> dgl.DGLGraph:

@@ -27,7 +27,7 @@ from hgat.graph import NonEdges
 from hgat.models import GAT, Batch, Facts, System
 from hgat.models._stack import feature_width
 from hgat.models._system import pieces
-from hgat.tasks._task import PARTS, Control, Task, without_columns
+from hgat.tasks._task import PARTS, Control, Task, numbered, without_columns
 from hgat.tasks.nodes import NoGraph
 
 __all__ = ["Links"]
@@ -254,12 +254,15 @@ class Links(Task):
         one, other = rows.chunk(2, 1) if self.directed else (rows, rows)
         return (one[src.to(rows.device)] * other[dst.to(rows.device)]).sum(1)
 
-    def predict(self, model: System, inputs: tuple, src: Any = None, dst: Any = None, **more: Any) -> Tensor:
+    def predict(self, model: System, inputs: tuple, src: Any = None, dst: Any = None) -> Tensor:
         """The probability that the pairs src, dst [K] are linked, as links and as many others were told apart, [K].
 
-        Raises ShapeError for ids of other nodes, or of different lengths.
+        Names of nodes serve as ids where the data have them. Raises ShapeError for ids of other nodes, or of different
+        lengths.
         """
         nodes = self.pairs.graph.num_nodes()
+        names = (getattr(self.data, "ids", None) or {}).get(self.pairs.graph.ntypes[0])
+        src, dst = numbered("src", src, names), numbered("dst", dst, names)
         ends = [torch.as_tensor(end) for end in (src, dst) if end is not None]
         whole = all(end.dim() == 1 and not end.is_floating_point() for end in ends)
         if len(ends) != 2 or not whole or len(ends[0]) != len(ends[1]):

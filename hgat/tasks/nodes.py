@@ -31,7 +31,7 @@ from hgat.tasks._fitted import (
     one_by_one,
 )
 from hgat.tasks._metrics import knn_micro_f1, score
-from hgat.tasks._task import PARTS, Control, Task, check_finite, without_columns
+from hgat.tasks._task import PARTS, Control, Task, check_finite, numbered, without_columns
 
 __all__ = ["Nodes"]
 
@@ -357,13 +357,11 @@ class Nodes(Task):
         return score(metric, answer, label, self.data.multilabel)
 
     @torch.no_grad()
-    def predict(
-        self, model: System, inputs: tuple, nodes: Any = None, *, probabilities: bool = False, **more: Any
-    ) -> Tensor:
+    def predict(self, model: System, inputs: tuple, nodes: Any = None, *, probabilities: bool = False) -> Tensor:
         """The class of each node, [K] int64, a number in data.class_names; [K, C] bool where nodes have several.
 
-        nodes: ids [K] or a mask [N] of nodes of the target type; None, all. probabilities: [K, C] of each class
-        instead. Raises ShapeError for nodes that there are not.
+        nodes: ids [K], names [K] where the data have them, or a mask [N] of nodes of the target type; None, all.
+        probabilities: [K, C] of each class instead. Raises ShapeError for nodes that there are not.
         """
         logits = self._said_of(model, inputs, nodes)
         if self.data.multilabel:
@@ -371,6 +369,7 @@ class Nodes(Task):
         return logits.softmax(1) if probabilities else logits.argmax(1)
 
     def _said_of(self, model: System, inputs: tuple, nodes: Any) -> Tensor:
+        nodes = numbered("nodes", nodes, (self.data.ids or {}).get(self.data.target))
         ids = _chosen(nodes, self.data.graph.num_nodes(self.data.target))
         return model.eval().rows(inputs, ids, self.batch).cpu()
 

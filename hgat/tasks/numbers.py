@@ -91,7 +91,7 @@ class Numbers(Nodes):
         return mean + std * answer.squeeze(-1).double().cpu()
 
     @torch.no_grad()
-    def predict(self, model: System, inputs: tuple, nodes: Any = None, **more: Any) -> Tensor:
+    def predict(self, model: System, inputs: tuple, nodes: Any = None) -> Tensor:  # type: ignore[override]
         """The number of each node in its own unit, [K] float64; nodes: as in Nodes. Raises ShapeError as there."""
         return self._said(self._said_of(model, inputs, nodes))
 

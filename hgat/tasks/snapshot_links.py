@@ -130,6 +130,8 @@ class SnapshotLinks(Task):
             "events": events,
             "column": column,
         }
+        if all(value is None for value in way.values()):
+            raise RecipeError(f"task: expected one of task.{', task.'.join(way)}, as in task.windows = 5, got none")
         self.snapshots = snapshots(data.graph, **way, both_ways=both_ways, self_loops=False)
         self.event_steps = step_of_events(data.graph, **way)[0]
         steps = len(self.snapshots)

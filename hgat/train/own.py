@@ -1,6 +1,7 @@
 """Training on data of one's own: `hgat.fit`, through the same loop, controls and files as a recipe."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hgat import models, tasks
 from hgat.data import EventData, GraphData, NodeData, PairData, SignedData, StreamData, TripleData
 from hgat.data.own import event_data, node_data
 from hgat.data.saved import pack
-from hgat.errors import RecipeError, meant
+from hgat.errors import RecipeError, brief, meant
 from hgat.train.recipe import DATA, SAVED, UNIFORM, made
 from hgat.train.run import Experiment, Result, trained
 
@@ -57,8 +58,10 @@ def fit(
     if task not in (None, *tasks.available()):
         near = meant(task, tasks.available())
         raise RecipeError(f"task: expected one of {', '.join(tasks.available())}, got {task!r}{near}")
+    if callback is not None and not callable(callback):
+        raise RecipeError(f"callback: expected a function of a dict, got {brief(callback)}")
     found = _data(graph, label, task, name, data)
-    asked = task or _usual(found)
+    asked = task or _usual(found, label is not None)
     known, content = tasks.find(asked), pack(found)
     if controls is None:
         controls = [control for control in ("no_graph",) if control in known.controls] + [UNIFORM]
@@ -91,6 +94,12 @@ def _data(graph, label, task, name, options):
             raise RecipeError(f"fit: expected data of hgat.data alone, which bring labels and split, got {got} beside")
         return graph
     kinds = (NodeData,) if task is None else _kinds(task)
+    maker = node_data if NodeData in kinds else event_data
+    taken = [key for key in inspect.signature(maker).parameters if key not in ("graph", "label", "name")]
+    for key in options:
+        if key not in taken:
+            near = meant(key, [*taken, *inspect.signature(fit).parameters])
+            raise RecipeError(f"fit: expected of data only the keywords {', '.join(taken)}, got {key!r}{near}")
     if NodeData in kinds:
         if label is None and task != "links" and task is not None:
             raise RecipeError(f"fit: expected labels for the task {task}, got none")
@@ -106,8 +115,9 @@ def _kinds(task):
     return kind if isinstance(kind, tuple) else (kind,)
 
 
-def _usual(data):
-    """The task that is asked where none is named."""
+def _usual(data, labelled):
+    """The task that is asked where none is named; data without labels have one class, of all nodes."""
     if isinstance(data, NodeData):
-        return "numbers" if data.numeric else "nodes" if data.label.any() else "links"
+        labelled = labelled or data.num_classes > 1 or bool(data.label.any())
+        return "numbers" if data.numeric else "nodes" if labelled else "links"
     return next(task for task in tasks.available() if type(data) in _kinds(task))

@@ -6,6 +6,7 @@ import json
 import dgl
 import networkx
 import numpy as np
+import pandas
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -42,6 +43,10 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
+def named():
+    return node_data(networkx.Graph([("a", "b"), ("b", "c")]), [0, 1, 0], split=(0.4, 0.3, 0.3))
+
+
 def nodes(graph=None, **more):
     graph = typed_graph() if graph is None else graph
     feat = {"film": torch.randn(11, 3), "user": None}
@@ -60,6 +65,22 @@ def test_a_typed_graph_keeps_what_tasks_may_know():
     assert "label" in graph.edges["likes"].data and "label" in graph.nodes["film"].data  # the caller's stays
 
 
+def test_columns_of_edges_are_kept_or_named():
+    graph = dgl.graph(([0, 1], [1, 2]), num_nodes=10)
+    graph.edata["feat"], graph.edata["weight"], graph.edata["time"] = torch.arange(2), torch.ones(2), torch.arange(2)
+    data = node_data(graph, torch.arange(10) % 2)
+    assert torch.equal(data.edge_feat, torch.tensor([[0.0], [1.0]])) and list(data.graph.edata) == ["time"]
+    assert data.notes[-1] == "Columns of edges that are left out: 'weight'."
+    assert set(graph.edata) == {"feat", "weight", "time"}  # the caller's stay
+    graph = typed_graph()
+    graph.edges["likes"].data["feat"] = torch.arange(41)
+    assert nodes(graph).edge_feat is None
+    assert nodes(graph).notes[-1] == "Columns of edges that are left out: 'feat' of 'likes'."
+    timed_graph = dgl.graph(([0, 1], [1, 2]))
+    timed_graph.edata["time"], timed_graph.edata["feat"] = torch.arange(2), torch.ones(2, 3)
+    assert hgat.data.event_data(timed_graph).notes == ("Columns of edges that are left out: 'feat'.",)
+
+
 def test_labels_of_every_kind():
     graph = dgl.graph(([0, 1], [1, 2]), num_nodes=10)
     split = {"train": [0, 1], "val": [2], "test": [3]}
@@ -73,6 +94,13 @@ def test_labels_of_every_kind():
     assert not column.multilabel and column.num_classes == 10
     gaps = node_data(graph, [0, 1, 1, 1, -7, 3, 0, 0, 0, 0], split=split, class_names=["p", "q", "r", "s"])
     assert gaps.num_classes == 4 and gaps.label[4] == -1 and gaps.class_names == ("p", "q", "r", "s")
+
+
+@pytest.mark.parametrize("kind, given", [("Int64", [2, None, 0, 1]), ("boolean", [True, None, False, True])])
+def test_labels_of_pandas_that_may_be_missing_are_classes(kind, given):
+    label = pandas.Series(given, dtype=kind)
+    data = node_data(([0], [1]), label, split={"train": [0], "val": [2], "test": [3]})
+    assert not data.numeric and data.label.tolist() == [-1 if value is None else int(value) for value in given]
 
 
 def test_splits_of_every_kind():
@@ -89,6 +117,10 @@ def test_splits_of_every_kind():
         split={"train": [4, 2], "valid": np.array([0]), "test": masks["test"].numpy() & False | (np.arange(10) == 9)},
     )
     assert [ogb.split[part].tolist() for part in PARTS] == [[4, 2], [0], [9]]
+    numbers = {part: mask.long().tolist() for part, mask in masks.items()}
+    found = node_data(graph, label, split=numbers)
+    assert all(torch.equal(found.split[part], masks[part].nonzero().flatten()) for part in PARTS)
+    assert len(node_data(graph, split=torch.tensor([0.5, 0.2, 0.2]), draws=1).train) == 5
     several = {part: torch.stack([mask, mask.roll(1)], 1) for part, mask in masks.items()}
     found = node_data(graph, label, split=several)
     assert len(found.splits) == 2 and torch.equal(found.with_split(1).test, masks["test"].roll(1).nonzero().flatten())
@@ -116,6 +148,14 @@ def test_shares_are_of_every_class_alike_and_decided_by_the_seed():
         ("graph", [0, 1], {}, "graph: expected a DGLGraph, PyG's, .*, got 'graph'"),
         (([0, 1], [1, 5]), [0, 1, 0], {}, "graph: expected two arrays of node ids"),
         (([0, -1], [1, 1]), [0, 1, 0], {}, "graph: expected two arrays of node ids .*negative"),
+        (
+            ([0.5, 1], [1, 2]),
+            [0, 1, 0],
+            {},
+            "two arrays of node ids .E., got others: ids of float64, which are no whole",
+        ),
+        (([0, 1], [1, 2, 0]), [0, 1, 0], {}, r"two arrays of node ids .E., got others: shapes \[2\] and \[3\]$"),
+        ("typed", [0] * 11, {"target": "film", "split": {"train": [0], "val": [11], "test": [2]}}, "0 to 10, got 11"),
         (([0, 1], [1, 2]), [[0], [1]], {"feat": np.ones((3, 2))}, "graph: expected two arrays of node ids"),
         ("typed", [0] * 11, {}, "target: expected the node type to predict, one of film, user, got none"),
         ("typed", [0] * 11, {"target": "actor"}, "target: expected one of film, user, got 'actor'"),
@@ -164,6 +204,7 @@ def test_a_folder_of_tables(tables):
     assert data.feat["user"] is None and data.feat["film"][3].tolist() == [1993.0, 1.5]
     assert data.label.tolist() == [1, 0] * 5 and len(data.train) == 5
     assert data.graph.edata["time"].diff().unique().tolist() == [86400.0]
+    assert data.ids == {"film": tuple(f"f{k}" for k in range(10))}  # users are called by their numbers
     nodes, edges = folder.tables(tables)
     nodes["film"] = nodes["film"].drop(columns="genre")
     number = node_data((nodes, edges), "score")
@@ -185,7 +226,7 @@ def test_a_folder_of_tables(tables):
             "film.nodes.csv: expected a table, got No columns",
         ),
         (lambda at: None, "kind", "label: expected a column of one table of nodes, .*genre.*, got 'kind'"),
-        (lambda at: None, "score", "the column 'genre'.*: expected numbers"),
+        (lambda at: None, "score", "nodes of 'film': expected numbers in all columns .*, got text in genre"),
         (lambda at: (at / "actor.nodes.csv").write_text("id,genre\n1,x\n"), "genre", "a column of one table of nodes"),
     ],
 )
@@ -193,6 +234,19 @@ def test_tables_that_do_not_fit(tables, change, label, sentence):
     change(tables)
     with pytest.raises((DataError, GraphError), match=sentence):
         hgat.data.load("folder", path=str(tables), label=label)
+
+
+def test_text_and_names_of_a_graph_of_networkx():
+    given = networkx.Graph([("a", "b"), ("b", "c"), ("c", "d")])
+    networkx.set_node_attributes(given, {"a": "x", "b": "y", "d": "x"}, "club")
+    data = node_data(given, "club", split={"train": [0], "val": [1], "test": [3]})
+    assert data.class_names == ("x", "y") and data.label.tolist() == [0, 1, -1, 0]
+    assert data.ids == {"_N": ("a", "b", "c", "d")} and "club" in given.nodes["a"]
+    assert node_data(networkx.path_graph(4), [0, 1, 0, 1]).ids is None
+    with pytest.raises(DataError, match="own: ids: expected a name for every node of a type of the graph, got 3 of"):
+        dataclasses.replace(data, ids={"_N": ("a", "b", "c")})
+    with pytest.raises(DataError, match="target: expected the node type to predict, one of _N, got 'film'"):
+        node_data(given, "club", target="film")
 
 
 def test_graphs_of_other_libraries():
@@ -215,13 +269,20 @@ def timed():
     return hgat.data.event_data(graph)
 
 
+def test_times_are_as_exact_as_tasks_take_them():
+    graph = dgl.graph(([0, 1], [1, 2]))
+    graph.edata["time"] = torch.tensor([2.5, 1.0])
+    time = hgat.data.event_data(graph).graph.edata["time"]
+    assert time.dtype == torch.float64 and time.tolist() == [1.0, 2.5]
+
+
 def batch():
     graph = dgl.batch([dgl.graph(([0], [1]), num_nodes=3), dgl.graph(([], []), num_nodes=2), dgl.graph(([1], [0]))])
     ids = [torch.tensor([k]) for k in range(3)]
     return GraphData("many", graph, {"_N": torch.zeros(7, 2, dtype=torch.uint8)}, torch.tensor([0, 1, 0]), *ids, 2)
 
 
-@pytest.mark.parametrize("made", [nodes, timed, batch], ids=["nodes", "events", "graphs"])
+@pytest.mark.parametrize("made", [nodes, named, timed, batch], ids=["nodes", "named", "events", "graphs"])
 def test_what_is_saved_comes_back(made, tmp_path):
     data, path = made(), tmp_path / "own.safetensors"
     hgat.data.save(data, path)

@@ -5,6 +5,7 @@ import json
 import os
 
 import dgl
+import networkx
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hgat.data import EventData
 from hgat.errors import DataError, RecipeError, ShapeError
 from hgat.train import evaluate_folder
 from hgat.train.history import History
+from hgat.train.own import _usual
 
 NODES = 61  # the last two without an edge
 QUICK = {"progress": False, "epochs": 4}
@@ -59,6 +61,8 @@ def test_it_learns_beside_its_controls_and_answers(graph, found):
     assert torch.equal(fit.predict(torch.arange(NODES) < 3), said[:3])
     chances = fit.predict([5, 0], probabilities=True)
     assert torch.equal(chances.argmax(1), said[[5, 0]]) and torch.allclose(chances.sum(1), torch.ones(2))
+    with pytest.raises(TypeError, match="probabilites"):
+        fit.predict([5, 0], probabilites=True)
     for nodes, sentence in (([NODES], f"ids from 0 to {NODES - 1}, got {NODES}"), ([0.5], "ids .K., or .N. bool")):
         with pytest.raises(ShapeError, match=f"nodes: expected {sentence}"):
             fit.predict(nodes)
@@ -150,11 +154,17 @@ def test_numbers_links_and_events(graph, tmp_path):
     fit = hgat.fit((src, dst), number.astype(float), "rgat", feat=graph.ndata["feat"], out=tmp_path / "a", **QUICK)
     assert fit.task.name() == "numbers" and fit.metrics["metric"] == "r2"
     assert fit.predict([3, 4]).shape == (2,) and 300 < float(fit.predict().mean()) < 500  # in their own unit
+    with pytest.raises(TypeError, match="probabilities"):
+        fit.predict([3], probabilities=True)
     fit = hgat.fit(graph, system="gat", out=tmp_path / "b", **QUICK)
     assert fit.task.name() == "links"
     chance = fit.predict([0, 2], [2, NODES - 1])
     assert chance.shape == (2,) and ((chance > 0) & (chance <= 1)).all()
     assert torch.equal(fit.predict([2], [0]), chance[:1])  # undirected
+    with pytest.raises(TypeError, match="probabilities"):
+        fit.predict([0], [2], probabilities=True)
+    with pytest.raises(ShapeError, match="src: expected numbers, as the data have no names, got 'a'"):
+        fit.predict(["a"], [2])
     with pytest.raises(ShapeError, match=f"dst: expected ids from 0 to {NODES - 1}, got -1"):
         fit.predict([0], [-1])
     with pytest.raises(ShapeError, match=r"predict: expected ids src \[K\] and dst \[K\]"):
@@ -169,6 +179,23 @@ def test_numbers_links_and_events(graph, tmp_path):
     assert recipe.paper is None and torch.equal(experiment.data.graph.edata["time"], fit.task.data.graph.edata["time"])
 
 
+def test_nodes_are_asked_for_by_their_names(tmp_path, capsys):
+    club = networkx.relabel_nodes(networkx.karate_club_graph(), {k: f"n{k}" for k in range(34)})
+    fit = hgat.fit(club, "club", "gat", feat=torch.eye(34), out=tmp_path / "a", controls=[], **QUICK)
+    assert fit.task.data.class_names == ("Mr. Hi", "Officer")
+    assert torch.equal(fit.predict(["n3", "n0"]), fit.predict([3, 0]))
+    with pytest.raises(ShapeError, match="nodes: expected the name of one node each, got 'n34'"):
+        fit.predict(["n34"])
+    assert main(["explain", str(tmp_path / "a"), "--node", "n3"]) == 0 and "n3: the most" in capsys.readouterr().out
+
+
+def test_labels_of_one_class_are_labels(graph):
+    data = hgat.data.node_data(graph, torch.zeros(NODES, dtype=torch.int64))
+    assert _usual(data, labelled=True) == "nodes"
+    assert _usual(hgat.data.node_data(graph), labelled=False) == "links"
+    assert _usual(hgat.data.node_data(graph, "label"), labelled=False) == "nodes"
+
+
 @pytest.mark.parametrize(
     "given, sentence",
     [
@@ -181,6 +208,12 @@ def test_numbers_links_and_events(graph, tmp_path):
         ({"label": "label", "settings": {"model.hiden": 3}}, "model: expected only the keys .*, got 'hiden'"),
         ({"label": "label", "metric": "r2"}, "train.metric: expected one of accuracy, .*, got 'r2'"),
         ({"label": "class"}, "label: expected a column of ndata of '_N', feat, label, got 'class'"),
+        ({"label": "label", "splitt": 3}, "only the keywords feat, .*, got 'splitt'; did you mean 'split'?"),
+        ({"label": "label", "callback": 3}, "callback: expected a function of a dict, got 3"),
+        (
+            {"task": "snapshot_links", "system": "dysat"},
+            "task: expected one of task.boundaries, task.windows, .*, got n",
+        ),
         ({"label": "label", "controls": ["none"]}, "train.controls: expected names among"),
     ],
 )
