@@ -5,7 +5,6 @@ that each library calls in its own way.
 """
 
 import re
-import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ EType = tuple[str, str, str]
 PLAIN = ("_N", "_E", "_N")
 NODES = {"x": "feat", "y": "label"}  # PyG's names of columns, and DGL's
 EDGES = {"edge_attr": "feat"}
+COUNTED = ("x", "feat", "pos", "batch", "node_type", "n_id")  # by which PyG counts nodes
 ID = "eid"  # the attribute of NetworkX's edges that is their place
 
 
@@ -38,8 +38,9 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
 
     x and edge_attr become the column "feat" of nodes and of edges, y "label"; edge_weight becomes "weight", and so do
     others whose name begins with edge_; all other tensors keep their names. Of Data, those without "edge" in their name
-    are columns of the nodes where there are as many rows, else of the edges. Nodes are as many as num_nodes says or the
-    columns have, else the largest number in an edge plus one, so that HeteroData without features are served, too.
+    are columns of the nodes where there are as many rows, else of the edges. Nodes are as many as num_nodes says; else as
+    x has rows, else y and masks, else another column, of Data one that has not as many rows as there are edges; and only
+    where there is none as the largest number in an edge says, plus one.
     Raises GraphError for other objects, and for an attribute that is no column of nodes or edges.
     """
     pyg = _pyg()
@@ -52,7 +53,7 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
     for etype in ends:
         for ntype in (etype[0], etype[2]):
             nodes.setdefault(ntype, {})
-    sizes = {ntype: _count(ntype, store, ends) for ntype, store in nodes.items()}
+    sizes = {ntype: _count(ntype, store, ends, typed) for ntype, store in nodes.items()}
     columns: dict[Any, dict[str, Tensor]] = {place: {} for place in [*nodes, *ends]}
     if typed and len(data._global_store):
         raise _whole("from_pyg", next(iter(data._global_store)))
@@ -102,15 +103,25 @@ def _ends(etype, store):
     return index[0].long().cpu(), index[1].long().cpu()
 
 
-def _count(ntype, store, ends):
+def _count(ntype, store, ends, typed):
     """How many nodes a type has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyG's, of numbers that it takes from the edges
-        said = store.num_nodes if store else None
-    if said is not None:
-        return int(said)
+    if "num_nodes" in store:
+        return int(store["num_nodes"])
     found = [end for etype, pair in ends.items() for of, end in zip(etype[::2], pair, strict=True) if of == ntype]
-    return max((int(end.max()) + 1 for end in found if end.numel()), default=0)
+    least = max((int(end.max()) + 1 for end in found if end.numel()), default=0)
+    rows = {key: len(value) for key, value in store.items() if isinstance(value, Tensor) and value.dim()}
+    for key in sorted(rows, key=_rank):
+        # Of Data's other attributes, some may be of edges, or of the whole graph.
+        if typed or _rank(key) == 0:
+            return rows[key]
+        if not key.startswith("edge_") and rows[key] >= least and (_rank(key) == 1 or rows[key] != len(found[0])):
+            return rows[key]
+    return least
+
+
+def _rank(key):
+    """How surely an attribute has a row for every node: 0, features and what PyG counts by; 1, labels and masks."""
+    return 0 if key in COUNTED else 1 if key == "y" or key.endswith("_mask") and not key.startswith("edge_") else 2
 
 
 def to_pyg(graph: dgl.DGLGraph) -> Any:

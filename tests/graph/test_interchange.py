@@ -111,6 +111,25 @@ def test_hetero_data_without_features(pyg):
     assert (empty.num_nodes(), empty.num_edges()) == (3, 0)
 
 
+def test_labels_and_masks_of_pyg_count_the_nodes(pyg):
+    """Without features, too: the last node has no edge, and there may be as many edges as labels."""
+    index = torch.tensor([[0, 1, 1], [1, 2, 0]])
+    for columns, count, of_nodes, of_edges in (
+        ({"y": torch.arange(6)}, 6, {"label"}, set()),
+        ({"y": torch.arange(4), "edge_index": index[:, [0, 1, 2, 0]]}, 4, {"label"}, set()),
+        ({"time": torch.arange(3), "train_mask": torch.ones(5).bool()}, 5, {"train_mask"}, {"time"}),
+        ({"time": torch.arange(3), "age": torch.arange(7)}, 7, {"age"}, {"time"}),
+        ({"edge_mask": torch.ones(3).bool()}, 3, set(), {"mask"}),
+        ({"age": torch.arange(7), "x": torch.ones(7, 1), "y": torch.arange(3)}, 7, {"age", "feat"}, {"y"}),
+    ):
+        graph = hgraph.from_pyg(pyg.Data(**{"edge_index": index, **columns}))
+        assert (graph.num_nodes(), set(graph.ndata), set(graph.edata)) == (count, of_nodes, of_edges)
+    typed = pyg.HeteroData()
+    typed["user", "likes", "film"].edge_index, typed["user"].y = index, torch.arange(6)
+    graph = hgraph.from_pyg(typed)
+    assert graph.num_nodes("user") == 6 and graph.nodes["user"].data["label"].tolist() == list(range(6))
+
+
 def test_what_pyg_has_and_a_graph_has_not(pyg):
     index = torch.tensor([[0, 1], [1, 2]])
     for data, sentence in (
