@@ -275,7 +275,8 @@ def to_networkx(graph: dgl.DGLGraph, ids: Mapping[str, Sequence[Hashable]] | Non
     Nodes are called by their numbers, (type, number) where there are several node types, or as ids says. The columns of
     nodes and edges are their attributes, tensors, beside "ntype" and "etype", and "eid", the place of an edge. A column
     of a type without nodes or without edges has nowhere to stand and is left out.
-    Raises GraphError for a block, and for ids that are not one different name for each node.
+    Raises GraphError for a block, for columns that have one of these three names, and for ids that are not one
+    different name for each node.
     """
     _check("to_networkx", graph)
     found = networkx.MultiDiGraph(ntypes=list(graph.ntypes), etypes=list(graph.canonical_etypes))
@@ -287,20 +288,27 @@ def to_networkx(graph: dgl.DGLGraph, ids: Mapping[str, Sequence[Hashable]] | Non
             names[ntype] = list(ids.get(ntype, ()))
         if len(names[ntype]) != len(count):
             raise GraphError(f"ids: expected {len(count)} names of {ntype!r} nodes, got {len(names[ntype])}")
-        columns = graph.nodes[ntype].data
+        columns = _free("nodes", graph.nodes[ntype].data, ("ntype",))
         for k, name in enumerate(names[ntype]):
-            found.add_node(name, ntype=ntype, **{key: column[k] for key, column in columns.items()})
+            found.add_nodes_from([(name, {"ntype": ntype, **{key: column[k] for key, column in columns.items()}})])
     if len(found) != graph.num_nodes():
         raise GraphError(f"ids: expected a name of its own for each of {graph.num_nodes()} nodes, got {len(found)}")
     place = 0
     for etype in graph.canonical_etypes:
-        columns = graph.edges[etype].data
+        columns = _free("edges", graph.edges[etype].data, ("etype", ID))
         pairs = zip(*(end.tolist() for end in graph.edges(etype=etype, order="eid")), strict=True)
         for k, (src, dst) in enumerate(pairs):
             more = {key: column[k] for key, column in columns.items()}
-            found.add_edge(names[etype[0]][src], names[etype[2]][dst], etype=etype[1], **{ID: place}, **more)
+            found.add_edges_from([(names[etype[0]][src], names[etype[2]][dst], {"etype": etype[1], ID: place, **more})])
             place += 1
     return found
+
+
+def _free(what, columns, taken):
+    for key in taken:
+        if key in columns:
+            raise GraphError(f"to_networkx: expected columns of {what} with other names than {key!r}, got that one")
+    return columns
 
 
 # ---- pandas ----

@@ -203,6 +203,18 @@ def test_what_networkx_has_and_a_graph_has_not(change, sentence):
             hgraph.to_networkx(typed_graph(), ids)
 
 
+def test_columns_with_names_that_networkx_uses():
+    """A column is an attribute whatever its name; only those that say type and place are taken."""
+    graph = build("homogeneous")
+    graph.edata["key"], graph.ndata["self"] = torch.arange(graph.num_edges()), torch.arange(23)
+    same(graph, hgraph.from_networkx(hgraph.to_networkx(graph))[0])
+    for what, name in (("nodes", "ntype"), ("edges", "etype"), ("edges", "eid")):
+        graph = build("homogeneous")
+        (graph.ndata if what == "nodes" else graph.edata)[name] = torch.arange(getattr(graph, f"num_{what}")())
+        with pytest.raises(GraphError, match=f"to_networkx: expected columns of {what} with other names than '{name}'"):
+            hgraph.to_networkx(graph)
+
+
 # ---- pandas ----
 
 
