@@ -178,7 +178,7 @@ def from_networkx(
     node_type, edge_type: the attributes that say of what type a node or an edge is, where any has them. node_attrs,
     edge_attrs: those that become columns, numbers or arrays of one shape; None, all others. The time of an edge, its
     attribute "time", may be a date, which becomes seconds since 1970. An edge without a direction becomes two, a loop
-    one. Edges keep NetworkX's order, or that of their attribute "eid", which `to_networkx` writes.
+    one. Edges keep NetworkX's order, or, of a graph that `to_networkx` made, that of their attribute "eid".
     Raises GraphError for an attribute that some have and others lack, or that makes no column of numbers.
     """
     if not isinstance(graph, networkx.Graph):
@@ -195,7 +195,8 @@ def from_networkx(
         rows.setdefault(of[node], []).append((node, attributes))
     listed = [((u, v), attributes) for u, v, attributes in graph.edges(data=True)]
     types = _types("edge", listed, edge_type, "_E")
-    if listed and all(ID in attributes for _, attributes in listed):
+    ours = graph.graph.get("order") == ID  # others may call something else so
+    if ours and all(ID in attributes for _, attributes in listed):
         order = sorted(range(len(listed)), key=lambda k: listed[k][1][ID])
         listed, types = [listed[k] for k in order], [types[k] for k in order]
     of_type: dict[Any, list] = {_canonical(etype): [] for etype in graph.graph.get("etypes", ())}
@@ -209,7 +210,7 @@ def from_networkx(
     ends, columns = {}, {}
     for etype, edges in of_type.items():
         ends[etype] = tuple(torch.tensor([number[pair[k]] for pair, _ in edges], dtype=torch.int64) for k in (0, 1))
-        columns[etype] = _columns("edges", etype, edges, edge_attrs, {edge_type, ID})
+        columns[etype] = _columns("edges", etype, edges, edge_attrs, {edge_type, ID} if ours else {edge_type})
     for ntype, found in rows.items():
         columns[ntype] = _columns("nodes", ntype, found, node_attrs, {node_type})
     sizes = {ntype: len(members) for ntype, members in nodes.items()}
@@ -279,7 +280,7 @@ def to_networkx(graph: dgl.DGLGraph, ids: Mapping[str, Sequence[Hashable]] | Non
     different name for each node.
     """
     _check("to_networkx", graph)
-    found = networkx.MultiDiGraph(ntypes=list(graph.ntypes), etypes=list(graph.canonical_etypes))
+    found = networkx.MultiDiGraph(ntypes=list(graph.ntypes), etypes=list(graph.canonical_etypes), order=ID)
     names: dict[str, list] = {}
     for ntype in graph.ntypes:
         count = range(graph.num_nodes(ntype))

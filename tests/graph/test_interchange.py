@@ -215,6 +215,14 @@ def test_columns_with_names_that_networkx_uses():
             hgraph.to_networkx(graph)
 
 
+def test_an_attribute_eid_of_ones_own_is_a_column_like_others():
+    given = networkx.DiGraph()
+    given.add_edge(0, 1, eid=7)
+    given.add_edge(1, 2, eid=3)
+    graph, _ = hgraph.from_networkx(given)
+    assert torch.stack(graph.edges()).tolist() == [[0, 1], [1, 2]] and graph.edata["eid"].tolist() == [7, 3]
+
+
 # ---- pandas ----
 
 
