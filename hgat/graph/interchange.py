@@ -29,6 +29,8 @@ EDGES = {"edge_attr": "feat"}
 COUNTED = ("x", "feat", "pos", "batch", "node_type", "n_id")  # by which PyG counts nodes
 ID = "eid"  # the attribute of NetworkX's edges that is their place
 
+WIDE = re.compile(r"(.+)\.(\d+)")  # how tables call the numbers of one column
+
 
 # ---- PyTorch Geometric ----
 
@@ -37,10 +39,10 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
     """A DGLGraph of PyG's Data, or, with its types, of HeteroData.
 
     x and edge_attr become the column "feat" of nodes and of edges, y "label"; edge_weight becomes "weight", and so do
-    others whose name begins with edge_; all other tensors keep their names. Of Data, those without "edge" in their name
-    are columns of the nodes where there are as many rows, else of the edges. Nodes are as many as num_nodes says; else as
-    x has rows, else y and masks, else another column, of Data one that has not as many rows as there are edges; and only
-    where there is none as the largest number in an edge says, plus one.
+    others whose name begins with edge_; all other tensors keep their names. Of Data, those whose name begins otherwise
+    are columns of the nodes where there are as many rows, else of the edges. Nodes are as many as num_nodes says; else
+    as x has rows, else y and masks, else another column, of Data one that has not as many rows as there are edges; else
+    as the largest number in an edge says, plus one.
     Raises GraphError for other objects, and for an attribute that is no column of nodes or edges.
     """
     pyg = _pyg()
@@ -64,8 +66,7 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
             if not isinstance(value, Tensor) or not value.dim():
                 raise _whole("from_pyg", key)
             at = place if typed else _place(key, len(value), sizes["_N"], len(ends[PLAIN][0]))
-            names = EDGES if isinstance(at, tuple) else NODES
-            name = names.get(key, key.removeprefix("edge_") if isinstance(at, tuple) else key)
+            name = _named(at, key)
             if name in columns[at]:
                 raise GraphError(
                     f"from_pyg: expected one attribute for the column {name!r}, got {key!r} beside another"
@@ -80,8 +81,13 @@ def _whole(where, key):
     )
 
 
+def _named(place, key):
+    """What an attribute of PyG is called as a column of nodes or edges."""
+    return EDGES.get(key, key.removeprefix("edge_")) if isinstance(place, tuple) else NODES.get(key, key)
+
+
 def _place(key, rows, nodes, edges):
-    if "edge" not in key and rows == nodes:
+    if not key.startswith("edge_") and rows == nodes:
         return "_N"
     if rows == edges:
         return PLAIN
@@ -128,7 +134,7 @@ def to_pyg(graph: dgl.DGLGraph) -> Any:
     """PyG's Data of a DGLGraph, or HeteroData where its node or edge types have names; the inverse of `from_pyg`.
 
     Columns of edges but "feat", which is edge_attr, get edge_ before their names. Raises GraphError for a block, and
-    where two columns would have one name.
+    for a column that would come back under another name or in another place.
     """
     pyg = _pyg()
     _check("to_pyg", graph)
@@ -136,22 +142,24 @@ def to_pyg(graph: dgl.DGLGraph) -> Any:
     data = pyg.HeteroData() if typed else pyg.Data()
     back = {name: key for key, name in NODES.items()}
     for ntype in graph.ntypes:
-        store = data[ntype] if typed else data
-        store.num_nodes = graph.num_nodes(ntype)
-        _fill(store, {key: (back.get(key, key), value) for key, value in graph.nodes[ntype].data.items()})
+        store = data[ntype] if typed else data._store  # Data itself takes no name that begins with _
+        store["num_nodes"] = graph.num_nodes(ntype)
+        for key, value in graph.nodes[ntype].data.items():
+            _put(store, ntype, key, back.get(key, key), value, moved=not typed and key.startswith("edge_"))
     for etype in graph.canonical_etypes:
-        store = data[etype] if typed else data
-        store.edge_index = torch.stack([end.long() for end in graph.edges(etype=etype, order="eid")])
-        columns = graph.edges[etype].data.items()
-        _fill(store, {key: ("edge_attr" if key == "feat" else f"edge_{key}", value) for key, value in columns})
+        store = data[etype] if typed else data._store
+        store["edge_index"] = torch.stack([end.long() for end in graph.edges(etype=etype, order="eid")])
+        for key, value in graph.edges[etype].data.items():
+            _put(store, etype, key, "edge_attr" if key == "feat" else f"edge_{key}", value)
     return data
 
 
-def _fill(store, columns):
-    for key, (name, value) in columns.items():
-        if name in store:
-            raise GraphError(f"to_pyg: expected columns with names of their own, got {key!r} beside {name!r}")
-        store[name] = value
+def _put(store, place, key, name, value, moved=False):
+    """A column of nodes or edges, under PyG's name for it."""
+    if moved or name in (*store, "edge_index") or _named(place, name) != key:
+        what = f"edges of {place[1]!r}" if isinstance(place, tuple) else f"{place!r} nodes"
+        raise GraphError(f"to_pyg: expected columns whose names come back, got {key!r} of {what}; call it otherwise")
+    store[name] = value
 
 
 def _pyg():
@@ -397,7 +405,7 @@ def _of_table(where, table, not_columns):
     for name in table.columns:
         if name in not_columns:
             continue
-        series, parts = table[name], re.fullmatch(r"(.+)\.(\d+)", str(name))
+        series, parts = table[name], WIDE.fullmatch(str(name))
         if isinstance(series, pandas.DataFrame):
             raise GraphError(f"{where}: expected one column {name!r}, got {series.shape[1]}")
         column = _numbers(f"{where}: the column {name!r}", _array(series))
@@ -430,7 +438,8 @@ def to_pandas(
     """({node type: table}, {relation: table}) of a DGLGraph; the inverse of `from_pandas`.
 
     ids: what the nodes are called, else their numbers. A column [N, F] becomes the columns "name.0", "name.1", ...
-    Raises GraphError for a block, for ids that are not one for each node, and for columns of more dimensions.
+    Raises GraphError for a block, for ids that are not one for each node, for columns of more dimensions or of a type
+    that NumPy has not, and for names that would not come back: "id", "src" and "dst", and "name.0" of [N].
     """
     _check("to_pandas", graph)
     nodes, edges = {}, {}
@@ -453,9 +462,13 @@ def to_pandas(
 def _table(first, columns):
     found = dict(first)
     for name, column in columns.items():
+        if column.dtype == torch.bfloat16:
+            raise GraphError(f"to_pandas: expected numbers of a type that NumPy has, got bfloat16 in {name!r}")
         rows = column.detach().cpu().numpy()
         if rows.ndim > 2 or rows.ndim == 2 and not rows.shape[1]:
             raise GraphError(f"to_pandas: expected columns [N] or [N, F], got {list(rows.shape)} in {name!r}")
+        if rows.ndim == 1 and WIDE.fullmatch(name):
+            raise GraphError(f"to_pandas: expected columns whose names come back, got {name!r}; call it otherwise")
         wide = {name: rows} if rows.ndim == 1 else {f"{name}.{k}": rows[:, k] for k in range(rows.shape[1])}
         taken = [key for key in wide if key in found]
         if taken:

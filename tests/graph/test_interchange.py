@@ -143,10 +143,32 @@ def test_what_pyg_has_and_a_graph_has_not(pyg):
     ):
         with pytest.raises(GraphError, match=sentence):
             hgraph.from_pyg(data)
-    clash = build("homogeneous")
-    clash.ndata["feat"], clash.ndata["x"] = torch.ones(23), torch.ones(23)
-    with pytest.raises(GraphError, match="to_pyg: expected columns with names of their own, got 'x'"):
-        hgraph.to_pyg(clash)
+
+
+def test_columns_come_back_from_pyg_in_their_places_or_are_refused(pyg):
+    graph = build("homogeneous")
+    graph.ndata["knowledge"], graph.ndata["hedge_fund"] = torch.arange(23), torch.arange(23)
+    graph.ndata["_ID"], graph.ndata["num_edges"] = torch.arange(23), torch.arange(23)
+    graph.edata["edge_attr"], graph.edata["x"] = torch.ones(graph.num_edges()), torch.ones(graph.num_edges())
+    same(graph, WAYS["pyg"](graph))
+    sentence = "to_pyg: expected columns whose names come back, got {!r} of {}; call it otherwise"
+    for name in ("x", "y", "edge_count", "edge_index", "num_nodes"):
+        graph = build("homogeneous")
+        graph.ndata[name] = torch.ones(23)
+        with pytest.raises(GraphError, match=sentence.format(name, "'_N' nodes")):
+            hgraph.to_pyg(graph)
+    for name in ("attr", "index"):
+        graph = build("homogeneous")
+        graph.edata[name] = torch.ones(graph.num_edges())
+        with pytest.raises(GraphError, match=sentence.format(name, "edges of '_E'")):
+            hgraph.to_pyg(graph)
+    graph = typed_graph()
+    ntype = graph.ntypes[0]
+    graph.nodes[ntype].data["edge_count"] = torch.ones(graph.num_nodes(ntype))
+    same(graph, WAYS["pyg"](graph))
+    graph.nodes[ntype].data["edge_index"] = torch.ones(graph.num_nodes(ntype))
+    with pytest.raises(GraphError, match=sentence.format("edge_index", f"'{ntype}' nodes")):
+        hgraph.to_pyg(graph)
 
 
 def test_without_pyg(monkeypatch):
@@ -299,5 +321,16 @@ def test_no_tables_and_columns_that_no_table_has(tables):
     graph.ndata["id"] = torch.arange(23)
     with pytest.raises(GraphError, match="to_pandas: expected columns with names of their own, got 'id' twice"):
         hgraph.to_pandas(graph)
+    graph.ndata.pop("id")
+    for name, column, sentence in (
+        ("a.0", torch.ones(23), "expected columns whose names come back, got 'a.0'; call it otherwise"),
+        ("half", torch.ones(23).bfloat16(), "expected numbers of a type that NumPy has, got bfloat16 in 'half'"),
+    ):
+        graph.ndata[name] = column
+        with pytest.raises(GraphError, match=f"to_pandas: {sentence}"):
+            hgraph.to_pandas(graph)
+        graph.ndata.pop(name)
+    graph.ndata["a.0"] = torch.ones(23, 2)  # a.0.0 and a.0.1
+    same(graph, WAYS["pandas"](graph))
     with pytest.raises(GraphError, match="ids: expected 23 names of '_N' nodes, got 0"):
         hgraph.to_pandas(graph, {"user": np.arange(3)})
