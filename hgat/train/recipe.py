@@ -348,6 +348,15 @@ def _check(recipe):
 
 
 TUNED = ("graph", "model", "task", "train")
+# Settings that say what is asked, of which data and how it is scored, or what the controls are: no two trials with
+# different ones could be compared.
+ASKED = {
+    "train": {"metric", "seeds", "controls", "control_hidden", "knn_share"},
+    "task": {"name", "kernel", "val_share", "test_share", "directed"}
+    | {"add_edges", "remove_edges", "flip_features", "attack_seed", "gold", "gold_seed", "new_nodes", "new_nodes_seed"}
+    | {"boundaries", "windows", "width", "events", "column", "both_ways", "first_target", "self_links", "ahead"}
+    | {"unseen_nodes"},
+}
 
 
 def _check_tune(recipe):
@@ -357,6 +366,9 @@ def _check_tune(recipe):
                 f"tune: expected ranges of {', '.join(TUNED)}, as in train.lr = [0.01, 0.1], got {section!r}"
             )
         for key, found in keys.items():
+            if key in ASKED.get(section, ()):
+                expected = "settings of the model and of how it is trained"
+                raise RecipeError(f"tune: expected {expected}, got '{section}.{key}', which says what is compared")
             if isinstance(found, list) and found:
                 continue
             bounds = [found.get(end) for end in ("low", "high")] if isinstance(found, dict) else [None]

@@ -88,6 +88,11 @@ def test_validation_chooses_and_the_test_labels_do_not(place, tmp_path, capsys):
         ("train.lr = { low = 0.1, high = 1, step = 2 }", "tune.train.lr: expected a list of values"),
         ("train.lr = 3", "tune.train.lr: expected a list of values, .*, got 3"),
         ("data.split = [1, 2]", "tune: expected ranges of graph, model, task, train, .*, got 'data'"),
+        *(
+            (f"{key} = [1, 2]", f"tune: expected settings of the model and .*, got '{key}', which says what is")
+            for key in [f"train.{name}" for name in ("metric", "seeds", "controls", "control_hidden", "knn_share")]
+            + [f"task.{name}" for name in ("name", "gold", "add_edges", "test_share", "windows")]
+        ),
         ('"train.lr" = [1, 2]', "tune: expected ranges of graph, model, task, train, .*, got 'train.lr'"),
     ],
 )
