@@ -381,6 +381,22 @@ def _check_tune(recipe):
             if not known or not numbers or bounds[0] >= bounds[1] or found.get("log") and bounds[0] <= 0:
                 expected = "a list of values, or low below high, above 0 with log = true"
                 raise RecipeError(f"tune.{section}.{key}: expected {expected}, got {found!r}")
+    for settings in corners(recipe):
+        try:
+            changed(dataclasses.replace(recipe, tune={}), settings)
+        except RecipeError as error:
+            raise RecipeError(f"tune.{error}") from None
+
+
+def corners(recipe: Recipe) -> list[dict[str, Any]]:
+    """Settings that a trial may have: every value of a list and both ends of a range, with the first of all others."""
+    values = {
+        f"{section}.{key}": found if isinstance(found, list) else [found["low"], found["high"]]
+        for section, keys in recipe.tune.items()
+        for key, found in keys.items()
+    }
+    first = {key: found[0] for key, found in values.items()}
+    return [{**first, key: value} for key, found in values.items() for value in found]
 
 
 def _check_knn(recipe):
