@@ -5,7 +5,6 @@ that each library calls in its own way.
 """
 
 import re
-import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,10 @@ EType = tuple[str, str, str]
 PLAIN = ("_N", "_E", "_N")
 NODES = {"x": "feat", "y": "label"}  # PyG's names of columns, and DGL's
 EDGES = {"edge_attr": "feat"}
+COUNTED = ("x", "feat", "pos", "batch", "node_type", "n_id")  # by which PyG counts nodes
 ID = "eid"  # the attribute of NetworkX's edges that is their place
+
+WIDE = re.compile(r"(.+)\.(\d+)")  # how tables call the numbers of one column
 
 
 # ---- PyTorch Geometric ----
@@ -37,9 +39,10 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
     """A DGLGraph of PyG's Data, or, with its types, of HeteroData.
 
     x and edge_attr become the column "feat" of nodes and of edges, y "label"; edge_weight becomes "weight", and so do
-    others whose name begins with edge_; all other tensors keep their names. Of Data, those without "edge" in their name
-    are columns of the nodes where there are as many rows, else of the edges. Nodes are as many as num_nodes says or the
-    columns have, else the largest number in an edge plus one, so that HeteroData without features are served, too.
+    others whose name begins with edge_; all other tensors keep their names. Of Data, those whose name begins otherwise
+    are columns of the nodes where there are as many rows, else of the edges. Nodes are as many as num_nodes says; else
+    as x has rows, else y and masks, else another column, of Data one that has not as many rows as there are edges; else
+    as the largest number in an edge says, plus one.
     Raises GraphError for other objects, and for an attribute that is no column of nodes or edges.
     """
     pyg = _pyg()
@@ -52,7 +55,7 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
     for etype in ends:
         for ntype in (etype[0], etype[2]):
             nodes.setdefault(ntype, {})
-    sizes = {ntype: _count(ntype, store, ends) for ntype, store in nodes.items()}
+    sizes = {ntype: _count(ntype, store, ends, typed) for ntype, store in nodes.items()}
     columns: dict[Any, dict[str, Tensor]] = {place: {} for place in [*nodes, *ends]}
     if typed and len(data._global_store):
         raise _whole("from_pyg", next(iter(data._global_store)))
@@ -63,8 +66,7 @@ def from_pyg(data: Any) -> dgl.DGLGraph:
             if not isinstance(value, Tensor) or not value.dim():
                 raise _whole("from_pyg", key)
             at = place if typed else _place(key, len(value), sizes["_N"], len(ends[PLAIN][0]))
-            names = EDGES if isinstance(at, tuple) else NODES
-            name = names.get(key, key.removeprefix("edge_") if isinstance(at, tuple) else key)
+            name = _named(at, key)
             if name in columns[at]:
                 raise GraphError(
                     f"from_pyg: expected one attribute for the column {name!r}, got {key!r} beside another"
@@ -79,8 +81,13 @@ def _whole(where, key):
     )
 
 
+def _named(place, key):
+    """What an attribute of PyG is called as a column of nodes or edges."""
+    return EDGES.get(key, key.removeprefix("edge_")) if isinstance(place, tuple) else NODES.get(key, key)
+
+
 def _place(key, rows, nodes, edges):
-    if "edge" not in key and rows == nodes:
+    if not key.startswith("edge_") and rows == nodes:
         return "_N"
     if rows == edges:
         return PLAIN
@@ -102,22 +109,32 @@ def _ends(etype, store):
     return index[0].long().cpu(), index[1].long().cpu()
 
 
-def _count(ntype, store, ends):
+def _count(ntype, store, ends, typed):
     """How many nodes a type has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyG's, of numbers that it takes from the edges
-        said = store.num_nodes if store else None
-    if said is not None:
-        return int(said)
+    if "num_nodes" in store:
+        return int(store["num_nodes"])
     found = [end for etype, pair in ends.items() for of, end in zip(etype[::2], pair, strict=True) if of == ntype]
-    return max((int(end.max()) + 1 for end in found if end.numel()), default=0)
+    least = max((int(end.max()) + 1 for end in found if end.numel()), default=0)
+    rows = {key: len(value) for key, value in store.items() if isinstance(value, Tensor) and value.dim()}
+    for key in sorted(rows, key=_rank):
+        # Of Data's other attributes, some may be of edges, or of the whole graph.
+        if typed or _rank(key) == 0:
+            return rows[key]
+        if not key.startswith("edge_") and rows[key] >= least and (_rank(key) == 1 or rows[key] != len(found[0])):
+            return rows[key]
+    return least
+
+
+def _rank(key):
+    """How surely an attribute has a row for every node: 0, features and what PyG counts by; 1, labels and masks."""
+    return 0 if key in COUNTED else 1 if key == "y" or key.endswith("_mask") and not key.startswith("edge_") else 2
 
 
 def to_pyg(graph: dgl.DGLGraph) -> Any:
     """PyG's Data of a DGLGraph, or HeteroData where its node or edge types have names; the inverse of `from_pyg`.
 
     Columns of edges but "feat", which is edge_attr, get edge_ before their names. Raises GraphError for a block, and
-    where two columns would have one name.
+    for a column that would come back under another name or in another place.
     """
     pyg = _pyg()
     _check("to_pyg", graph)
@@ -125,22 +142,24 @@ def to_pyg(graph: dgl.DGLGraph) -> Any:
     data = pyg.HeteroData() if typed else pyg.Data()
     back = {name: key for key, name in NODES.items()}
     for ntype in graph.ntypes:
-        store = data[ntype] if typed else data
-        store.num_nodes = graph.num_nodes(ntype)
-        _fill(store, {key: (back.get(key, key), value) for key, value in graph.nodes[ntype].data.items()})
+        store = data[ntype] if typed else data._store  # Data itself takes no name that begins with _
+        store["num_nodes"] = graph.num_nodes(ntype)
+        for key, value in graph.nodes[ntype].data.items():
+            _put(store, ntype, key, back.get(key, key), value, moved=not typed and key.startswith("edge_"))
     for etype in graph.canonical_etypes:
-        store = data[etype] if typed else data
-        store.edge_index = torch.stack([end.long() for end in graph.edges(etype=etype, order="eid")])
-        columns = graph.edges[etype].data.items()
-        _fill(store, {key: ("edge_attr" if key == "feat" else f"edge_{key}", value) for key, value in columns})
+        store = data[etype] if typed else data._store
+        store["edge_index"] = torch.stack([end.long() for end in graph.edges(etype=etype, order="eid")])
+        for key, value in graph.edges[etype].data.items():
+            _put(store, etype, key, "edge_attr" if key == "feat" else f"edge_{key}", value)
     return data
 
 
-def _fill(store, columns):
-    for key, (name, value) in columns.items():
-        if name in store:
-            raise GraphError(f"to_pyg: expected columns with names of their own, got {key!r} beside {name!r}")
-        store[name] = value
+def _put(store, place, key, name, value, moved=False):
+    """A column of nodes or edges, under PyG's name for it."""
+    if moved or name in (*store, "edge_index") or _named(place, name) != key:
+        what = f"edges of {place[1]!r}" if isinstance(place, tuple) else f"{place!r} nodes"
+        raise GraphError(f"to_pyg: expected columns whose names come back, got {key!r} of {what}; call it otherwise")
+    store[name] = value
 
 
 def _pyg():
@@ -167,7 +186,7 @@ def from_networkx(
     node_type, edge_type: the attributes that say of what type a node or an edge is, where any has them. node_attrs,
     edge_attrs: those that become columns, numbers or arrays of one shape; None, all others. The time of an edge, its
     attribute "time", may be a date, which becomes seconds since 1970. An edge without a direction becomes two, a loop
-    one. Edges keep NetworkX's order, or that of their attribute "eid", which `to_networkx` writes.
+    one. Edges keep NetworkX's order, or, of a graph that `to_networkx` made, that of their attribute "eid".
     Raises GraphError for an attribute that some have and others lack, or that makes no column of numbers.
     """
     if not isinstance(graph, networkx.Graph):
@@ -184,7 +203,8 @@ def from_networkx(
         rows.setdefault(of[node], []).append((node, attributes))
     listed = [((u, v), attributes) for u, v, attributes in graph.edges(data=True)]
     types = _types("edge", listed, edge_type, "_E")
-    if listed and all(ID in attributes for _, attributes in listed):
+    ours = graph.graph.get("order") == ID  # others may call something else so
+    if ours and all(ID in attributes for _, attributes in listed):
         order = sorted(range(len(listed)), key=lambda k: listed[k][1][ID])
         listed, types = [listed[k] for k in order], [types[k] for k in order]
     of_type: dict[Any, list] = {_canonical(etype): [] for etype in graph.graph.get("etypes", ())}
@@ -198,7 +218,7 @@ def from_networkx(
     ends, columns = {}, {}
     for etype, edges in of_type.items():
         ends[etype] = tuple(torch.tensor([number[pair[k]] for pair, _ in edges], dtype=torch.int64) for k in (0, 1))
-        columns[etype] = _columns("edges", etype, edges, edge_attrs, {edge_type, ID})
+        columns[etype] = _columns("edges", etype, edges, edge_attrs, {edge_type, ID} if ours else {edge_type})
     for ntype, found in rows.items():
         columns[ntype] = _columns("nodes", ntype, found, node_attrs, {node_type})
     sizes = {ntype: len(members) for ntype, members in nodes.items()}
@@ -264,10 +284,11 @@ def to_networkx(graph: dgl.DGLGraph, ids: Mapping[str, Sequence[Hashable]] | Non
     Nodes are called by their numbers, (type, number) where there are several node types, or as ids says. The columns of
     nodes and edges are their attributes, tensors, beside "ntype" and "etype", and "eid", the place of an edge. A column
     of a type without nodes or without edges has nowhere to stand and is left out.
-    Raises GraphError for a block, and for ids that are not one different name for each node.
+    Raises GraphError for a block, for columns that have one of these three names, and for ids that are not one
+    different name for each node.
     """
     _check("to_networkx", graph)
-    found = networkx.MultiDiGraph(ntypes=list(graph.ntypes), etypes=list(graph.canonical_etypes))
+    found = networkx.MultiDiGraph(ntypes=list(graph.ntypes), etypes=list(graph.canonical_etypes), order=ID)
     names: dict[str, list] = {}
     for ntype in graph.ntypes:
         count = range(graph.num_nodes(ntype))
@@ -276,20 +297,27 @@ def to_networkx(graph: dgl.DGLGraph, ids: Mapping[str, Sequence[Hashable]] | Non
             names[ntype] = list(ids.get(ntype, ()))
         if len(names[ntype]) != len(count):
             raise GraphError(f"ids: expected {len(count)} names of {ntype!r} nodes, got {len(names[ntype])}")
-        columns = graph.nodes[ntype].data
+        columns = _free("nodes", graph.nodes[ntype].data, ("ntype",))
         for k, name in enumerate(names[ntype]):
-            found.add_node(name, ntype=ntype, **{key: column[k] for key, column in columns.items()})
+            found.add_nodes_from([(name, {"ntype": ntype, **{key: column[k] for key, column in columns.items()}})])
     if len(found) != graph.num_nodes():
         raise GraphError(f"ids: expected a name of its own for each of {graph.num_nodes()} nodes, got {len(found)}")
     place = 0
     for etype in graph.canonical_etypes:
-        columns = graph.edges[etype].data
+        columns = _free("edges", graph.edges[etype].data, ("etype", ID))
         pairs = zip(*(end.tolist() for end in graph.edges(etype=etype, order="eid")), strict=True)
         for k, (src, dst) in enumerate(pairs):
             more = {key: column[k] for key, column in columns.items()}
-            found.add_edge(names[etype[0]][src], names[etype[2]][dst], etype=etype[1], **{ID: place}, **more)
+            found.add_edges_from([(names[etype[0]][src], names[etype[2]][dst], {"etype": etype[1], ID: place, **more})])
             place += 1
     return found
+
+
+def _free(what, columns, taken):
+    for key in taken:
+        if key in columns:
+            raise GraphError(f"to_networkx: expected columns of {what} with other names than {key!r}, got that one")
+    return columns
 
 
 # ---- pandas ----
@@ -377,7 +405,7 @@ def _of_table(where, table, not_columns):
     for name in table.columns:
         if name in not_columns:
             continue
-        series, parts = table[name], re.fullmatch(r"(.+)\.(\d+)", str(name))
+        series, parts = table[name], WIDE.fullmatch(str(name))
         if isinstance(series, pandas.DataFrame):
             raise GraphError(f"{where}: expected one column {name!r}, got {series.shape[1]}")
         column = _numbers(f"{where}: the column {name!r}", _array(series))
@@ -410,7 +438,8 @@ def to_pandas(
     """({node type: table}, {relation: table}) of a DGLGraph; the inverse of `from_pandas`.
 
     ids: what the nodes are called, else their numbers. A column [N, F] becomes the columns "name.0", "name.1", ...
-    Raises GraphError for a block, for ids that are not one for each node, and for columns of more dimensions.
+    Raises GraphError for a block, for ids that are not one for each node, for columns of more dimensions or of a type
+    that NumPy has not, and for names that would not come back: "id", "src" and "dst", and "name.0" of [N].
     """
     _check("to_pandas", graph)
     nodes, edges = {}, {}
@@ -433,9 +462,13 @@ def to_pandas(
 def _table(first, columns):
     found = dict(first)
     for name, column in columns.items():
+        if column.dtype == torch.bfloat16:
+            raise GraphError(f"to_pandas: expected numbers of a type that NumPy has, got bfloat16 in {name!r}")
         rows = column.detach().cpu().numpy()
         if rows.ndim > 2 or rows.ndim == 2 and not rows.shape[1]:
             raise GraphError(f"to_pandas: expected columns [N] or [N, F], got {list(rows.shape)} in {name!r}")
+        if rows.ndim == 1 and WIDE.fullmatch(name):
+            raise GraphError(f"to_pandas: expected columns whose names come back, got {name!r}; call it otherwise")
         wide = {name: rows} if rows.ndim == 1 else {f"{name}.{k}": rows[:, k] for k in range(rows.shape[1])}
         taken = [key for key in wide if key in found]
         if taken:

@@ -348,6 +348,15 @@ def _check(recipe):
 
 
 TUNED = ("graph", "model", "task", "train")
+# Settings that say what is asked, of which data and how it is scored, or what the controls are: no two trials with
+# different ones could be compared.
+ASKED = {
+    "train": {"metric", "seeds", "controls", "control_hidden", "knn_share"},
+    "task": {"name", "kernel", "val_share", "test_share", "directed"}
+    | {"add_edges", "remove_edges", "flip_features", "attack_seed", "gold", "gold_seed", "new_nodes", "new_nodes_seed"}
+    | {"boundaries", "windows", "width", "events", "column", "both_ways", "first_target", "self_links", "ahead"}
+    | {"unseen_nodes"},
+}
 
 
 def _check_tune(recipe):
@@ -357,6 +366,9 @@ def _check_tune(recipe):
                 f"tune: expected ranges of {', '.join(TUNED)}, as in train.lr = [0.01, 0.1], got {section!r}"
             )
         for key, found in keys.items():
+            if key in ASKED.get(section, ()):
+                expected = "settings of the model and of how it is trained"
+                raise RecipeError(f"tune: expected {expected}, got '{section}.{key}', which says what is compared")
             if isinstance(found, list) and found:
                 continue
             bounds = [found.get(end) for end in ("low", "high")] if isinstance(found, dict) else [None]
@@ -369,6 +381,22 @@ def _check_tune(recipe):
             if not known or not numbers or bounds[0] >= bounds[1] or found.get("log") and bounds[0] <= 0:
                 expected = "a list of values, or low below high, above 0 with log = true"
                 raise RecipeError(f"tune.{section}.{key}: expected {expected}, got {found!r}")
+    for settings in corners(recipe):
+        try:
+            changed(dataclasses.replace(recipe, tune={}), settings)
+        except RecipeError as error:
+            raise RecipeError(f"tune.{error}") from None
+
+
+def corners(recipe: Recipe) -> list[dict[str, Any]]:
+    """Settings that a trial may have: every value of a list and both ends of a range, with the first of all others."""
+    values = {
+        f"{section}.{key}": found if isinstance(found, list) else [found["low"], found["high"]]
+        for section, keys in recipe.tune.items()
+        for key, found in keys.items()
+    }
+    first = {key: found[0] for key, found in values.items()}
+    return [{**first, key: value} for key, found in values.items() for value in found]
 
 
 def _check_knn(recipe):

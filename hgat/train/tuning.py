@@ -11,7 +11,7 @@ from typing import Any
 
 from hgat.errors import RecipeError, TrainingError
 from hgat.train import checkpoint
-from hgat.train.recipe import Expect, Recipe, beside, changed, read, to_toml
+from hgat.train.recipe import Expect, Recipe, beside, changed, corners, read, to_toml
 from hgat.train.run import RECIPE, Experiment
 
 __all__ = ["Tuned", "tune"]
@@ -48,11 +48,12 @@ def tune(
     The score of a trial is the mean over `seeds` of the chosen epoch's on validation; controls are not trained, and no
     test score is looked at. name, root, device, overrides: see hgat.train.train. trials: how many, by Optuna's
     tree-structured Parzen estimator with a fixed seed. tell: called behind each with its number, score and settings.
-    out: a folder, by default runs/RECIPE-tuned, for `trials.csv` and `recipe.toml`, which `hgat train` then trains.
+    out: a folder, by default runs/RECIPE-tuned, for `trials.csv`, written behind each trial, and `recipe.toml`, which
+    `hgat train` then trains.
     Raises RecipeError for a recipe without [tune] and without the package optuna, TrainingError where all diverge.
     """
     recipe = read(name, overrides)
-    if not recipe.tune:
+    if not corners(recipe):
         raise RecipeError(f"tune: expected ranges in the section [tune] of {recipe.name}, got none")
     for what, count in (("trials", trials), ("seeds", seeds)):
         if count < 1:
@@ -60,6 +61,7 @@ def tune(
     optuna = _optuna()
     out = checkpoint.make_folder(out or Path("runs") / f"{recipe.name}-tuned")
     data = Experiment(recipe, root, device).data
+    _check_models(recipe, data, device)
     ranges = {f"{section}.{key}": found for section, keys in recipe.tune.items() for key, found in keys.items()}
     done: list[tuple[float | None, dict[str, Any]]] = []
 
@@ -70,6 +72,7 @@ def tune(
         except TrainingError:  # a rate that is too large, say
             value = None
         done.append((value, settings))
+        checkpoint.write_text(out / TRIALS, _table(list(ranges), done))  # behind each: the next may stop all
         if tell is not None:
             tell(trial.number, value, settings)
         if value is None:
@@ -86,7 +89,6 @@ def tune(
     expect = dataclasses.replace(Expect(), paper=recipe.expect.paper, paper_note=recipe.expect.paper_note)
     best = dataclasses.replace(changed(recipe, settings), expect=expect)
     checkpoint.write_text(out / RECIPE, to_toml(beside(best, out)))
-    checkpoint.write_text(out / TRIALS, _table(list(ranges), done))
     return Tuned(best, value, done, out)
 
 
@@ -95,8 +97,19 @@ def _optuna():
         import optuna
     except ImportError:
         raise RecipeError('tune: expected the package optuna, got none; pip install "hgat[tune]"') from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # below it stands the traceback of an error that we say
     return optuna
+
+
+def _check_models(recipe, data, device):
+    """Raise the error of a value that no model can be built with, before any is trained."""
+    first, *others = corners(recipe)
+    experiment = Experiment(changed(recipe, first), device=device, given=data)
+    task = experiment.task.for_seed(0).rounds()[0]
+    models = [one for one in others if any(one[key] != first[key] for key in one if key.startswith("model."))]
+    for settings in [first, *models]:
+        experiment.recipe = changed(recipe, settings)
+        experiment.model(task, experiment.inputs(task)["train"])
 
 
 def _suggested(trial: Any, key: str, found: Any) -> Any:

@@ -111,6 +111,25 @@ def test_hetero_data_without_features(pyg):
     assert (empty.num_nodes(), empty.num_edges()) == (3, 0)
 
 
+def test_labels_and_masks_of_pyg_count_the_nodes(pyg):
+    """Without features, too: the last node has no edge, and there may be as many edges as labels."""
+    index = torch.tensor([[0, 1, 1], [1, 2, 0]])
+    for columns, count, of_nodes, of_edges in (
+        ({"y": torch.arange(6)}, 6, {"label"}, set()),
+        ({"y": torch.arange(4), "edge_index": index[:, [0, 1, 2, 0]]}, 4, {"label"}, set()),
+        ({"time": torch.arange(3), "train_mask": torch.ones(5).bool()}, 5, {"train_mask"}, {"time"}),
+        ({"time": torch.arange(3), "age": torch.arange(7)}, 7, {"age"}, {"time"}),
+        ({"edge_mask": torch.ones(3).bool()}, 3, set(), {"mask"}),
+        ({"age": torch.arange(7), "x": torch.ones(7, 1), "y": torch.arange(3)}, 7, {"age", "feat"}, {"y"}),
+    ):
+        graph = hgraph.from_pyg(pyg.Data(**{"edge_index": index, **columns}))
+        assert (graph.num_nodes(), set(graph.ndata), set(graph.edata)) == (count, of_nodes, of_edges)
+    typed = pyg.HeteroData()
+    typed["user", "likes", "film"].edge_index, typed["user"].y = index, torch.arange(6)
+    graph = hgraph.from_pyg(typed)
+    assert graph.num_nodes("user") == 6 and graph.nodes["user"].data["label"].tolist() == list(range(6))
+
+
 def test_what_pyg_has_and_a_graph_has_not(pyg):
     index = torch.tensor([[0, 1], [1, 2]])
     for data, sentence in (
@@ -124,10 +143,32 @@ def test_what_pyg_has_and_a_graph_has_not(pyg):
     ):
         with pytest.raises(GraphError, match=sentence):
             hgraph.from_pyg(data)
-    clash = build("homogeneous")
-    clash.ndata["feat"], clash.ndata["x"] = torch.ones(23), torch.ones(23)
-    with pytest.raises(GraphError, match="to_pyg: expected columns with names of their own, got 'x'"):
-        hgraph.to_pyg(clash)
+
+
+def test_columns_come_back_from_pyg_in_their_places_or_are_refused(pyg):
+    graph = build("homogeneous")
+    graph.ndata["knowledge"], graph.ndata["hedge_fund"] = torch.arange(23), torch.arange(23)
+    graph.ndata["_ID"], graph.ndata["num_edges"] = torch.arange(23), torch.arange(23)
+    graph.edata["edge_attr"], graph.edata["x"] = torch.ones(graph.num_edges()), torch.ones(graph.num_edges())
+    same(graph, WAYS["pyg"](graph))
+    sentence = "to_pyg: expected columns whose names come back, got {!r} of {}; call it otherwise"
+    for name in ("x", "y", "edge_count", "edge_index", "num_nodes"):
+        graph = build("homogeneous")
+        graph.ndata[name] = torch.ones(23)
+        with pytest.raises(GraphError, match=sentence.format(name, "'_N' nodes")):
+            hgraph.to_pyg(graph)
+    for name in ("attr", "index"):
+        graph = build("homogeneous")
+        graph.edata[name] = torch.ones(graph.num_edges())
+        with pytest.raises(GraphError, match=sentence.format(name, "edges of '_E'")):
+            hgraph.to_pyg(graph)
+    graph = typed_graph()
+    ntype = graph.ntypes[0]
+    graph.nodes[ntype].data["edge_count"] = torch.ones(graph.num_nodes(ntype))
+    same(graph, WAYS["pyg"](graph))
+    graph.nodes[ntype].data["edge_index"] = torch.ones(graph.num_nodes(ntype))
+    with pytest.raises(GraphError, match=sentence.format("edge_index", f"'{ntype}' nodes")):
+        hgraph.to_pyg(graph)
 
 
 def test_without_pyg(monkeypatch):
@@ -182,6 +223,26 @@ def test_what_networkx_has_and_a_graph_has_not(change, sentence):
     for ids in ({}, {"film": [0] * 11, "user": range(13)}):
         with pytest.raises(GraphError, match="ids: expected"):
             hgraph.to_networkx(typed_graph(), ids)
+
+
+def test_columns_with_names_that_networkx_uses():
+    """A column is an attribute whatever its name; only those that say type and place are taken."""
+    graph = build("homogeneous")
+    graph.edata["key"], graph.ndata["self"] = torch.arange(graph.num_edges()), torch.arange(23)
+    same(graph, hgraph.from_networkx(hgraph.to_networkx(graph))[0])
+    for what, name in (("nodes", "ntype"), ("edges", "etype"), ("edges", "eid")):
+        graph = build("homogeneous")
+        (graph.ndata if what == "nodes" else graph.edata)[name] = torch.arange(getattr(graph, f"num_{what}")())
+        with pytest.raises(GraphError, match=f"to_networkx: expected columns of {what} with other names than '{name}'"):
+            hgraph.to_networkx(graph)
+
+
+def test_an_attribute_eid_of_ones_own_is_a_column_like_others():
+    given = networkx.DiGraph()
+    given.add_edge(0, 1, eid=7)
+    given.add_edge(1, 2, eid=3)
+    graph, _ = hgraph.from_networkx(given)
+    assert torch.stack(graph.edges()).tolist() == [[0, 1], [1, 2]] and graph.edata["eid"].tolist() == [7, 3]
 
 
 # ---- pandas ----
@@ -260,5 +321,16 @@ def test_no_tables_and_columns_that_no_table_has(tables):
     graph.ndata["id"] = torch.arange(23)
     with pytest.raises(GraphError, match="to_pandas: expected columns with names of their own, got 'id' twice"):
         hgraph.to_pandas(graph)
+    graph.ndata.pop("id")
+    for name, column, sentence in (
+        ("a.0", torch.ones(23), "expected columns whose names come back, got 'a.0'; call it otherwise"),
+        ("half", torch.ones(23).bfloat16(), "expected numbers of a type that NumPy has, got bfloat16 in 'half'"),
+    ):
+        graph.ndata[name] = column
+        with pytest.raises(GraphError, match=f"to_pandas: {sentence}"):
+            hgraph.to_pandas(graph)
+        graph.ndata.pop(name)
+    graph.ndata["a.0"] = torch.ones(23, 2)  # a.0.0 and a.0.1
+    same(graph, WAYS["pandas"](graph))
     with pytest.raises(GraphError, match="ids: expected 23 names of '_N' nodes, got 0"):
         hgraph.to_pandas(graph, {"user": np.arange(3)})

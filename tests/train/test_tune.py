@@ -88,6 +88,18 @@ def test_validation_chooses_and_the_test_labels_do_not(place, tmp_path, capsys):
         ("train.lr = { low = 0.1, high = 1, step = 2 }", "tune.train.lr: expected a list of values"),
         ("train.lr = 3", "tune.train.lr: expected a list of values, .*, got 3"),
         ("data.split = [1, 2]", "tune: expected ranges of graph, model, task, train, .*, got 'data'"),
+        *(
+            (f"{key} = [1, 2]", f"tune: expected settings of the model and .*, got '{key}', which says what is")
+            for key in [f"train.{name}" for name in ("metric", "seeds", "controls", "control_hidden", "knn_share")]
+            + [f"task.{name}" for name in ("name", "gold", "add_edges", "test_share", "windows")]
+        ),
+        ("train.lr = { low = 0.0, high = 0.1 }", "tune.train.lr: expected a number above 0, .*, got 0.0"),
+        ("train.lr = [0.1, 0.2, -3]", "tune.train.lr: expected a number above 0, .*, got -3"),
+        ("train.stop = ['loss', 'never']", "tune.train.stop: expected 'metric' or .*, got 'never'"),
+        ("model.hidden = { low = 2, high = 5.5 }", "tune.model.hidden: expected int, got 5.5"),
+        ("model.hiden = [2, 3]", "tune.model: expected only the keys .*, got 'hiden'; did you mean 'hidden'"),
+        ("train.least = [0, 5]", "tune.train.least: expected a number from 0 to 4, got 5"),
+        ("train.least = [0, -1]", "tune.train.least: expected a number from 0 to .*, got -1"),
         ('"train.lr" = [1, 2]', "tune: expected ranges of graph, model, task, train, .*, got 'train.lr'"),
     ],
 )
@@ -97,14 +109,44 @@ def test_a_range_that_is_none(place, line, sentence):
         read(path)
 
 
+def test_a_value_that_no_model_can_have_is_said_before_the_first_trial(place, tmp_path):
+    pytest.importorskip("optuna", reason="missing the package optuna")
+    path = place(recipe=RECIPE[: RECIPE.index("train.lr =")] + "train.epochs = [2]\nmodel.heads = [[0, 1], [1, 1]]\n")
+    told = []
+    with pytest.raises(RecipeError, match=r"model.heads: expected a number of heads per layer, .*, got \[0, 1\]"):
+        tune(path, trials=9, out=tmp_path / "out", tell=lambda *trial: told.append(trial))
+    assert not told
+
+
+def test_a_trial_that_fails_says_so_in_a_sentence_alone_and_leaves_those_before(place, tmp_path, caplog):
+    optuna = pytest.importorskip("optuna", reason="missing the package optuna")
+    rows = []
+
+    def tell(number, value, settings):
+        with open(tmp_path / "out" / "trials.csv", newline="") as file:
+            rows.append([row["train.epochs"] for row in csv.DictReader(file)])
+        if number == 2:
+            raise RecipeError("tell: expected two trials, got another")
+
+    path = place(recipe=RECIPE[: RECIPE.index("train.lr =")] + "train.epochs = [2]\n")
+    optuna.logging.enable_propagation()
+    try:
+        with pytest.raises(RecipeError, match="tell: expected two trials"):
+            tune(path, trials=9, out=tmp_path / "out", tell=tell)
+    finally:
+        optuna.logging.disable_propagation()
+    assert not caplog.records and rows == [["2"] * (k + 1) for k in range(3)]
+
+
 def test_ranges_survive_being_written_and_a_recipe_without_any_says_so(place):
     path = place()
     recipe = read(path)
     (path.parent / "again.toml").write_text(to_toml(recipe))
     assert read(path.parent / "again.toml").tune == recipe.tune and set(recipe.tune) == {"train", "model"}
     assert "[tune]" not in to_toml(read("gat-cora"))
-    with pytest.raises(RecipeError, match=r"tune: expected ranges in the section \[tune\] of gat-cora, got none"):
-        tune("gat-cora")
+    for overrides in ((), ("tune.train={}",)):
+        with pytest.raises(RecipeError, match=r"tune: expected ranges in the section \[tune\] of gat-cora, got none"):
+            tune("gat-cora", overrides=overrides)
 
 
 def test_packages_that_are_missing(place, tmp_path, monkeypatch):
