@@ -315,6 +315,16 @@ class Training:
         return self.fit.inputs
 
     @property
+    def loss(self) -> float:
+        """The mean loss of the last epoch's steps."""
+        return self.fit.loss
+
+    @property
+    def val_metric(self) -> float:
+        """The last epoch's metric on validation, in percent."""
+        return self.fit.val_metric
+
+    @property
     def trained(self) -> int:
         """Epochs that were trained so far, in all stages and rounds."""
         ended = sum(numbers["epochs"] for numbers in [*self.done[: len(self.rounds) - 1], *self.stages])

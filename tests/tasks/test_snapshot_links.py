@@ -397,7 +397,7 @@ def first_losses(experiment, epochs=3):
     found = []
     for _ in range(epochs):
         assert fit.step()
-        found.append(fit.fit.loss)
+        found.append(fit.loss)
     return found, {k: v.clone() for k, v in fit.model.state_dict().items()}
 
 
@@ -563,9 +563,9 @@ def test_groups_are_learned(make, settings):
     steps = len(list(losses(fit.fit)))
     assert steps == (6 if "batch" in settings else 1)
     fit.step()
-    first = fit.fit.loss
+    first = fit.loss
     result = to_the_end(fit).finish()
-    assert fit.fit.loss < 0.9 * first
+    assert fit.loss < 0.9 * first
     # Some pairs without a link are in one group, too: knowing the groups, and nothing else, gives so much.
     examples = experiment.task.examples(4, "all", 0)
     here = examples.part == TEST
