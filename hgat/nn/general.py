@@ -24,6 +24,7 @@ from hgat.nn.common import (
     glorot_,
     residual_linear,
 )
+from hgat.ops.hooks import asked, unasked
 
 __all__ = [
     "SCORES",
@@ -414,13 +415,21 @@ class AttentionModel(Layer):
 
     def align(self, logits: Tensor, mask: Tensor | None, graph: dgl.DGLGraph | None = None) -> Tensor:
         """Weights of what `entries` gave, of the same shape: a softmax, or one entry that is chosen."""
-        hard = self.alignment == "hard"
-        if hard and self.temperature not in (0, 1):
-            logits = logits / self.temperature
         dim = 2 if graph is None else None
-        soft = ops.alignment(logits, graph=graph, dim=dim, mask=mask)
-        if not hard:
-            return soft
+        if self.alignment != "hard":
+            return ops.alignment(logits, graph=graph, dim=dim, mask=mask)
+        if self.temperature not in (0, 1):
+            logits = logits / self.temperature
+        with unasked():
+            soft = ops.alignment(logits, graph=graph, dim=dim, mask=mask)
+        # A hook is shown the choice, not the softmax behind it, which no value is weighed by.
+        weights = self._chosen(soft, graph)
+        if graph is None:
+            return asked(weights, "axis", "softmax", dim=dim)
+        return asked(weights.flatten(1), "edges", "softmax", graph=graph).reshape(weights.shape)
+
+    def _chosen(self, soft: Tensor, graph: dgl.DGLGraph | None) -> Tensor:
+        """One of the entries of every query, by their weights: 1 for it, 0 for the others."""
         # The largest of logits with Gumbel noise is a draw from their softmax.
         chances = soft.detach().log()
         if self.training and self.temperature > 0:

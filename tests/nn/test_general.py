@@ -396,6 +396,26 @@ def test_straight_through_has_the_backward_of_the_softmax(kind):
     same_gradients(found, want, [q])
 
 
+@pytest.mark.parametrize("options", [{}, {"score": "additive", "multi_dimensional": True}], ids=["one", "every value"])
+@pytest.mark.parametrize("kind", [GeneralAttention, GeneralAttentionConv], ids=["sets", "graph"])
+def test_a_hook_sees_the_choice_and_can_put_another_there(kind, options):
+    layer = layer_of(kind, align="hard", **options)
+    if kind is GeneralAttention:
+        inputs, calls = a_batch()[:2], []
+    else:
+        graph, calls = build("bipartite"), []
+        ends = graph.num_src_nodes(), graph.num_dst_nodes()
+        inputs = graph, tuple(torch.randn(n, width).double() for n, width in zip(ends, (F_KEY, F_QUERY), strict=True))
+    with ops.attention_hook(calls.append):
+        out, alpha = layer(*inputs, get_attention=True)
+    (call,) = calls
+    assert ((call.weights == 0) | (call.weights == 1)).all()
+    assert torch.equal(call.weights.flatten(), alpha.flatten())
+    assert (call.kind, call.graph) == (("axis", None) if kind is GeneralAttention else ("edges", graph))
+    with ops.attention_hook(lambda call: call.weights * 2):
+        torch.testing.assert_close(layer(*inputs), 2 * out)
+
+
 @pytest.mark.parametrize("kind", [GeneralAttention, GeneralAttentionConv], ids=["sets", "graph"])
 def test_what_is_drawn_follows_the_softmax(kind):
     torch.manual_seed(0)
