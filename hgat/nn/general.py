@@ -91,11 +91,18 @@ def reinforce(found: Sequence[Tensor], reward: Tensor, baseline: Tensor | float 
     found: what `log_probs` wrote down. reward: [N_dst] or [B, Q], one for each row of every log p, or a scalar that
     stands for all; no gradient goes to it, nor to the baseline, of the same shape or a number, which lowers the
     estimate's variance and leaves it unbiased where it does not depend on what was chosen. -> a scalar, 0 of nothing.
-    Raises ShapeError for a reward whose rows are not those of every log p.
+    Raises ShapeError for a reward whose rows are not those of every log p, and a baseline of another shape.
     Paper: Williams 1992, doi:10.1007/BF00992696, eq. 4.
     """
     if not isinstance(reward, Tensor):
         raise ShapeError(f"reward: expected a tensor, got {type(reward).__name__}")
+    if reward.dtype == torch.bool or reward.is_complex():
+        raise ShapeError(f"reward: expected numbers, got {reward.dtype}")
+    if not isinstance(baseline, Tensor):
+        check_number(baseline=baseline)
+    elif baseline.dtype == torch.bool or baseline.dim() and baseline.shape != reward.shape:
+        got = f"{baseline.dtype} {list(baseline.shape)}"
+        raise ShapeError(f"baseline: expected a number, or numbers {list(reward.shape)} as the reward's, got {got}")
     advantage = (reward - baseline).detach()
     loss = advantage.new_zeros(())
     for number, one in enumerate(found):
@@ -471,6 +478,10 @@ def _distance(query: Tensor, key: Tensor, graph: dgl.DGLGraph | None) -> Tensor:
     if graph is None:
         mode = "donot_use_mm_for_euclid_dist"
         return torch.cdist(query.transpose(1, 2), key.transpose(1, 2), compute_mode=mode).permute(0, 2, 3, 1)
+    # Far from zero the squares would eat the digits of the difference, to which a common centre does not matter.
+    there = key.detach()
+    centre = there.masked_fill(~there.isfinite(), 0.0).mean(0)
+    query, key = query - centre, key - centre
     # No edge carries both vectors: |q|^2 + |k|^2 - 2 q . k, which rounding may make less than zero.
     norms = ops.additive_logits(graph, key.square().sum(-1), query.square().sum(-1))
     square = ops.dot_product_logits(graph, query, key, norms.to(key), scale=-2.0)

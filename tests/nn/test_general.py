@@ -489,6 +489,36 @@ def test_the_reward_of_reinforce():
         reinforce(found, torch.zeros(3))
     with pytest.raises(ShapeError, match="reward: expected a tensor, got float"):
         reinforce(found, 1.0)
+    three = [torch.ones(3, 1)]
+    assert (
+        reinforce(three, torch.ones(3), torch.tensor(3.0))
+        == reinforce(three, torch.ones(3), torch.full((3,), 3.0))
+        == 2
+    )
+    for reward, baseline, sentence in (
+        (torch.ones(3), torch.ones(3, 1), r"numbers \[3\] as the reward's, got torch.float32 \[3, 1\]"),
+        (torch.ones(3), torch.ones(4), r"baseline: expected a number, or .*, got torch.float32 \[4\]"),
+        (torch.ones(3), "mean", "baseline: expected a finite number, got 'mean'"),
+        (torch.ones(3) > 0, 0.5, "reward: expected numbers, got torch.bool"),
+    ):
+        with pytest.raises(ShapeError, match=sentence):
+            reinforce(three, reward, baseline)
+
+
+def test_distances_far_from_zero_keep_their_digits():
+    """On a graph as in the sets that its neighbours make, and as in double precision."""
+    torch.manual_seed(0)
+    graph = dgl.graph((torch.arange(6).repeat(6), torch.arange(6).repeat_interleave(6)))
+    layers = [
+        kind(4, 4, score="euclidean", keys="input", values="input", query="input")
+        for kind in (GeneralAttention, GeneralAttentionConv)
+    ]
+    h = 100 + 0.1 * torch.randn(6, 4)
+    _, of_sets = layers[0](h.unsqueeze(0), h.unsqueeze(0), get_attention=True)
+    _, of_edges = layers[1](graph, h, get_attention=True)
+    torch.testing.assert_close(of_edges.view(6, 6), of_sets[0], atol=1e-5, rtol=1e-4)
+    exact = torch.softmax(-torch.cdist(h.double(), h.double(), compute_mode="donot_use_mm_for_euclid_dist"), 1)
+    torch.testing.assert_close(of_edges.view(6, 6).double(), exact, atol=1e-5, rtol=1e-4)
 
 
 # ---- queries, masks, and what is left out ----
