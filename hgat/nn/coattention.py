@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError
 from hgat.nn.common import Layer, check_set, check_sizes, feature_pair, mean_of_set, reset_children
-from hgat.nn.general import GeneralAttention
+from hgat.nn.general import GeneralAttention, check_settings
 
 __all__ = [
     "AlternatingCoAttention",
@@ -30,8 +30,10 @@ Found = tuple[Tensor, Tensor | None]
 def attention_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of hgat.nn.GeneralAttention whose rows are as wide as the items: additive, of the items, if not said.
 
-    Raises ShapeError for those that would change the rows' width, and for a query of the layer's own: one is given.
+    Raises ShapeError for those that would change the rows' width, for a query of the layer's own, as one is given, and
+    for other names.
     """
+    check_settings(settings)
     wrong = [name for name in settings if name in FIXED]
     if wrong:
         raise ShapeError(

@@ -1,6 +1,7 @@
 """The general attention model over padded sets: any score, any alignment, from four parts that can be named."""
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hgat import ops
-from hgat.errors import ShapeError, brief, check_shape, check_whole
+from hgat.errors import ShapeError, brief, check_shape, check_whole, meant
 from hgat.nn.common import (
     Layer,
     check_activation,
@@ -120,7 +121,15 @@ def _name(name: str, value: Any, values: Sequence[str]) -> None:
     """Raise ShapeError unless `value` is one of `values`."""
     if not isinstance(value, str) or value not in values:
         expected = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}"
-        raise ShapeError(f"{name}: expected {expected}, got {brief(value)}")
+        raise ShapeError(f"{name}: expected {expected}, got {brief(value)}{meant(value, values)}")
+
+
+def check_settings(settings: Iterable[str]) -> None:
+    """Raise ShapeError unless all are names of settings of GeneralAttention."""
+    known = list(inspect.signature(GeneralModel).parameters)
+    for name in settings:
+        if name not in known:
+            raise ShapeError(f"{name}: expected a setting of GeneralAttention, got another name{meant(name, known)}")
 
 
 def _per_head(x: Tensor, heads: int) -> Tensor:

@@ -189,6 +189,10 @@ X, Y = torch.randn(2, 3, FX), torch.randn(2, 4, FY)
         (lambda: InteractiveCoAttention(5, num_heads=2), "num_heads: expected one head whose rows are as wide as the"),
         (lambda: AlternatingCoAttention(5, query="none"), "query: expected one of what is given, got 'none'"),
         (lambda: RotatoryAttention(5, query="trained"), "query: expected one of what is given, got 'trained'"),
+        (
+            lambda: InteractiveCoAttention(5, map_bais=True),
+            "map_bais: expected a setting of .* did you mean 'map_bias'?",
+        ),
         (lambda: AlternatingCoAttention(5, score="dot"), "score: expected 'additive', 'linear', 'multiplicative'"),
         (lambda: MultiGrainedCoAttention(torch.nn.Tanh(), None), "coarse: expected a module of co-attention, got Tanh"),
         (

@@ -676,6 +676,7 @@ WRONG = [
     ({"query": "none"}, "query: expected the score 'additive' or 'linear' without a query, got 'scaled'"),
     ({"query": "none", "score": "linear", "residual": True}, "residual: expected a query that is given, got query"),
     (WINDOW | {"query": "none", "score": "linear", "centre": "predictive"}, "centre: expected 'monotonic' without a"),
+    ({"score": "aditive"}, "or 'euclidean', got 'aditive'; did you mean 'additive'?"),
     ({"activation": "relu"}, "activation: expected a function or None, got 'relu'"),
 ]
 
@@ -740,5 +741,7 @@ def test_other_calls_that_cannot_be():
     ):
         with pytest.raises(ShapeError, match=re.escape(sentence)):
             call()
-    with pytest.raises(TypeError, match="value_feats"):
+    with pytest.raises(ShapeError, match="value_feats: expected none on a graph, .*, got 3"):
         GeneralAttentionConv(F_KEY, D, value_feats=3)
+    with pytest.raises(ShapeError, match="scroe: expected a setting of GeneralAttention, .*; did you mean 'score'?"):
+        GeneralAttentionConv(F_KEY, D, scroe="scaled")
