@@ -489,7 +489,7 @@ def _distance(query: Tensor, key: Tensor, graph: dgl.DGLGraph | None) -> Tensor:
         return torch.cdist(query.transpose(1, 2), key.transpose(1, 2), compute_mode=mode).permute(0, 2, 3, 1)
     # Far from zero the squares would eat the digits of the difference, to which a common centre does not matter.
     there = key.detach()
-    centre = there.masked_fill(~there.isfinite(), 0.0).mean(0)
+    centre = there.masked_fill(~there.isfinite(), 0.0).mean(0).nan_to_num()  # of no key at all it is zero
     query, key = query - centre, key - centre
     # No edge carries both vectors: |q|^2 + |k|^2 - 2 q . k, which rounding may make less than zero.
     norms = ops.additive_logits(graph, key.square().sum(-1), query.square().sum(-1))

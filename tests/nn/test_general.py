@@ -505,6 +505,14 @@ def test_the_reward_of_reinforce():
             reinforce(three, reward, baseline)
 
 
+def test_distances_from_no_node_at_all():
+    graph = dgl.heterograph({("a", "to", "b"): ([], [])}, {"a": 0, "b": 3})
+    layer, h = GeneralAttentionConv(4, 4, score="euclidean", allow_zero_in_degree=True), torch.randn(3, 4)
+    out = layer(graph, (h[:0], h.requires_grad_()))
+    out.sum().backward()
+    assert (out == 0).all() and (h.grad == 0).all()
+
+
 def test_distances_far_from_zero_keep_their_digits():
     """On a graph as in the sets that its neighbours make, and as in double precision."""
     torch.manual_seed(0)
