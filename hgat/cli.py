@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import hgat
 from hgat import doctor
-from hgat.errors import HgatError
+from hgat.errors import HgatError, meant
 
 __all__ = ["main"]
 
@@ -57,8 +57,41 @@ def _old_names_in_one_line():
         warnings.showwarning = show
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error says which command or option was meant; those of the commands are of this class, too."""
+
+    given: Sequence[str] = ()
+    commands = None
+
+    def add_subparsers(self, **options):
+        self.commands = super().add_subparsers(**options)
+        return self.commands
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        super().error(message + self._meant())
+
+    def _meant(self):
+        """What was meant by the first word that is neither a command nor an option, where one is near."""
+        options = list(self._option_string_actions)
+        if self.commands is not None:
+            choices = self.commands.choices
+            command = next((word for word in self.given if not word.startswith("-")), None)
+            if command in choices:
+                options += choices[command]._option_string_actions
+            elif command is not None:
+                return meant(command, choices)
+        words = [word.split("=")[0] for word in self.given if word.startswith("--")]
+        # What an option's name begins with stands for it.
+        unknown = [word for word in words if not any(option.startswith(word) for option in options)]
+        return meant(unknown[0], options) if unknown else ""
+
+
 def _parser():
-    parser = argparse.ArgumentParser(prog="hgat", description="Attention on typed and changing graphs.")
+    parser = _Parser(prog="hgat", description="Attention on typed and changing graphs.")
     parser.add_argument("--version", action="version", version=f"hgat {hgat.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

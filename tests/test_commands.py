@@ -52,6 +52,25 @@ def test_a_name_that_is_nearly_right(arguments, near, tmp_path, capsys):
     assert capsys.readouterr().err.endswith(f"; did you mean {near!r}?\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["trian", "gat-cora"], "train"),
+        (["--versoin"], "--version"),
+        (["train", "gat-cora", "--qiuet"], "--quiet"),
+        (["train", "--seed=3", "gat-cora", "--devcie=cpu"], "--device"),
+        (["train", "gat-cora", "--seeds", "three"], None),
+        (["quite-another"], None),
+    ],
+)
+def test_a_command_or_an_option_that_is_nearly_right(arguments, near, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.endswith(f"; did you mean {near!r}?\n") if near else "did you mean" not in said
+
+
 def test_a_name_that_is_like_none():
     assert meant("quite another", ["gat-cora", "gat-pubmed"]) == "" and meant(3, []) == ""
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hgat import ops
-from hgat.errors import RecipeError, ShapeError
+from hgat.errors import GraphError, RecipeError, ShapeError
 from hgat.graph import csr
 
 __all__ = ["attended", "beside_gold", "checked", "correctness", "supervision"]
@@ -91,7 +91,8 @@ def beside_gold(
 
     known: what has a `graph` and its `gold`, as Facts and NodeData have. gold is 1, 0, or NaN for an edge that `known`
     does not have or says nothing of. Ends are nodes of known.target; -1 for those of another type. A layer over several
-    relations attends over all of them laid end to end.
+    relations attends over all of them laid end to end. Of several edges between the same two nodes the k-th has
+    the mark of the data's k-th. Raises GraphError where their marks differ and some of them are left out.
     """
     graphs = list(_graphs(inputs))
     for call in calls:
@@ -127,13 +128,36 @@ def _laid(graph, known):
         if marks is not None:
             first, last = (end.long().cpu() for end in csr.in_order(of, etype))
             width = max(of.num_nodes(etype[2]), 1)
-            edges, order = (first * width + last).sort(stable=True)
-            place = torch.searchsorted(edges, src * width + dst).clamp_max(len(edges) - 1)
-            here = edges[place] == src * width + dst
-            told[here] = marks.float()[order[place[here]]]
+            told = _told(src * width + dst, first * width + last, marks.float(), etype)
         found.append(told)
         ends.append(dst if etype[2] == known.target else torch.full_like(dst, -1))
     return torch.cat(found), torch.cat(ends)
+
+
+def _told(edges, known, marks, etype):
+    """The marks of `known` edges for `edges`, both written as one number for their two ends; NaN where there is none.
+
+    Of several edges between the same two nodes the k-th is the k-th of the data.
+    """
+    known, order = known.sort(stable=True)
+    marks = marks[order]
+    mine, own = edges.sort(stable=True)
+    (place, end), (start, stop) = (
+        [torch.searchsorted(x, mine, right=side) for side in (False, True)] for x in (known, mine)
+    )
+    # Where some copies are left out it is not known which, which matters if their marks differ.
+    differ = (marks[1:].nan_to_num(-1.0) != marks[:-1].nan_to_num(-1.0)) & (known[1:] == known[:-1])
+    fewer = (place < end) & (end - place != stop - start)
+    if torch.isin(mine[fewer], known[1:][differ]).any():
+        raise GraphError(
+            f"gold: expected as many edges of {etype} between two nodes as in the data, where their marks differ, "
+            "got another number"
+        )
+    here = (place < end).nonzero().flatten()
+    copy = torch.minimum(torch.arange(len(mine)) - start, end - place - 1)[here]
+    told = torch.full((len(mine),), torch.nan)
+    told[own[here]] = marks[place[here] + copy]
+    return told
 
 
 def supervision(calls: list[ops.AttentionCall], inputs: Any, shown: Any) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError
 from hgat.nn.common import Layer, check_set, check_sizes, feature_pair, mean_of_set, reset_children
-from hgat.nn.general import GeneralAttention
+from hgat.nn.general import GeneralAttention, check_settings
 
 __all__ = [
     "AlternatingCoAttention",
@@ -23,21 +23,31 @@ __all__ = [
 # Of GeneralAttention, what would make its rows wider or narrower than the items, which are the next query.
 FIXED = ("in_feats", "out_feats", "num_heads", "value_feats", "output_feats")
 
-# What is found in a set, [B, F], and the weights of its items, [B, N].
-Found = tuple[Tensor, Tensor]
+# What is found in a set, [B, F], and the weights of its items, [B, N], or None where nobody asked for them.
+Found = tuple[Tensor, Tensor | None]
 
 
 def attention_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of hgat.nn.GeneralAttention whose rows are as wide as the items: additive, of the items, if not said.
 
-    Raises ShapeError for those that would change the rows' width.
+    Raises ShapeError for those that would change the rows' width, for a query of the layer's own, as one is given, and
+    for other names.
     """
+    check_settings(settings)
     wrong = [name for name in settings if name in FIXED]
     if wrong:
         raise ShapeError(
             f"{wrong[0]}: expected one head whose rows are as wide as the items, got {settings[wrong[0]]!r}"
         )
+    if settings.get("query") in ("none", "trained"):
+        raise ShapeError(f"query: expected one of what is given, got {settings['query']!r}")
     return {"score": "additive", "values": "input"} | settings
+
+
+def attend(layer: nn.Module, query: Tensor, x: Tensor, mask: Tensor | None, get_attention: bool) -> Found:
+    """What `layer` finds in sets x [B, N, F], with its weights if they are asked for."""
+    found = layer(query, x, mask=mask, get_attention=get_attention)
+    return found if get_attention else (found, None)
 
 
 class _CoAttention(Layer):
@@ -67,11 +77,15 @@ class _CoAttention(Layer):
         like = next(self.parameters(), None)
         x, x_mask = check_set("x", x, x_mask, self._in_feats[0], like)
         y, y_mask = check_set("y", y, y_mask, self._in_feats[1], like, len(x))
-        found = self._found(x, y, x_mask, y_mask)
+        found = self._found(x, y, x_mask, y_mask, get_attention)
         out = torch.cat([context for context, _ in found], 1)
-        return (out, tuple(alpha.clone() for _, alpha in found)) if get_attention else out  # backward reads alpha
+        if not get_attention:
+            return out
+        return out, tuple(alpha.clone() for _, alpha in found if alpha is not None)  # backward reads alpha
 
-    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+    def _found(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, get_attention: bool
+    ) -> tuple[Found, ...]:
         """What is found in x, then in y, of sets that were checked."""
         raise NotImplementedError("_found")
 
@@ -86,12 +100,6 @@ class _Coarse(_CoAttention):
         self.over_x = GeneralAttention((x_feats, y_feats), x_feats, **attention)
         self.over_y = GeneralAttention((y_feats, x_feats), y_feats, **attention)
 
-    def _over_x(self, query: Tensor, x: Tensor, mask: Tensor | None) -> Found:
-        return self.over_x(query, x, mask=mask, get_attention=True)
-
-    def _over_y(self, query: Tensor, y: Tensor, mask: Tensor | None) -> Found:
-        return self.over_y(query, y, mask=mask, get_attention=True)
-
 
 class AlternatingCoAttention(_Coarse):
     """Coarse-grained co-attention by turns: what one set gives is the query to the other, which queries the first.
@@ -105,10 +113,12 @@ class AlternatingCoAttention(_Coarse):
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 6-9.
     """
 
-    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
-        first, _ = self._over_x(x.new_zeros(len(x), self._in_feats[1]), x, x_mask)
-        of_y = self._over_y(first, y, y_mask)
-        return self._over_x(of_y[0], x, x_mask), of_y
+    def _found(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, get_attention: bool
+    ) -> tuple[Found, ...]:
+        first = self.over_x(x.new_zeros(len(x), self._in_feats[1]), x, mask=x_mask)
+        of_y = attend(self.over_y, first, y, y_mask, get_attention)
+        return attend(self.over_x, of_y[0], x, x_mask, get_attention), of_y
 
 
 class InteractiveCoAttention(_Coarse):
@@ -121,8 +131,11 @@ class InteractiveCoAttention(_Coarse):
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.1.1, eq. 10-11.
     """
 
-    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
-        return self._over_x(mean_of_set(y, y_mask), x, x_mask), self._over_y(mean_of_set(x, x_mask), y, y_mask)
+    def _found(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, get_attention: bool
+    ) -> tuple[Found, ...]:
+        of_x = attend(self.over_x, mean_of_set(y, y_mask), x, x_mask, get_attention)
+        return of_x, attend(self.over_y, mean_of_set(x, x_mask), y, y_mask, get_attention)
 
 
 class ParallelCoAttention(_CoAttention):
@@ -178,7 +191,9 @@ class ParallelCoAttention(_CoAttention):
         of_x, of_y, of_both = self.relate.weight.view(3, -1, 1).unbind(0)
         return x @ of_x + (y @ of_y).transpose(1, 2) + (x * of_both.squeeze(1)) @ y.transpose(1, 2)
 
-    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
+    def _found(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, get_attention: bool
+    ) -> tuple[Found, ...]:
         to_x = self.affinities(x, y)
         to_y = to_x.transpose(1, 2)
         if self.score == "max":
@@ -211,8 +226,11 @@ class MultiGrainedCoAttention(_CoAttention):
             raise ShapeError(f"fine: expected the widths {coarse._in_feats} of coarse, got {fine._in_feats}")
         self._in_feats, self.coarse, self.fine = coarse._in_feats, coarse, fine
 
-    def _found(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Found, ...]:
-        return self.coarse._found(x, y, x_mask, y_mask) + self.fine._found(x, y, x_mask, y_mask)
+    def _found(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, get_attention: bool
+    ) -> tuple[Found, ...]:
+        sets = x, y, x_mask, y_mask, get_attention
+        return self.coarse._found(*sets) + self.fine._found(*sets)
 
 
 class RotatoryAttention(Layer):
@@ -266,13 +284,13 @@ class RotatoryAttention(Layer):
         left, left_mask = check_set("left", left, left_mask, of_context, like, len(target))
         right, right_mask = check_set("right", right, right_mask, of_context, like, len(target))
         mean = mean_of_set(target, target_mask)
-        at_left = self.over_left(mean, left, mask=left_mask, get_attention=True)
-        at_right = self.over_right(mean, right, mask=right_mask, get_attention=True)
-        by_left = self.by_left(at_left[0], target, mask=target_mask, get_attention=True)
-        by_right = self.by_right(at_right[0], target, mask=target_mask, get_attention=True)
-        contexts, weights = zip(at_left, at_right, by_left, by_right, strict=True)
-        out = torch.cat(contexts, 1)
-        return (out, weights) if get_attention else out
+        at_left = attend(self.over_left, mean, left, left_mask, get_attention)
+        at_right = attend(self.over_right, mean, right, right_mask, get_attention)
+        by_left = attend(self.by_left, at_left[0], target, target_mask, get_attention)
+        by_right = attend(self.by_right, at_right[0], target, target_mask, get_attention)
+        found = at_left, at_right, by_left, by_right
+        out = torch.cat([context for context, _ in found], 1)
+        return (out, tuple(alpha for _, alpha in found)) if get_attention else out
 
 
 def _mean(x: Tensor, score: Tensor, mask: Tensor | None) -> Found:

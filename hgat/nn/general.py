@@ -1,6 +1,7 @@
 """The general attention model over padded sets: any score, any alignment, from four parts that can be named."""
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hgat import ops
-from hgat.errors import ShapeError, brief, check_shape, check_whole
+from hgat.errors import ShapeError, brief, check_shape, check_whole, meant
 from hgat.nn.common import (
     Layer,
     check_activation,
@@ -24,6 +25,7 @@ from hgat.nn.common import (
     glorot_,
     residual_linear,
 )
+from hgat.ops.hooks import asked, unasked
 
 __all__ = [
     "SCORES",
@@ -90,11 +92,18 @@ def reinforce(found: Sequence[Tensor], reward: Tensor, baseline: Tensor | float 
     found: what `log_probs` wrote down. reward: [N_dst] or [B, Q], one for each row of every log p, or a scalar that
     stands for all; no gradient goes to it, nor to the baseline, of the same shape or a number, which lowers the
     estimate's variance and leaves it unbiased where it does not depend on what was chosen. -> a scalar, 0 of nothing.
-    Raises ShapeError for a reward whose rows are not those of every log p.
+    Raises ShapeError for a reward whose rows are not those of every log p, and a baseline of another shape.
     Paper: Williams 1992, doi:10.1007/BF00992696, eq. 4.
     """
     if not isinstance(reward, Tensor):
         raise ShapeError(f"reward: expected a tensor, got {type(reward).__name__}")
+    if reward.dtype == torch.bool or reward.is_complex():
+        raise ShapeError(f"reward: expected numbers, got {reward.dtype}")
+    if not isinstance(baseline, Tensor):
+        check_number(baseline=baseline)
+    elif baseline.dtype == torch.bool or baseline.dim() and baseline.shape != reward.shape:
+        got = f"{baseline.dtype} {list(baseline.shape)}"
+        raise ShapeError(f"baseline: expected a number, or numbers {list(reward.shape)} as the reward's, got {got}")
     advantage = (reward - baseline).detach()
     loss = advantage.new_zeros(())
     for number, one in enumerate(found):
@@ -112,7 +121,15 @@ def _name(name: str, value: Any, values: Sequence[str]) -> None:
     """Raise ShapeError unless `value` is one of `values`."""
     if not isinstance(value, str) or value not in values:
         expected = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}"
-        raise ShapeError(f"{name}: expected {expected}, got {brief(value)}")
+        raise ShapeError(f"{name}: expected {expected}, got {brief(value)}{meant(value, values)}")
+
+
+def check_settings(settings: Iterable[str]) -> None:
+    """Raise ShapeError unless all are names of settings of GeneralAttention."""
+    known = list(inspect.signature(GeneralModel).parameters)
+    for name in settings:
+        if name not in known:
+            raise ShapeError(f"{name}: expected a setting of GeneralAttention, got another name{meant(name, known)}")
 
 
 def _per_head(x: Tensor, heads: int) -> Tensor:
@@ -414,13 +431,21 @@ class AttentionModel(Layer):
 
     def align(self, logits: Tensor, mask: Tensor | None, graph: dgl.DGLGraph | None = None) -> Tensor:
         """Weights of what `entries` gave, of the same shape: a softmax, or one entry that is chosen."""
-        hard = self.alignment == "hard"
-        if hard and self.temperature not in (0, 1):
-            logits = logits / self.temperature
         dim = 2 if graph is None else None
-        soft = ops.alignment(logits, graph=graph, dim=dim, mask=mask)
-        if not hard:
-            return soft
+        if self.alignment != "hard":
+            return ops.alignment(logits, graph=graph, dim=dim, mask=mask)
+        if self.temperature not in (0, 1):
+            logits = logits / self.temperature
+        with unasked():
+            soft = ops.alignment(logits, graph=graph, dim=dim, mask=mask)
+        # A hook is shown the choice, not the softmax behind it, which no value is weighed by.
+        weights = self._chosen(soft, graph)
+        if graph is None:
+            return asked(weights, "axis", "softmax", dim=dim)
+        return asked(weights.flatten(1), "edges", "softmax", graph=graph).reshape(weights.shape)
+
+    def _chosen(self, soft: Tensor, graph: dgl.DGLGraph | None) -> Tensor:
+        """One of the entries of every query, by their weights: 1 for it, 0 for the others."""
         # The largest of logits with Gumbel noise is a draw from their softmax.
         chances = soft.detach().log()
         if self.training and self.temperature > 0:
@@ -462,6 +487,10 @@ def _distance(query: Tensor, key: Tensor, graph: dgl.DGLGraph | None) -> Tensor:
     if graph is None:
         mode = "donot_use_mm_for_euclid_dist"
         return torch.cdist(query.transpose(1, 2), key.transpose(1, 2), compute_mode=mode).permute(0, 2, 3, 1)
+    # Far from zero the squares would eat the digits of the difference, to which a common centre does not matter.
+    there = key.detach()
+    centre = there.masked_fill(~there.isfinite(), 0.0).mean(0).nan_to_num()  # of no key at all it is zero
+    query, key = query - centre, key - centre
     # No edge carries both vectors: |q|^2 + |k|^2 - 2 q . k, which rounding may make less than zero.
     norms = ops.additive_logits(graph, key.square().sum(-1), query.square().sum(-1))
     square = ops.dot_product_logits(graph, query, key, norms.to(key), scale=-2.0)

@@ -7,7 +7,7 @@ import dgl
 from torch import Tensor
 
 from hgat import ops
-from hgat.errors import ShapeError, check_shape
+from hgat.errors import ShapeError, brief, check_shape
 from hgat.nn.common import (
     both_ends,
     check_feature,
@@ -17,7 +17,7 @@ from hgat.nn.common import (
     first_rows,
     slope_of,
 )
-from hgat.nn.general import GeneralModel
+from hgat.nn.general import GeneralModel, check_settings
 from hgat.ops.checks import edge_mask_column
 
 __all__ = ["GeneralAttentionConv"]
@@ -61,6 +61,10 @@ class GeneralAttentionConv(GeneralModel):
         allow_zero_in_degree: bool = False,
         **settings: Any,
     ) -> None:
+        check_settings(settings)
+        if "value_feats" in settings:
+            got = brief(settings["value_feats"])
+            raise ShapeError(f"value_feats: expected none on a graph, whose nodes have one kind of features, got {got}")
         super().__init__(in_feats, out_feats, num_heads, value_feats=None, **settings)
         self._allow_zero_in_degree = allow_zero_in_degree
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hgat import ops
 from hgat.errors import ShapeError, check_shape
 from hgat.graph.batches import members_by_type
-from hgat.nn.coattention import attention_settings
+from hgat.nn.coattention import attend, attention_settings
 from hgat.nn.common import Layer, check_floats, check_set, check_sizes, feature_pair
 from hgat.nn.general import GeneralAttention
 
@@ -59,9 +59,9 @@ class AttentionViaAttention(Layer):
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
         check_shape("query", query, ("B", None), ("Q", self._query_feats))
-        of_coarse, alpha_coarse = self.over_coarse(query, coarse, mask=coarse_mask, get_attention=True)
+        of_coarse, alpha_coarse = attend(self.over_coarse, query, coarse, coarse_mask, get_attention)
         both = torch.cat([query, of_coarse], 1)
-        of_fine, alpha_fine = self.over_fine(both, fine, mask=fine_mask, get_attention=True)
+        of_fine, alpha_fine = attend(self.over_fine, both, fine, fine_mask, get_attention)
         out = torch.cat([of_coarse, of_fine], 1)
         return (out, (alpha_coarse, alpha_fine)) if get_attention else out
 

@@ -8,8 +8,8 @@ from dgl import DGLGraph
 from torch import Tensor, nn
 
 from hgat import ops
-from hgat.errors import ShapeError, check_shape
-from hgat.nn.coattention import attention_settings
+from hgat.errors import ShapeError, brief, check_shape
+from hgat.nn.coattention import Found, attend, attention_settings
 from hgat.nn.common import Layer, check_floats, check_set, check_sizes, mean_of_set, reset_children
 from hgat.nn.general import GeneralAttention
 from hgat.nn.generalconv import GeneralAttentionConv
@@ -35,11 +35,16 @@ class Capsules(NamedTuple):
 
         target [B] int64, the class of each set -> the mean over the sets, a number.
         Differs: the survey says what is to be close and what far, by the inner product; the hinge is our choice.
-        Raises ShapeError for a target that is not [B] of whole numbers.
+        Raises ShapeError for a target that is not [B] of numbers of classes.
         """
         check_shape("target", target, ("B", len(self.mean)))
-        if target.is_floating_point():
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise ShapeError(f"target: expected the number of a class, int64, got {target.dtype}")
+        target, classes = target.long(), self.probability.shape[1]
+        # On a GPU the numbers are not waited for: PyTorch stops at one out of range there.
+        if target.device.type == "cpu" and len(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
+            got = f"{int(target.min())} to {int(target.max())}"
+            raise ShapeError(f"target: expected classes from 0 to {classes - 1}, got {got}")
         sign = torch.ones_like(self.probability).scatter(1, target.unsqueeze(1), -1.0)
         close = (self.reconstruction * self.mean.unsqueeze(1)).sum(-1)
         of_class, of_row = (torch.relu(1 + (sign * part).sum(1)).mean() for part in (self.probability, close))
@@ -137,10 +142,8 @@ class _Hops(Layer):
         """Those of the attention, and of the transform where it has such a method."""
         reset_children(self)
 
-    def _hops(
-        self, query: Tensor | None, context: Tensor, read: Callable[[Tensor], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """(c of the last hop, weights of all hops along axis 1). context: c of hop 0."""
+    def _hops(self, query: Tensor | None, context: Tensor, read: Callable[[Tensor], Found], get_attention: bool) -> Any:
+        """c of the last hop, and with get_attention weights of all hops along axis 1. context: c of hop 0."""
         if query is None:
             query = context.new_zeros(len(context), self._query_feats)
         check_floats("query", query, context)
@@ -150,8 +153,9 @@ class _Hops(Layer):
             query = self.transform(context, query)
             check_shape("transform(context, query)", query, ("B", len(context)), ("Q", self._query_feats))
             context, alpha = read(torch.cat([query, context], 1))
-            weights.append(alpha)
-        return context, torch.stack(weights, 1)
+            if alpha is not None:
+                weights.append(alpha)
+        return (context, torch.stack(weights, 1)) if get_attention else context
 
 
 class MultiHopAttention(_Hops):
@@ -177,12 +181,12 @@ class MultiHopAttention(_Hops):
         """What the last hop finds in every set.
 
         query [B, Q], or None for zeros; x [B, N, F]; mask [B, N] bool, True where an item stands -> [B, F], and with
-        get_attention alpha [B, S, N]. A set without items gives zeros.
+        get_attention alpha [B, S, N], multi-dimensional [B, S, N, F]. A set without items gives zeros.
         Raises ShapeError for tensors that do not fit the layer or one another.
         """
         x, mask = check_set("x", x, mask, self._in_feats, next(self.parameters()))
-        out, alpha = self._hops(query, mean_of_set(x, mask), lambda q: self.attend(q, x, mask=mask, get_attention=True))
-        return (out, alpha) if get_attention else out
+        read = lambda query: attend(self.attend, query, x, mask, get_attention)  # noqa: E731
+        return self._hops(query, mean_of_set(x, mask), read, get_attention)
 
 
 class MultiHopPooling(_Hops):
@@ -192,7 +196,7 @@ class MultiHopPooling(_Hops):
     their graph. hgat.nn.Set2Set is a relative: an LSTM makes its query, the score is the inner product with the query
     alone, and its first context is zero.
     Shapes: feat [N, F], query [B, Q] -> [B, F].
-    Raises ShapeError for sizes that are not positive and a transform that cannot be called.
+    Raises ShapeError for sizes that are not positive, a transform that cannot be called, and a window.
     Paper: Brauwers and Frasincar 2023, arXiv:2203.14263, section 3.3.2, eq. 41-42.
     """
 
@@ -201,6 +205,9 @@ class MultiHopPooling(_Hops):
     ) -> None:
         super().__init__(in_feats, query_feats, num_hops, transform)
         settings = attention_settings(attention)
+        if settings.get("window") is not None:
+            raise ShapeError(f"window: expected none over nodes, which have no places, got {brief(settings['window'])}")
+        self._multi_dimensional = bool(settings.get("multi_dimensional"))
         self.attend = GeneralAttentionConv(
             (in_feats, query_feats + in_feats), in_feats, allow_zero_in_degree=True, **settings
         )
@@ -209,15 +216,17 @@ class MultiHopPooling(_Hops):
         """What the last hop finds in every graph.
 
         graph: what dgl.batch gives, or one graph, of one node type; feat [N, F]; query [B, Q], or None for zeros ->
-        [B, F], and with get_attention alpha [N, S]. A graph without nodes gives zeros.
+        [B, F], and with get_attention alpha [N, S], multi-dimensional [N, S, F]. A graph without nodes gives zeros.
         Raises GraphError for another graph, ShapeError for tensors that do not fit it or the layer.
         """
         star = checked_members(graph, feat, next(self.parameters()))
         check_shape("feat", feat, ("N", None), ("F", self._in_feats))
 
-        def read(query: Tensor) -> tuple[Tensor, Tensor]:
-            found, alpha = self.attend(star, (feat, query), get_attention=True)
-            return found.squeeze(1), alpha.flatten()
+        def read(query: Tensor) -> Found:
+            found = self.attend(star, (feat, query), get_attention=get_attention)
+            if not get_attention:
+                return found.squeeze(1), None
+            out, alpha = (part.squeeze(1) for part in found)
+            return out, alpha if self._multi_dimensional else alpha.squeeze(1)
 
-        out, alpha = self._hops(query, mean_of_members(star, feat), read)
-        return (out, alpha) if get_attention else out
+        return self._hops(query, mean_of_members(star, feat), read, get_attention)

@@ -5,7 +5,7 @@ their sum, so that the hook sees what every layer computes, also one that has ne
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from hgat.errors import ShapeError
 from hgat.ops.contexts import Setting
 from hgat.ops.plain import gat_attention, gated_weights, masked, scaled_sum
 
-__all__ = ["AttentionCall", "Hooked", "asked", "attention_hook", "is_hooked"]
+__all__ = ["AttentionCall", "Hooked", "asked", "attention_hook", "is_hooked", "unasked"]
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,17 @@ def is_hooked() -> bool:
     return _block.get() is not None
 
 
+def unasked() -> AbstractContextManager[None]:
+    """Inside the block no hook is called: what it computes are not yet the weights that are used."""
+    return _block.to(None) if is_hooked() else nullcontext()
+
+
 def asked(weights: Tensor, kind: str, form: str, *, graph: DGLGraph | None = None, dim: int | None = None) -> Tensor:
     """The weights that the hook gives for these inside `attention_hook`, else they themselves."""
     block = _block.get()
     if block is None:
         return weights
-    with _block.to(None):
+    with unasked():
         return block.ask(weights, kind=kind, graph=graph, dim=dim, form=form)
 
 

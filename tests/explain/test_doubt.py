@@ -237,6 +237,7 @@ def test_importance_of_a_plain_mean(planted):
         ({"kind": "numbers"}, HgatError, r"kind: expected one of \['classes', 'labels', 'rows'\], got 'numbers'"),
         ({"eps": 1.5}, HgatError, "eps: expected a number from 0 to 1, got 1.5"),
         ({"eps": 0.0, "tests": ["adversarial"]}, HgatError, "eps: expected a number above 0 and below 1, got 0.0"),
+        ({"tests": ["permutatoin"]}, HgatError, r"got 'permutatoin'; did you mean 'permutation'\?"),
         ({"tests": ["belief"]}, HgatError, "tests: expected names out of uniform, .*, got 'belief'"),
         (
             {"gold": torch.ones(500) > 0},

@@ -4,11 +4,14 @@ import pytest
 import torch
 from padded import SIZES, padded_sets
 
+from hgat import ops
 from hgat.errors import ShapeError
 from hgat.nn import (
     AlternatingCoAttention,
+    AttentionViaAttention,
     InteractiveCoAttention,
     MultiGrainedCoAttention,
+    MultiHopAttention,
     ParallelCoAttention,
     RotatoryAttention,
 )
@@ -157,6 +160,23 @@ def test_rotatory():
             torch.testing.assert_close(alpha[b, : len(wanted)], wanted)
 
 
+@pytest.mark.parametrize("kind", [AlternatingCoAttention, InteractiveCoAttention, RotatoryAttention, "levels", "hops"])
+def test_weights_are_made_only_where_they_are_asked_for(kind):
+    torch.manual_seed(3)
+    x, y, query = torch.randn(2, 3, 5), torch.randn(2, 4, 5), torch.randn(2, 5)
+    if kind == "levels":
+        layer, inputs = AttentionViaAttention(5, 5, score="general"), (query, x, y)
+    elif kind == "hops":
+        layer, inputs = MultiHopAttention(5, 5, 2, score="general"), (query, x)
+    else:
+        layer, inputs = kind(5, score="general"), (x, y, y)[: 3 if kind is RotatoryAttention else 2]
+    calls = []
+    with ops.attention_hook(lambda call: calls.append(call.kind)):
+        layer(*inputs)
+    assert calls and set(calls) == {"pairs"}  # PyTorch's own attention
+    torch.testing.assert_close(layer(*inputs), layer(*inputs, get_attention=True)[0])
+
+
 X, Y = torch.randn(2, 3, FX), torch.randn(2, 4, FY)
 
 
@@ -167,6 +187,12 @@ X, Y = torch.randn(2, 3, FX), torch.randn(2, 4, FY)
         (lambda: ParallelCoAttention(5, score="mean"), "score: expected 'additive' or 'max', got 'mean'"),
         (lambda: ParallelCoAttention((5, 3), affinity="concat"), "in_feats: expected one width for affinity 'concat'"),
         (lambda: InteractiveCoAttention(5, num_heads=2), "num_heads: expected one head whose rows are as wide as the"),
+        (lambda: AlternatingCoAttention(5, query="none"), "query: expected one of what is given, got 'none'"),
+        (lambda: RotatoryAttention(5, query="trained"), "query: expected one of what is given, got 'trained'"),
+        (
+            lambda: InteractiveCoAttention(5, map_bais=True),
+            "map_bais: expected a setting of .* did you mean 'map_bias'?",
+        ),
         (lambda: AlternatingCoAttention(5, score="dot"), "score: expected 'additive', 'linear', 'multiplicative'"),
         (lambda: MultiGrainedCoAttention(torch.nn.Tanh(), None), "coarse: expected a module of co-attention, got Tanh"),
         (

@@ -396,6 +396,26 @@ def test_straight_through_has_the_backward_of_the_softmax(kind):
     same_gradients(found, want, [q])
 
 
+@pytest.mark.parametrize("options", [{}, {"score": "additive", "multi_dimensional": True}], ids=["one", "every value"])
+@pytest.mark.parametrize("kind", [GeneralAttention, GeneralAttentionConv], ids=["sets", "graph"])
+def test_a_hook_sees_the_choice_and_can_put_another_there(kind, options):
+    layer = layer_of(kind, align="hard", **options)
+    if kind is GeneralAttention:
+        inputs, calls = a_batch()[:2], []
+    else:
+        graph, calls = build("bipartite"), []
+        ends = graph.num_src_nodes(), graph.num_dst_nodes()
+        inputs = graph, tuple(torch.randn(n, width).double() for n, width in zip(ends, (F_KEY, F_QUERY), strict=True))
+    with ops.attention_hook(calls.append):
+        out, alpha = layer(*inputs, get_attention=True)
+    (call,) = calls
+    assert ((call.weights == 0) | (call.weights == 1)).all()
+    assert torch.equal(call.weights.flatten(), alpha.flatten())
+    assert (call.kind, call.graph) == (("axis", None) if kind is GeneralAttention else ("edges", graph))
+    with ops.attention_hook(lambda call: call.weights * 2):
+        torch.testing.assert_close(layer(*inputs), 2 * out)
+
+
 @pytest.mark.parametrize("kind", [GeneralAttention, GeneralAttentionConv], ids=["sets", "graph"])
 def test_what_is_drawn_follows_the_softmax(kind):
     torch.manual_seed(0)
@@ -469,6 +489,44 @@ def test_the_reward_of_reinforce():
         reinforce(found, torch.zeros(3))
     with pytest.raises(ShapeError, match="reward: expected a tensor, got float"):
         reinforce(found, 1.0)
+    three = [torch.ones(3, 1)]
+    assert (
+        reinforce(three, torch.ones(3), torch.tensor(3.0))
+        == reinforce(three, torch.ones(3), torch.full((3,), 3.0))
+        == 2
+    )
+    for reward, baseline, sentence in (
+        (torch.ones(3), torch.ones(3, 1), r"numbers \[3\] as the reward's, got torch.float32 \[3, 1\]"),
+        (torch.ones(3), torch.ones(4), r"baseline: expected a number, or .*, got torch.float32 \[4\]"),
+        (torch.ones(3), "mean", "baseline: expected a finite number, got 'mean'"),
+        (torch.ones(3) > 0, 0.5, "reward: expected numbers, got torch.bool"),
+    ):
+        with pytest.raises(ShapeError, match=sentence):
+            reinforce(three, reward, baseline)
+
+
+def test_distances_from_no_node_at_all():
+    graph = dgl.heterograph({("a", "to", "b"): ([], [])}, {"a": 0, "b": 3})
+    layer, h = GeneralAttentionConv(4, 4, score="euclidean", allow_zero_in_degree=True), torch.randn(3, 4)
+    out = layer(graph, (h[:0], h.requires_grad_()))
+    out.sum().backward()
+    assert (out == 0).all() and (h.grad == 0).all()
+
+
+def test_distances_far_from_zero_keep_their_digits():
+    """On a graph as in the sets that its neighbours make, and as in double precision."""
+    torch.manual_seed(0)
+    graph = dgl.graph((torch.arange(6).repeat(6), torch.arange(6).repeat_interleave(6)))
+    layers = [
+        kind(4, 4, score="euclidean", keys="input", values="input", query="input")
+        for kind in (GeneralAttention, GeneralAttentionConv)
+    ]
+    h = 100 + 0.1 * torch.randn(6, 4)
+    _, of_sets = layers[0](h.unsqueeze(0), h.unsqueeze(0), get_attention=True)
+    _, of_edges = layers[1](graph, h, get_attention=True)
+    torch.testing.assert_close(of_edges.view(6, 6), of_sets[0], atol=1e-5, rtol=1e-4)
+    exact = torch.softmax(-torch.cdist(h.double(), h.double(), compute_mode="donot_use_mm_for_euclid_dist"), 1)
+    torch.testing.assert_close(of_edges.view(6, 6).double(), exact, atol=1e-5, rtol=1e-4)
 
 
 # ---- queries, masks, and what is left out ----
@@ -626,6 +684,7 @@ WRONG = [
     ({"query": "none"}, "query: expected the score 'additive' or 'linear' without a query, got 'scaled'"),
     ({"query": "none", "score": "linear", "residual": True}, "residual: expected a query that is given, got query"),
     (WINDOW | {"query": "none", "score": "linear", "centre": "predictive"}, "centre: expected 'monotonic' without a"),
+    ({"score": "aditive"}, "or 'euclidean', got 'aditive'; did you mean 'additive'?"),
     ({"activation": "relu"}, "activation: expected a function or None, got 'relu'"),
 ]
 
@@ -690,5 +749,7 @@ def test_other_calls_that_cannot_be():
     ):
         with pytest.raises(ShapeError, match=re.escape(sentence)):
             call()
-    with pytest.raises(TypeError, match="value_feats"):
+    with pytest.raises(ShapeError, match="value_feats: expected none on a graph, .*, got 3"):
         GeneralAttentionConv(F_KEY, D, value_feats=3)
+    with pytest.raises(ShapeError, match="scroe: expected a setting of GeneralAttention, .*; did you mean 'score'?"):
+        GeneralAttentionConv(F_KEY, D, scroe="scaled")

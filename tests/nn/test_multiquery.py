@@ -101,10 +101,11 @@ def test_hops_over_sets():
     torch.testing.assert_close(layer(None, x, mask), layer(0 * query, x, mask))
 
 
-def test_hops_over_graphs_are_those_over_their_nodes_as_sets():
+@pytest.mark.parametrize("options", [{}, {"multi_dimensional": True}], ids=["one weight", "every value"])
+def test_hops_over_graphs_are_those_over_their_nodes_as_sets(options):
     torch.manual_seed(0)
     (graph, feat), query = batch(F), torch.randn(len(NODES), Q)
-    layer, sets = MultiHopPooling(F, Q, HOPS), MultiHopAttention(F, Q, HOPS)
+    layer, sets = MultiHopPooling(F, Q, HOPS, **options), MultiHopAttention(F, Q, HOPS, **options)
     sets.load_state_dict(layer.state_dict())
     x, mask = padded(graph, feat)
     out, alpha = layer(graph, feat, query, get_attention=True)
@@ -145,6 +146,7 @@ def test_one_hop_that_looks_at_the_first_query_alone_is_a_plain_readout():
 
 
 GRAPH, FEAT = batch(F)
+FOUND = CapsuleAttention(F, C)(torch.randn(2, 3, F))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,17 @@ GRAPH, FEAT = batch(F)
         (
             lambda: MultiHopAttention(F, Q, 1, torch.nn.Bilinear(F, Q, 3))(None, torch.randn(2, 3, F)),
             r"transform\(context, query\): expected \[B, Q\] = \[2, 4\], got \[2, 3\]",
+        ),
+        (
+            lambda: MultiHopPooling(F, Q, 1, alignment="local", window=2.0),
+            "window: expected none over nodes, .* got 2.0",
+        ),
+        (lambda: MultiHopAttention(F, Q, 1, query="none"), "query: expected one of what is given, got 'none'"),
+        (lambda: FOUND.loss(torch.tensor([0, C])), f"target: expected classes from 0 to {C - 1}, got 0 to {C}"),
+        (lambda: FOUND.loss(torch.tensor([0, -1])), f"target: expected classes from 0 to {C - 1}, got -1 to 0"),
+        (
+            lambda: FOUND.loss(torch.tensor([True, False])),
+            "target: expected the number of a class, int64, got torch.bool",
         ),
         (lambda: MultiHopPooling(F, Q, 1)(GRAPH, FEAT[:, 1:]), r"feat: expected \[N, F\] = \[any, 5\], got \[24, 4\]"),
         (lambda: CapsulePooling(F, C)(GRAPH, FEAT[1:]), r"feat: expected \[N, F\] = \[24, any\], got \[23, 5\]"),

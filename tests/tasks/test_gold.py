@@ -6,7 +6,7 @@ import torch
 
 import hgat.data
 from hgat import models, ops, tasks
-from hgat.errors import RecipeError
+from hgat.errors import GraphError, RecipeError
 from hgat.models._gold import attended, beside_gold, supervision
 
 SMALL = {"size": 3, "groups": 12}
@@ -47,6 +47,26 @@ def test_no_gold_is_shown_but_the_share_that_is_asked_for_and_none_of_it_is_held
         assert torch.isin(dst[here], shown.train).all() and not torch.isin(dst[here], data.test).any()
     other = laid(nodes(data, gold=0.1, gold_seed=1).shown().gold)
     assert not other.isnan().equal(laid(nodes(data, gold=0.1).shown().gold).isnan())
+
+
+def test_every_copy_of_an_edge_has_its_own_mark():
+    of = dgl.graph(([1, 0, 1, 1, 2], [0, 0, 0, 0, 1]), num_nodes=4)
+    marks = torch.tensor([True, False, False, True, True])
+
+    def gold(graph, marks=marks):
+        known = type("Known", (), {"graph": of, "gold": marks, "target": "_N"})
+        logits = torch.zeros(graph.num_edges(), 1)
+        with attended() as calls:
+            ops.edge_softmax(graph, logits)
+        return [gold.tolist() for _, gold, _ in beside_gold(calls, graph, known)][0]
+
+    assert gold(of) == marks.float().tolist()
+    # In another order and with a further edge.
+    told = gold(dgl.graph(([2, 1, 3, 1, 0, 1], [1, 0, 0, 0, 0, 0]), num_nodes=4))
+    assert told[2] != told[2] and told[:2] + told[3:] == [1.0, 1.0, 0.0, 0.0, 1.0]
+    with pytest.raises(GraphError, match="gold: expected as many edges of .* where their marks differ"):
+        gold(dgl.graph(([1, 1], [0, 0]), num_nodes=4))
+    assert gold(dgl.graph(([1, 1], [0, 0]), num_nodes=4), marks | True) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

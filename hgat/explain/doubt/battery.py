@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hgat.errors import GraphError, HgatError, check_range
+from hgat.errors import GraphError, HgatError, check_range, meant
 from hgat.explain.doubt.curves import curves
 from hgat.explain.doubt.outcome import Curve, Doubt, Doubts
 from hgat.explain.doubt.ranks import rank_test
@@ -46,7 +46,8 @@ def battery(
     range; GraphError for nodes that do not exist or have no in-edges, and for gold edges that the graph does not have.
     """
     if unknown := [name for name in tests if name not in TESTS]:
-        raise HgatError(f"tests: expected names out of {', '.join(TESTS)}, got {unknown[0]!r}")
+        near = meant(unknown[0], TESTS)
+        raise HgatError(f"tests: expected names out of {', '.join(TESTS)}, got {unknown[0]!r}{near}")
     check_range(0, 1, eps=eps)
     found: list[Doubt] = []
     curve: Curve | None = None
