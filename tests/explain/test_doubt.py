@@ -6,6 +6,7 @@ import dgl
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import kendalltau
 from torch import nn
 
 from hgat import cli, data, ops
@@ -74,7 +75,7 @@ def test_each_test_tells_mechanism_from_decoration(planted):
     assert [*frame.columns] == ["test", "measure", "value", "holds"] and {*frame.test} == {*stood}
     text = str(told[True])
     assert all(test.verdict in text and test.verdict.endswith(".") for test in told[True].tests)
-    assert text.endswith("stood 8 of 8: attention looks like the mechanism")
+    assert text.endswith("stood 8 of 8: attention looks like the mechanism") and "nodes 48, " in text
 
 
 def test_uniform_attention_as_good_is_no_mechanism():
@@ -82,7 +83,57 @@ def test_uniform_attention_as_good_is_no_mechanism():
     needed, not_needed = (doubt.Doubt("uniform, frozen", "", {}, "", holds) for holds in (True, False))
     assert doubt.Doubts("", 1, (*stood, needed)).mechanism
     assert not doubt.Doubts("", 1, (*stood, not_needed)).mechanism
-    assert doubt.Doubts("", 1, tuple(stood)).mechanism
+    assert doubt.Doubts("", 1, tuple(stood)).mechanism is None
+
+
+def test_a_test_that_cannot_be_made_is_named_and_gives_no_verdict(planted):
+    model, inputs, _ = setting(planted, True)
+    told = doubt.battery(model, inputs, tests=["seeds", "gold"], progress=False)
+    assert [*told.left_out] == ["seeds", "gold"] and told.mechanism is None
+    assert "left out: seeds (needs another seed: --retrain), gold (" in str(told) and "looks like" not in str(told)
+    assert doubt.battery(model, inputs, tests=["permutation"], progress=False).mechanism is None
+
+
+def test_one_value_has_no_standard_error_and_no_say(planted):
+    _, _, subject = setting(planted, True, nodes=[3])
+    one = [*doubt.curves(subject)[:2], doubt.rank_test(subject), doubt.retrained([99.0], [50.0])]
+    assert [told.holds for told in one] == [None] * 4
+    assert all(math.isnan(told.numbers["its standard error"]) for told in one[:2])
+    assert math.isnan(one[2].numbers["standard error of that"])
+    _, _, two = setting(planted, True, nodes=[3, 4])
+    score = doubt.leave_one_out(two)
+    taus = [float(kendalltau(two.attention()[two.row == n], score[two.row == n]).statistic) for n in (3, 4)]
+    got = doubt.rank_test(two).numbers["standard error of that"]
+    assert got == pytest.approx(abs(taus[0] - taus[1]) / 2, abs=1e-6)  # n - 1 in the variance
+
+
+def test_uniform_attention_over_unequal_softmaxes_stands_nothing():
+    """A node's one in-edge of a relation has weight 1, each of its seven of another 1/7: that is no preference."""
+    torch.manual_seed(0)
+    count = 60
+    ends = {("n", "one", "n"): 1, ("n", "many", "n"): 7}
+    graph = dgl.heterograph(
+        {etype: (torch.randint(count, (k * count,)), torch.arange(count).repeat(k)) for etype, k in ends.items()},
+        {"n": count},
+    )
+    model = RGAT(graph, {"n": 5}, 3, "n", hidden=4, heads=(2,), softmax="within")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(0 if "attn" in name else 3)
+    subject = doubt.Subject(model, (graph, {"n": torch.randn(count, 5)}))
+    assert {round(float(w), 4) for w in subject.weights[0].unique()} == {1.0, round(1 / 7, 4)}
+    told = [*doubt.curves(subject)[:2], doubt.rank_test(subject), doubt.permutation(subject)]
+    assert [one.holds for one in told] == [False] * 4, told
+    assert told[2].numbers["tau with leave-one-out"] == 0
+
+
+def test_nodes_whose_edges_make_no_difference_count_as_zero():
+    """Of two nodes one hears the same from both in-edges: it ranks nothing, as flat attention does."""
+    graph = dgl.graph(([0, 1, 0, 2], [3, 3, 4, 4]), num_nodes=5)
+    key = torch.eye(SIZE)[[0, 1, 1, 0, 0]]
+    said = torch.eye(CLASSES)[[0, 0, 1, 0, 0]]
+    subject = doubt.Subject(Toy(True), (graph, torch.cat([torch.eye(SIZE)[[0] * 5], key, said], 1)), [3, 4])
+    assert doubt.rank_test(subject).numbers["tau with leave-one-out"] == pytest.approx(0.5)
 
 
 # ---- many nodes at once ----

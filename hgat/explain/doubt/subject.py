@@ -21,6 +21,7 @@ KINDS = ("classes", "labels", "rows")
 SAME = 1e-3  # answers that differ by no more are one
 FARTHEST = 6  # hops that an answer is looked for; beyond them every node is asked alone
 TINY = 1e-30
+APART = 1e-5  # ratios to uniform weights that differ by less are tied
 
 Change = Callable[[int, Tensor], Tensor]  # (number of the site, its weights [E, H]) -> others
 
@@ -212,8 +213,21 @@ class Subject:
         return (total / torch.where(count > 0, count, torch.nan))[self.nodes]
 
     def attention(self) -> Tensor:
-        """The weight of each edge, [E]: the mean over heads and sites of its absolute value."""
-        return torch.stack([weights.abs().mean(1) for weights in self.weights]).mean(0)
+        """The attention to each edge, [E]: the mean over heads and sites of `ratios`."""
+        return torch.stack([ratio.mean(1) for ratio in self.ratios()]).mean(0).div(APART).round() * APART
+
+    def ratios(self) -> list[Tensor]:
+        """Weights of every site as multiples of uniform's, |w| times the edges of the softmax, [E, H]; of a gate |w|.
+
+        A node may have several softmaxes, one for each view, relation or step: a weight alone would mostly tell how
+        large its softmax is. Ratios that differ by rounding are one.
+        """
+        size = self.size[self.group][:, None].double()
+        found = [
+            weights.abs() * (size if form == "softmax" else 1)
+            for form, weights in zip(self.forms, self.weights, strict=True)
+        ]
+        return [ratio.double().div(APART).round() * APART for ratio in found]
 
     # ---- batches ----
 

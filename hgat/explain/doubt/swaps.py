@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import HgatError, check_range
-from hgat.explain.doubt.outcome import MATERIAL, Doubt
+from hgat.explain.doubt.outcome import MATERIAL, Doubt, above, standard_error
 from hgat.explain.doubt.subject import TINY, Subject
 
 __all__ = ["adversarial", "adversary", "divergence", "permutation", "retrained", "seeds_apart", "uniform_frozen"]
@@ -48,18 +48,17 @@ def retrained(learned: Sequence[float], uniform: Sequence[float]) -> Doubt:
     if not len(learned) or len(learned) != len(uniform):
         raise HgatError(f"retrained: expected scores of the same seeds, got {len(learned)} and {len(uniform)}")
     gain = torch.tensor(learned, dtype=torch.float64) - torch.tensor(uniform, dtype=torch.float64)
-    error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else POINTS / 2
     numbers = {
         "score": sum(learned) / len(learned),
         "score with uniform": sum(uniform) / len(uniform),
         "gain": float(gain.mean()),
-        "seeds": float(len(gain)),
+        "seeds": len(gain),
     }
-    holds = numbers["gain"] > max(POINTS, 2 * error)
-    word = "better than" if holds else "no better than" if numbers["gain"] > -POINTS else "worse than"
+    holds = above(numbers["gain"], standard_error(gain), POINTS)
+    word = "better than" if numbers["gain"] > POINTS and holds is not False else "no better than" if numbers["gain"] > -POINTS else "worse than"
     verdict = (
         f"Trained anew, attention is {word} uniform attention on this task ({numbers['score']:.1f} against "
-        f"{numbers['score with uniform']:.1f}, {len(gain)} seed{'s' if len(gain) > 1 else ''}); that is about the "
+        f"{numbers['score with uniform']:.1f}, {len(gain)} seed{'s' if len(gain) > 1 else ', which is too few for a say'}); that is about the "
         "task, and a model may still use an attention that it could do without."
     )
     return Doubt("uniform, retrained", "Uniform attention, retrained", numbers, verdict, holds)
@@ -99,7 +98,7 @@ def permutation(subject: Subject, *, seed: int = 0, draws: int = 10) -> Doubt:
     numbers = {"median change": float(moved.median()), "mean change": float(moved.mean())}
     for name, part in (("largest weight above 1/2", most > 0.5), ("largest weight below", most <= 0.5)):
         numbers[f"median change, {name}"] = float(moved[part].median()) if part.any() else math.nan
-    numbers["nodes"] = float(able.sum())
+    numbers["nodes"] = int(able.sum())
     if subject.kind == "classes":
         numbers["share of other classes"] = float(torch.stack(turned)[:, able].mean())
     holds = numbers.get("share of other classes", numbers["median change"]) > MATERIAL
@@ -313,7 +312,7 @@ def seeds_apart(subject: Subject, others: Sequence[nn.Module]) -> Doubt:
         "median divergence": float(torch.stack(apart).median()),
         "median share of the possible": float((torch.stack(apart) / possible[able].clamp_min(TINY)).median()),
         "mean change of the answer": float(torch.stack(moved).mean()),
-        "other seeds": float(len(others)),
+        "other seeds": len(others),
     }
     verdict = (
         f"Another seed attends {numbers['median divergence']:.3f} nats away, in the median, and answers "
