@@ -14,7 +14,9 @@ from hgat import graph as hgraph
 from hgat.errors import GraphError, HgatError
 from hgat.explain import doubt
 from hgat.explain.doubt.curves import places
+from hgat.explain.gold import correctness
 from hgat.models import ACM, GAT, HAN, MAGNA, RGAT, Facts
+from hgat.nn import GATConv
 from zoo import build, typed_graph
 
 SIZE, CLASSES = 4, 3
@@ -181,6 +183,35 @@ def test_many_nodes_at_once_are_each_alone(name):
     torch.testing.assert_close(got, subject.sweep(subject.kept(keep)), atol=1e-5, rtol=1e-4)
 
 
+class Hops(nn.Module):
+    """Uniform attention, and then two hops of plain means, which are no calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = GATConv(8, 4, 1)
+        with torch.no_grad():
+            self.first.attn_l.zero_()
+            self.first.attn_r.zero_()
+
+    def forward(self, graph, feat):
+        h = self.first(graph, feat).flatten(1)
+        adjacency = graph.adj_external(transpose=False).to_dense().T
+        for _ in range(2):
+            h = adjacency @ h / adjacency.sum(1, keepdim=True)
+        return 5 * h
+
+
+def test_batches_see_hops_that_do_not_attend_behind_uniform_attention():
+    torch.manual_seed(0)
+    graph, feat = dgl.add_self_loop(dgl.rand_graph(100, 200)), torch.randn(100, 8)
+    subject = doubt.Subject(Hops(), (graph, feat), list(range(50)))
+    keep = torch.rand(graph.num_edges()) < 0.4
+    got = subject.sweep(subject.kept(keep))
+    assert 1 < len(subject.batches) < 50
+    subject.batches = [torch.tensor([k]) for k in range(50)]
+    torch.testing.assert_close(got, subject.sweep(subject.kept(keep)), atol=1e-5, rtol=1e-4)
+
+
 def test_an_edge_that_is_left_out_is_one_that_the_graph_does_not_have():
     torch.manual_seed(1)
     (graph, feat), model = looped(), GAT(5, 3, hidden=4, heads=(2, 1)).eval()
@@ -244,6 +275,19 @@ def test_an_adversary_is_found_where_attention_is_decoration(planted):
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
         assert found[-1].numbers["mean change"] <= 0.05
     assert [one.holds for one in found] == [None, False]
+
+
+def test_an_adversary_is_not_held_back_by_nodes_that_were_not_asked(planted):
+    """Softmaxes of one edge, of nodes that are not asked, are no part of the mean divergence."""
+    graph, feat = planted.graph, planted.feat["_N"]
+    more = 40 * graph.num_nodes()
+    ends = torch.arange(graph.num_nodes(), graph.num_nodes() + more)
+    graph = dgl.add_edges(dgl.add_nodes(graph, more), ends, ends)
+    inputs = graph, torch.cat([feat, feat[:1].expand(more, -1)])
+    model = Toy(False, sharp=1.0)
+    subject = doubt.Subject(model, inputs, list(range(len(feat))))
+    few = doubt.adversary(doubt.Subject(model, (planted.graph, feat)), scales=[0.1], steps=25, lr=0.2)
+    assert doubt.adversary(subject, scales=[0.1], steps=25, lr=0.2).numbers == pytest.approx(few.numbers, rel=1e-3)
 
 
 def test_seeds_that_attend_alike_are_no_distance_apart(planted):
@@ -366,5 +410,44 @@ def test_a_run_is_doubted_from_the_command_line(tmp_path, capsys):
         assert title in said
     files = [run / "explain" / name for name in ("doubt.csv", "doubt.png")]
     assert all(str(path) in said and path.stat().st_size > 500 for path in files)
-    assert cli.main(["explain", str(run), "--doubt", "--nodes", "0"]) == 2
-    assert "nodes: expected 1 or more" in capsys.readouterr().err
+    for options, said in (
+        (["--doubt", "--nodes", "0"], "nodes: expected 1 or more"),
+        (["--doubt", "--node", "3"], "--doubt: expected no --node beside it, got one"),
+        (["--doubt", "--html", "page.html"], "--doubt: expected no --html beside it, got one"),
+        (["--nodes", "9"], "--nodes: expected --doubt beside it, got none"),
+        (["--tests", "uniform"], "--tests: expected --doubt beside it, got none"),
+        (["--retrain"], "--retrain: expected --doubt beside it, got none"),
+    ):
+        assert cli.main(["explain", str(run), *options]) == 2
+        assert said in capsys.readouterr().err
+
+
+HAN_RECIPE = RECIPE.replace('name = "planted-feature"\ngroups = 12', 'name = "planted-path"').replace(
+    'system = "gatv2"', 'system = "han"'
+)
+PATHS = '[graph]\npaths = { 0 = ["to 0", "from 0"], 1 = ["to 1", "from 1"], 2 = ["to 2", "from 2"] }'
+
+
+def test_gold_of_the_graph_is_told_of_pairs_of_meta_paths(tmp_path, capsys):
+    text = HAN_RECIPE.replace("[graph]", PATHS).replace("decoder = true\n", "")
+    (tmp_path / "toy.toml").write_text(text, encoding="utf-8")
+    run = tmp_path / "run"
+    assert cli.main(["train", str(tmp_path / "toy.toml"), "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert cli.main(["explain", str(run), "--doubt", "--nodes", "20", "--tests", "uniform", "gold"]) == 0
+    said = capsys.readouterr().out
+    # Five neighbours on each of three paths, of which one decides.
+    assert "Gold standard" in said and "correctness of uniform 0.067" in said and "left out" not in said
+
+
+def test_gold_is_counted_by_node_as_training_does():
+    """A node's softmaxes, one for each relation, count together."""
+    torch.manual_seed(2)
+    model, inputs = on_relations()
+    subject = doubt.Subject(model, inputs)
+    etype = subject.origin.relations[0]
+    marks = {etype: torch.ones(int((subject.origin.relation == 0).sum())) > 0}
+    told = doubt.battery(model, inputs, gold=marks, tests=["gold"], progress=False).tests[0].numbers
+    gold, known = subject.origin.relation == 0, subject.row >= 0
+    found = [correctness(w[known], gold[known], subject.row[known]) for w in subject.weights]
+    assert told["correctness"] == pytest.approx(sum(found) / len(found))

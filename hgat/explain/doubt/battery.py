@@ -41,7 +41,7 @@ def battery(
     change of the answer that adversarial attention may make. score: of a model, in percent. scores: (with attention,
     with uniform attention), trained, seed by seed. others: the same model from other seeds. gold: bool [E_r] for each
     relation of the graph, or [E] where there is one, True where a neighbour decides. tests: names out of TESTS; those
-    that lack what they need are left out, and said to be. progress: a bar of forward passes, where stderr is a terminal.
+    that lack what they need are left out, and named. progress: a bar of forward passes, where stderr is a terminal.
     Raises HgatError for a model without attention over edges, an answer that is no row per node, and numbers out of
     range; GraphError for nodes that do not exist or have no in-edges, and for gold edges that the graph does not have.
     """
@@ -114,22 +114,22 @@ def _gold_edges(subject: Subject, gold: Mapping | Tensor) -> Tensor:
 
 
 def _gold(subject: Subject, marked: Tensor) -> Doubt:
-    """Attention on the edges that are annotated, by hgat.explain.gold."""
+    """Attention on the edges that are annotated, by hgat.explain.gold: of a node's in-edges, the mean over sites."""
     from hgat.explain import gold
 
-    weights = torch.cat([weights.abs() for weights in subject.weights], 1).cpu()
     row = subject.row.cpu()
-    even = (1 / subject.size[subject.group].to(weights.dtype)).cpu()
     asked = torch.isin(row, subject.nodes.cpu())
     if not (marked & asked).any():
         raise GraphError("gold: expected a gold edge into one of the asked nodes or more, got none")
-    of = weights[asked], marked[asked], row[asked]
+    marks, ends = marked[asked], row[asked]
+    sites = [weights.cpu()[asked] for weights in subject.weights]
+    even = (1 / subject.size[subject.group].double()).cpu()[asked]
     ratios = torch.cat(subject.ratios(), 1).cpu()[asked]  # for what depends on an order across softmaxes
     numbers = {
-        "correctness": gold.correctness(*of),
-        "correctness of uniform": gold.correctness(even[asked], *of[1:]),
-        "alignment error rate": gold.alignment_error_rate(ratios, *of[1:]),
-        "rank correlation": gold.rank_correlation(ratios, of[1].float(), of[2]),
+        "correctness": sum(gold.correctness(weights, marks, ends) for weights in sites) / len(sites),
+        "correctness of uniform": gold.correctness(even, marks, ends),
+        "alignment error rate": gold.alignment_error_rate(ratios, marks, ends),
+        "rank correlation": gold.rank_correlation(ratios, marks.float(), ends),
     }
     holds = numbers["correctness"] > (1 + numbers["correctness of uniform"]) / 2
     verdict = (

@@ -65,9 +65,10 @@ def curves(subject: Subject, *, seed: int = 0, draws: int = 3) -> tuple[Doubt, D
         insertion(f) = value when they alone are left in
 
     value: the probability of the class that the model prefers, or one less the change of the answer. An edge that is
-    left out has no part in any softmax, as if the graph did not have it. Attention of an edge: its weight as a
-    multiple of uniform's in its softmax, the mean over heads and sites, ties at random. Areas are under the curve over f in tenths, by the trapezoid rule; comprehensiveness is the mean of
-    value - deletion(f), sufficiency of value - insertion(f), over f = 0.1, 0.2 and 0.5. draws: of random orders.
+    left out has no part in any softmax, as if the graph did not have it. Attention of an edge: its weight as a multiple
+    of uniform's in its softmax, the mean over heads and sites, ties at random. Areas are under the curve over f in
+    tenths, by the trapezoid rule; comprehensiveness is the mean of value - deletion(f), sufficiency of value -
+    insertion(f), over f = 0.1, 0.2 and 0.5. draws: of random orders.
     Paper: DeYoung et al. 2020 (ERASER), arXiv:1911.03429, section 4. Differs: a share of a node's in-edges.
     """
     found: Mapping[str, list[list[Tensor]]] = {
