@@ -195,7 +195,8 @@ class Hops(nn.Module):
 
     def forward(self, graph, feat):
         h = self.first(graph, feat).flatten(1)
-        adjacency = graph.adj_external(transpose=False).to_dense().T
+        src, dst = graph.edges()
+        adjacency = torch.zeros(2 * [len(h)]).index_put((dst, src), torch.ones(len(src)), accumulate=True)
         for _ in range(2):
             h = adjacency @ h / adjacency.sum(1, keepdim=True)
         return 5 * h
