@@ -4,7 +4,8 @@
 
 In planted-feature one in-neighbour decides the label, and attention alone can find it. In planted-own a node's own
 payload decides, in planted-mean the mean of its neighbours': uniform attention does as well. GATv2 is trained on each,
-and the battery is asked which it is.
+and the battery is asked which it is: all of its tests but "retrained" and "seeds", which need other trainings, and
+"adversary", which trains; "gold" is there in planted-feature alone.
 """
 
 import argparse

@@ -138,7 +138,7 @@ def _parser():
     explain.add_argument("--svg", action="store_true", help="pictures as SVG instead of PNG")
     explain.add_argument("--html", metavar="FILE", help="a page, too, in which one picks a node and hovers its edges")
     explain.add_argument("--doubt", action="store_true", help="test whether its attention should be believed, instead")
-    explain.add_argument("--nodes", type=int, default=1000, metavar="N", help="of --doubt: how many (default: 1000)")
+    explain.add_argument("--nodes", type=int, metavar="N", help="of --doubt: how many (default: 1000)")
     explain.add_argument("--seed", type=int, default=0, help="of --doubt: draws nodes and orders (default: 0)")
     explain.add_argument("--tests", nargs="+", metavar="TEST", help="of --doubt: which of its tests (default: all)")
     explain.add_argument(
@@ -330,6 +330,7 @@ def _explain(arguments):
     from hgat.explain import command
     from hgat.explain.doubt import command as doubt
 
+    doubt.check(arguments)
     (doubt if arguments.doubt else command).run(arguments)
 
 

@@ -6,6 +6,7 @@ import dgl
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import kendalltau
 from torch import nn
 
 from hgat import cli, data, ops
@@ -13,7 +14,9 @@ from hgat import graph as hgraph
 from hgat.errors import GraphError, HgatError
 from hgat.explain import doubt
 from hgat.explain.doubt.curves import places
+from hgat.explain.gold import correctness
 from hgat.models import ACM, GAT, HAN, MAGNA, RGAT, Facts
+from hgat.nn import GATConv
 from zoo import build, typed_graph
 
 SIZE, CLASSES = 4, 3
@@ -74,7 +77,7 @@ def test_each_test_tells_mechanism_from_decoration(planted):
     assert [*frame.columns] == ["test", "measure", "value", "holds"] and {*frame.test} == {*stood}
     text = str(told[True])
     assert all(test.verdict in text and test.verdict.endswith(".") for test in told[True].tests)
-    assert text.endswith("stood 8 of 8: attention looks like the mechanism")
+    assert text.endswith("stood 8 of 8: attention looks like the mechanism") and "nodes 48, " in text
 
 
 def test_uniform_attention_as_good_is_no_mechanism():
@@ -82,7 +85,57 @@ def test_uniform_attention_as_good_is_no_mechanism():
     needed, not_needed = (doubt.Doubt("uniform, frozen", "", {}, "", holds) for holds in (True, False))
     assert doubt.Doubts("", 1, (*stood, needed)).mechanism
     assert not doubt.Doubts("", 1, (*stood, not_needed)).mechanism
-    assert doubt.Doubts("", 1, tuple(stood)).mechanism
+    assert doubt.Doubts("", 1, tuple(stood)).mechanism is None
+
+
+def test_a_test_that_cannot_be_made_is_named_and_gives_no_verdict(planted):
+    model, inputs, _ = setting(planted, True)
+    told = doubt.battery(model, inputs, tests=["seeds", "gold"], progress=False)
+    assert [*told.left_out] == ["seeds", "gold"] and told.mechanism is None
+    assert "left out: seeds (needs another seed: --retrain), gold (" in str(told) and "looks like" not in str(told)
+    assert doubt.battery(model, inputs, tests=["permutation"], progress=False).mechanism is None
+
+
+def test_one_value_has_no_standard_error_and_no_say(planted):
+    _, _, subject = setting(planted, True, nodes=[3])
+    one = [*doubt.curves(subject)[:2], doubt.rank_test(subject), doubt.retrained([99.0], [50.0])]
+    assert [told.holds for told in one] == [None] * 4
+    assert all(math.isnan(told.numbers["its standard error"]) for told in one[:2])
+    assert math.isnan(one[2].numbers["standard error of that"])
+    _, _, two = setting(planted, True, nodes=[3, 4])
+    score = doubt.leave_one_out(two)
+    taus = [float(kendalltau(two.attention()[two.row == n], score[two.row == n]).statistic) for n in (3, 4)]
+    got = doubt.rank_test(two).numbers["standard error of that"]
+    assert got == pytest.approx(abs(taus[0] - taus[1]) / 2, abs=1e-6)  # n - 1 in the variance
+
+
+def test_uniform_attention_over_unequal_softmaxes_stands_nothing():
+    """A node's one in-edge of a relation has weight 1, each of its seven of another 1/7: that is no preference."""
+    torch.manual_seed(0)
+    count = 60
+    ends = {("n", "one", "n"): 1, ("n", "many", "n"): 7}
+    graph = dgl.heterograph(
+        {etype: (torch.randint(count, (k * count,)), torch.arange(count).repeat(k)) for etype, k in ends.items()},
+        {"n": count},
+    )
+    model = RGAT(graph, {"n": 5}, 3, "n", hidden=4, heads=(2,), softmax="within")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(0 if "attn" in name else 3)
+    subject = doubt.Subject(model, (graph, {"n": torch.randn(count, 5)}))
+    assert {round(float(w), 4) for w in subject.weights[0].unique()} == {1.0, round(1 / 7, 4)}
+    told = [*doubt.curves(subject)[:2], doubt.rank_test(subject), doubt.permutation(subject)]
+    assert [one.holds for one in told] == [False] * 4, told
+    assert told[2].numbers["tau with leave-one-out"] == 0
+
+
+def test_nodes_whose_edges_make_no_difference_count_as_zero():
+    """Of two nodes one hears the same from both in-edges: it ranks nothing, as flat attention does."""
+    graph = dgl.graph(([0, 1, 0, 2], [3, 3, 4, 4]), num_nodes=5)
+    key = torch.eye(SIZE)[[0, 1, 1, 0, 0]]
+    said = torch.eye(CLASSES)[[0, 0, 1, 0, 0]]
+    subject = doubt.Subject(Toy(True), (graph, torch.cat([torch.eye(SIZE)[[0] * 5], key, said], 1)), [3, 4])
+    assert doubt.rank_test(subject).numbers["tau with leave-one-out"] == pytest.approx(0.5)
 
 
 # ---- many nodes at once ----
@@ -127,6 +180,36 @@ def test_many_nodes_at_once_are_each_alone(name):
     got = subject.sweep(subject.kept(keep))
     assert len(subject.nodes) > 3 and subject.change(got, subject.base[subject.nodes]).max() > 1e-3
     subject.batches = [torch.tensor([k]) for k in range(len(subject.nodes))]
+    torch.testing.assert_close(got, subject.sweep(subject.kept(keep)), atol=1e-5, rtol=1e-4)
+
+
+class Hops(nn.Module):
+    """Uniform attention, and then two hops of plain means, which are no calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = GATConv(8, 4, 1)
+        with torch.no_grad():
+            self.first.attn_l.zero_()
+            self.first.attn_r.zero_()
+
+    def forward(self, graph, feat):
+        h = self.first(graph, feat).flatten(1)
+        src, dst = graph.edges()
+        adjacency = torch.zeros(2 * [len(h)]).index_put((dst, src), torch.ones(len(src)), accumulate=True)
+        for _ in range(2):
+            h = adjacency @ h / adjacency.sum(1, keepdim=True)
+        return 5 * h
+
+
+def test_batches_see_hops_that_do_not_attend_behind_uniform_attention():
+    torch.manual_seed(0)
+    graph, feat = dgl.add_self_loop(dgl.rand_graph(100, 200)), torch.randn(100, 8)
+    subject = doubt.Subject(Hops(), (graph, feat), list(range(50)))
+    keep = torch.rand(graph.num_edges()) < 0.4
+    got = subject.sweep(subject.kept(keep))
+    assert 1 < len(subject.batches) < 50
+    subject.batches = [torch.tensor([k]) for k in range(50)]
     torch.testing.assert_close(got, subject.sweep(subject.kept(keep)), atol=1e-5, rtol=1e-4)
 
 
@@ -193,6 +276,19 @@ def test_an_adversary_is_found_where_attention_is_decoration(planted):
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
         assert found[-1].numbers["mean change"] <= 0.05
     assert [one.holds for one in found] == [None, False]
+
+
+def test_an_adversary_is_not_held_back_by_nodes_that_were_not_asked(planted):
+    """Softmaxes of one edge, of nodes that are not asked, are no part of the mean divergence."""
+    graph, feat = planted.graph, planted.feat["_N"]
+    more = 40 * graph.num_nodes()
+    ends = torch.arange(graph.num_nodes(), graph.num_nodes() + more)
+    graph = dgl.add_edges(dgl.add_nodes(graph, more), ends, ends)
+    inputs = graph, torch.cat([feat, feat[:1].expand(more, -1)])
+    model = Toy(False, sharp=1.0)
+    subject = doubt.Subject(model, inputs, list(range(len(feat))))
+    few = doubt.adversary(doubt.Subject(model, (planted.graph, feat)), scales=[0.1], steps=25, lr=0.2)
+    assert doubt.adversary(subject, scales=[0.1], steps=25, lr=0.2).numbers == pytest.approx(few.numbers, rel=1e-3)
 
 
 def test_seeds_that_attend_alike_are_no_distance_apart(planted):
@@ -316,5 +412,44 @@ def test_a_run_is_doubted_from_the_command_line(tmp_path, capsys):
         assert title in said
     files = [run / "explain" / name for name in ("doubt.csv", "doubt.png")]
     assert all(str(path) in said and path.stat().st_size > 500 for path in files)
-    assert cli.main(["explain", str(run), "--doubt", "--nodes", "0"]) == 2
-    assert "nodes: expected 1 or more" in capsys.readouterr().err
+    for options, said in (
+        (["--doubt", "--nodes", "0"], "nodes: expected 1 or more"),
+        (["--doubt", "--node", "3"], "--doubt: expected no --node beside it, got one"),
+        (["--doubt", "--html", "page.html"], "--doubt: expected no --html beside it, got one"),
+        (["--nodes", "9"], "--nodes: expected --doubt beside it, got none"),
+        (["--tests", "uniform"], "--tests: expected --doubt beside it, got none"),
+        (["--retrain"], "--retrain: expected --doubt beside it, got none"),
+    ):
+        assert cli.main(["explain", str(run), *options]) == 2
+        assert said in capsys.readouterr().err
+
+
+HAN_RECIPE = RECIPE.replace('name = "planted-feature"\ngroups = 12', 'name = "planted-path"').replace(
+    'system = "gatv2"', 'system = "han"'
+)
+PATHS = '[graph]\npaths = { 0 = ["to 0", "from 0"], 1 = ["to 1", "from 1"], 2 = ["to 2", "from 2"] }'
+
+
+def test_gold_of_the_graph_is_told_of_pairs_of_meta_paths(tmp_path, capsys):
+    text = HAN_RECIPE.replace("[graph]", PATHS).replace("decoder = true\n", "")
+    (tmp_path / "toy.toml").write_text(text, encoding="utf-8")
+    run = tmp_path / "run"
+    assert cli.main(["train", str(tmp_path / "toy.toml"), "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert cli.main(["explain", str(run), "--doubt", "--nodes", "20", "--tests", "uniform", "gold"]) == 0
+    said = capsys.readouterr().out
+    # Five neighbours on each of three paths, of which one decides.
+    assert "Gold standard" in said and "correctness of uniform 0.067" in said and "left out" not in said
+
+
+def test_gold_is_counted_by_node_as_training_does():
+    """A node's softmaxes, one for each relation, count together."""
+    torch.manual_seed(2)
+    model, inputs = on_relations()
+    subject = doubt.Subject(model, inputs)
+    etype = subject.origin.relations[0]
+    marks = {etype: torch.ones(int((subject.origin.relation == 0).sum())) > 0}
+    told = doubt.battery(model, inputs, gold=marks, tests=["gold"], progress=False).tests[0].numbers
+    gold, known = subject.origin.relation == 0, subject.row >= 0
+    found = [correctness(w[known], gold[known], subject.row[known]) for w in subject.weights]
+    assert told["correctness"] == pytest.approx(sum(found) / len(found))

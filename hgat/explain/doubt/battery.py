@@ -41,7 +41,7 @@ def battery(
     change of the answer that adversarial attention may make. score: of a model, in percent. scores: (with attention,
     with uniform attention), trained, seed by seed. others: the same model from other seeds. gold: bool [E_r] for each
     relation of the graph, or [E] where there is one, True where a neighbour decides. tests: names out of TESTS; those
-    that lack what they need are left out. progress: a bar of forward passes, where stderr is a terminal.
+    that lack what they need are left out, and named. progress: a bar of forward passes, where stderr is a terminal.
     Raises HgatError for a model without attention over edges, an answer that is no row per node, and numbers out of
     range; GraphError for nodes that do not exist or have no in-edges, and for gold edges that the graph does not have.
     """
@@ -50,15 +50,27 @@ def battery(
         raise HgatError(f"tests: expected names out of {', '.join(TESTS)}, got {unknown[0]!r}{near}")
     check_range(0, 1, eps=eps)
     found: list[Doubt] = []
+    left_out: dict[str, str] = {}
     curve: Curve | None = None
     floor: float | None = None
     with tqdm(desc="doubt", unit="pass", disable=None if progress else True, leave=False) as bar:
         subject = Subject(model, inputs, nodes, kind=kind, target=target, seed=seed, tick=bar.update)
         marked = None if gold is None else _gold_edges(subject, gold)
+        missing = {
+            name: needs
+            for name, needs, there in (
+                ("retrained", "needs scores with uniform attention: --retrain", scores is not None),
+                ("seeds", "needs another seed: --retrain", bool(others)),
+                ("gold", "needs to know which of the attended edges decide", marked is not None),
+            )
+            if not there
+        }
         for name in tests:
             bar.set_description(f"doubt: {name}")
             if name == "uniform":
                 found.append(uniform_frozen(subject, score))
+            elif name in missing:
+                left_out[name] = missing[name]
             elif name == "retrained" and scores is not None:
                 found.append(retrained(*scores))
             elif name == "curves":
@@ -71,15 +83,15 @@ def battery(
             elif name == "gold" and marked is not None:
                 found.append(_gold(subject, marked))
             elif "softmax" not in subject.forms:
-                continue  # weights of a gate are no distribution
-            elif name == "seeds" and others:
+                left_out[name] = "needs a softmax, as weights of a gate are no distribution"
+            elif name == "seeds":
                 found.append(seeds_apart(subject, others))
                 floor = found[-1].numbers["median divergence"]
             elif name == "adversarial":
                 found.append(adversarial(subject, eps=eps, floor=floor))
             elif name == "adversary":
                 found.append(adversary(subject, seed=seed))
-    return Doubts(title or type(model).__name__, len(subject.nodes), tuple(found), curve)
+    return Doubts(title or type(model).__name__, len(subject.nodes), tuple(found), curve, left_out)
 
 
 def _gold_edges(subject: Subject, gold: Mapping | Tensor) -> Tensor:
@@ -103,21 +115,22 @@ def _gold_edges(subject: Subject, gold: Mapping | Tensor) -> Tensor:
 
 
 def _gold(subject: Subject, marked: Tensor) -> Doubt:
-    """Attention on the edges that are annotated, by hgat.explain.gold."""
+    """Attention on the edges that are annotated, by hgat.explain.gold: of a node's in-edges, the mean over sites."""
     from hgat.explain import gold
 
-    weights = torch.cat([weights.abs() for weights in subject.weights], 1).cpu()
-    group = subject.group.cpu()
-    even = (1 / subject.size[subject.group].to(weights.dtype)).cpu()
-    asked = torch.isin(subject.row.cpu(), subject.nodes.cpu())
+    row = subject.row.cpu()
+    asked = torch.isin(row, subject.nodes.cpu())
     if not (marked & asked).any():
         raise GraphError("gold: expected a gold edge into one of the asked nodes or more, got none")
-    of = weights[asked], marked[asked], group[asked]
+    marks, ends = marked[asked], row[asked]
+    sites = [weights.cpu()[asked] for weights in subject.weights]
+    even = (1 / subject.size[subject.group].double()).cpu()[asked]
+    ratios = torch.cat(subject.ratios(), 1).cpu()[asked]  # for what depends on an order across softmaxes
     numbers = {
-        "correctness": gold.correctness(*of),
-        "correctness of uniform": gold.correctness(even[asked], *of[1:]),
-        "alignment error rate": gold.alignment_error_rate(*of),
-        "rank correlation": gold.rank_correlation(of[0], of[1].float(), of[2]),
+        "correctness": sum(gold.correctness(weights, marks, ends) for weights in sites) / len(sites),
+        "correctness of uniform": gold.correctness(even, marks, ends),
+        "alignment error rate": gold.alignment_error_rate(ratios, marks, ends),
+        "rank correlation": gold.rank_correlation(ratios, marks.float(), ends),
     }
     holds = numbers["correctness"] > (1 + numbers["correctness of uniform"]) / 2
     verdict = (

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,24 @@ from hgat.errors import HgatError
 from hgat.explain.doubt.battery import TESTS, battery
 from hgat.explain.doubt.outcome import draw_curves
 from hgat.explain.doubt.subject import Subject
+from hgat.explain.gold import gold_pairs
+from hgat.explain.origins import Origins
 from hgat.files import write_bytes
 
-__all__ = ["doubt_run", "run"]
+__all__ = ["check", "doubt_run", "run"]
 
 FOLDER = "explain"  # inside the run's
+NODES = 1000  # that are asked
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises HgatError for options of --doubt without it, and for options that it does not have."""
+    given = [name for name in ("node", "html") if getattr(arguments, name) is not None]
+    if arguments.doubt and given:
+        raise HgatError(f"--doubt: expected no --{given[0]} beside it, got one")
+    given = [name for name in ("nodes", "tests", "retrain") if getattr(arguments, name) not in (None, False)]
+    if given and not arguments.doubt:
+        raise HgatError(f"--{given[0]}: expected --doubt beside it, got none")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -27,8 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     from hgat.train.run import open_folder
 
     found = open_folder(arguments.folder, arguments.root, device=arguments.device)
-    options = {name: getattr(arguments, name) for name in ("nodes", "seed", "retrain")}
-    told = doubt_run(found, Path(arguments.folder), tests=arguments.tests or TESTS, **options)
+    options = {name: getattr(arguments, name) for name in ("seed", "retrain")}
+    options |= {"tests": arguments.tests or TESTS, "nodes": NODES if arguments.nodes is None else arguments.nodes}
+    told = doubt_run(found, Path(arguments.folder), **options)
     out = Path(arguments.out or Path(arguments.folder) / FOLDER)
     make_folder(out)
     print(told)
@@ -41,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def doubt_run(
-    found: Any, folder: Path, *, nodes: int = 1000, seed: int = 0, retrain: bool = False, tests: Sequence[str] = TESTS
+    found: Any, folder: Path, *, nodes: int = NODES, seed: int = 0, retrain: bool = False, tests: Sequence[str] = TESTS
 ) -> Any:
     """`battery` on what `hgat.train.open_folder` gives, with all that its folder has.
 
@@ -66,7 +80,6 @@ def doubt_run(
             even = _trained(found, "uniform", own)
             with found.experiment.context("uniform"):
                 scores = [score(found.model)], [score(even)]
-    gold = getattr(task.data, "gold", None)
     return battery(
         found.model,
         inputs,
@@ -76,7 +89,7 @@ def doubt_run(
         score=score,
         scores=scores,
         others=others,
-        gold=gold,
+        gold=_gold(task.data, found.recipe.graph.get("paths", {}), first.origin),
         target=target,
         tests=tests,
         title=f"{found.recipe.title}, seed {found.about['seed']}: should its attention be believed?",
@@ -90,6 +103,24 @@ def _asked(task: Any) -> tuple[str, Tensor | None]:
     if task.name() == "snapshot_links":
         return "rows", None
     raise HgatError(f"doubt: expected a run whose task is nodes or snapshot_links, got {task.name()}")
+
+
+def _gold(data: Any, paths: Mapping[str, Sequence], of: Origins) -> Any:
+    """What is known to decide of the edges that are attended to, those of relations or of meta-paths, or None."""
+    gold = getattr(data, "gold", None)
+    if gold is None:
+        return None
+    if not isinstance(gold, Mapping):
+        gold = {data.graph.canonical_etypes[0]: gold}
+    if {*gold} <= {*of.relations}:
+        return gold
+    if {name for _, name, _ in of.relations} <= {*paths}:
+        edges = [of.relation == number for number in range(len(of.relations))]
+        return {
+            etype: gold_pairs(data.graph, gold, paths[etype[1]], of.src[here], of.dst[here])
+            for etype, here in zip(of.relations, edges, strict=True)
+        }
+    return None
 
 
 def _drawn(subject: Subject, among: Tensor | None, count: int, seed: int) -> Tensor:

@@ -1,12 +1,11 @@
 """Deletion and insertion: what becomes of a node's answer when its in-edges go, or come, in the order of attention."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from hgat.explain.doubt.outcome import Curve, Doubt
+from hgat.explain.doubt.outcome import Curve, Doubt, above, standard_error
 from hgat.explain.doubt.subject import Subject
 
 __all__ = ["FRACTIONS", "SHARES", "curves", "places"]
@@ -36,8 +35,9 @@ def _orders(subject: Subject, seed: int, draws: int) -> dict[str, list[Tensor]]:
     _, node = torch.unique(torch.stack([kind, of.src]), dim=1, return_inverse=True)
     degree = torch.bincount(node)[node]
     noise = torch.rand(edges, generator=generator)  # nodes of one degree come in no order
+    ties = torch.rand(edges, generator=generator, dtype=torch.float64)  # nor do edges of one weight
     return {
-        "attention": [subject.attention()],
+        "attention": [torch.unique(subject.attention(), return_inverse=True)[1] + ties.to(subject.device) / 2],
         "degree": [(degree + noise / 2).to(subject.device)],
         "random": [torch.rand(edges, generator=generator).to(subject.device) for _ in range(draws)],
     }
@@ -65,9 +65,10 @@ def curves(subject: Subject, *, seed: int = 0, draws: int = 3) -> tuple[Doubt, D
         insertion(f) = value when they alone are left in
 
     value: the probability of the class that the model prefers, or one less the change of the answer. An edge that is
-    left out has no part in any softmax, as if the graph did not have it. Attention of an edge: the mean over heads and
-    sites. Areas are under the curve over f in tenths, by the trapezoid rule; comprehensiveness is the mean of
-    value - deletion(f), sufficiency of value - insertion(f), over f = 0.1, 0.2 and 0.5. draws: of random orders.
+    left out has no part in any softmax, as if the graph did not have it. Attention of an edge: its weight as a multiple
+    of uniform's in its softmax, the mean over heads and sites, ties at random. Areas are under the curve over f in
+    tenths, by the trapezoid rule; comprehensiveness is the mean of value - deletion(f), sufficiency of value -
+    insertion(f), over f = 0.1, 0.2 and 0.5. draws: of random orders.
     Paper: DeYoung et al. 2020 (ERASER), arXiv:1911.03429, section 4. Differs: a share of a node's in-edges.
     """
     found: Mapping[str, list[list[Tensor]]] = {
@@ -80,13 +81,13 @@ def curves(subject: Subject, *, seed: int = 0, draws: int = 3) -> tuple[Doubt, D
     for number, (name, sign) in enumerate((("deletion", -1), ("insertion", 1))):
         area = {order: _area(values[number]) for order, values in mean.items()}
         gain = sign * (area["attention"] - area["random"])
-        error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+        error = standard_error(gain)
         left = {order: float((whole - values[number][:, list(SHARES)]).mean()) for order, values in mean.items()}
         what = ("comprehensiveness", "sufficiency")[number]
         numbers = {f"area by {order}": float(values.mean()) for order, values in area.items()}
         numbers |= {f"{what} by {order}": value for order, value in left.items()}
         numbers |= {"gain on random": float(gain.mean()), "its standard error": error}
-        holds = float(gain.mean()) > max(LEAST, 2 * error)
+        holds = above(float(gain.mean()), error, LEAST)
         degree = sign * float((area["degree"] - area["random"]).mean())
         beside = "above" if float(gain.mean()) > degree else "not above"
         does = ("take", "more of the answer away than") if number == 0 else ("bring", "more of the answer back than")
@@ -97,8 +98,9 @@ def curves(subject: Subject, *, seed: int = 0, draws: int = 3) -> tuple[Doubt, D
         )
         verdict += (
             f" (area {numbers['area by attention']:.3f} against {numbers['area by random']:.3f}; {beside} the order by "
-            "degree), on graphs that the model was not trained on; that says how attention ranks edges, not why."
+            "degree), on graphs that the model was not trained on; that says how attention ranks edges, not why"
         )
+        verdict += "." if holds is not None else ", and of one node nothing follows."
         title = ("Deletion, comprehensiveness", "Insertion, sufficiency")[number]
         tests.append(Doubt(name, title, numbers, verdict, holds))
     lines = [{order: tuple(values[number].mean(0).tolist()) for order, values in mean.items()} for number in range(2)]

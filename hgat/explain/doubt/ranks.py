@@ -1,14 +1,12 @@
 """Whether attention ranks a node's in-edges as their gradients do, and as their absence does."""
 
-import math
-
 import numpy as np
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
 from hgat.explain.doubt.curves import places
-from hgat.explain.doubt.outcome import Doubt
+from hgat.explain.doubt.outcome import Doubt, above, standard_error
 from hgat.explain.doubt.subject import Subject
 
 __all__ = ["gradients", "leave_one_out", "rank_test"]
@@ -60,10 +58,10 @@ def leave_one_out(subject: Subject, *, seed: int = 0, most: int = 32) -> Tensor:
     return found
 
 
-def _taus(subject: Subject, importance: Tensor) -> np.ndarray:
-    """Kendall's tau of attention and importance, a number for each asked node where both can be ranked.
+def _taus(subject: Subject, importance: Tensor) -> Tensor:
+    """Kendall's tau of attention and importance, a number for each asked node with two in-edges or more.
 
-    A node whose attention is the same for all has 0: it ranks nothing.
+    A node where one of them is the same for all has 0: nothing is ranked.
     """
     attention, score = subject.attention().cpu().double().numpy(), importance.cpu().double().numpy()
     row = subject.row.cpu().numpy()
@@ -71,10 +69,10 @@ def _taus(subject: Subject, importance: Tensor) -> np.ndarray:
     order = np.flatnonzero(asked)[np.argsort(row[asked], kind="stable")]
     found = []
     for edges in np.split(order, np.flatnonzero(np.diff(row[order])) + 1):
-        if len(edges) > 1 and np.ptp(score[edges]) > 1e-9:
-            flat = np.ptp(attention[edges]) <= 1e-9
+        if len(edges) > 1:
+            flat = min(np.ptp(attention[edges]), np.ptp(score[edges])) <= 1e-9
             found.append(0.0 if flat else kendalltau(attention[edges], score[edges]).statistic)
-    return np.nan_to_num(np.array(found))
+    return torch.tensor(np.nan_to_num(np.array(found)))
 
 
 def rank_test(subject: Subject, *, seed: int = 0, most: int = 32) -> Doubt:
@@ -86,19 +84,16 @@ def rank_test(subject: Subject, *, seed: int = 0, most: int = 32) -> Doubt:
     by_gradient, by_absence = (
         _taus(subject, score) for score in (gradients(subject), leave_one_out(subject, seed=seed, most=most))
     )
-    if not len(by_absence):  # no in-edge makes a difference, so that none can be ranked
-        by_absence = np.zeros(1)
-    tau = float(by_absence.mean())
-    error = float(by_absence.std()) / math.sqrt(len(by_absence))
+    tau, error = float(by_absence.mean()), standard_error(by_absence)
     numbers = {
-        "tau with gradient": float(by_gradient.mean()) if len(by_gradient) else 0.0,
+        "tau with gradient": float(by_gradient.mean()),
         "tau with leave-one-out": tau,
         "standard error of that": error,
     }
-    holds = tau > max(AGREES, 2 * error)
+    holds = above(tau, error, AGREES)
     verdict = (
         f"Attention ranks a node's in-edges {'much' if holds else 'hardly'} as their absence does (tau {tau:.2f} with "
         f"leaving one out, {numbers['tau with gradient']:.2f} with the gradient); that is agreement of two orders, of "
-        "which neither need be the reason."
+        f"which neither need be the reason{'.' if holds is not None else ', and of one node nothing follows.'}"
     )
     return Doubt("ranks", "Rank correlation", numbers, verdict, holds)

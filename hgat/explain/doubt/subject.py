@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,10 @@ __all__ = ["KINDS", "Change", "Subject"]
 
 KINDS = ("classes", "labels", "rows")
 SAME = 1e-3  # answers that differ by no more are one
+PROBES = 8  # nodes whose in-edges all go, each alone, to see who reads them
 FARTHEST = 6  # hops that an answer is looked for; beyond them every node is asked alone
 TINY = 1e-30
+APART = 1e-5  # ratios to uniform weights that differ by less are tied
 
 Change = Callable[[int, Tensor], Tensor]  # (number of the site, its weights [E, H]) -> others
 
@@ -37,8 +40,9 @@ class Subject:
     graph, that of the last call. What is changed of a node are the weights of its own in-edges, at every site. That
     changes the answers of others, too, wherever they are read from that node's row. Nodes are therefore answered in
     batches in which none is within reach of another: as many hops as there are calls over edges behind the first. That
-    is exact for layers that pass messages by attention alone; for a few nodes it is compared with each asked alone, and
-    reach grows where they differ. Weights along an axis that all nodes share are held as they were.
+    is exact for layers that pass messages by attention alone. Other hops are no calls: the nodes that most others read
+    lose all in-edges, each alone, and reach grows while that moves the answer of another of their batch. Weights
+    along an axis that all nodes share are held as they were.
     """
 
     def __init__(
@@ -212,28 +216,41 @@ class Subject:
         return (total / torch.where(count > 0, count, torch.nan))[self.nodes]
 
     def attention(self) -> Tensor:
-        """The weight of each edge, [E]: the mean over heads and sites of its absolute value."""
-        return torch.stack([weights.abs().mean(1) for weights in self.weights]).mean(0)
+        """The attention to each edge, [E]: the mean over heads and sites of `ratios`."""
+        return torch.stack([ratio.mean(1) for ratio in self.ratios()]).mean(0).div(APART).round() * APART
+
+    def ratios(self) -> list[Tensor]:
+        """Weights of every site as multiples of uniform's, |w| times the edges of the softmax, [E, H]; of a gate |w|.
+
+        A node may have several softmaxes, one for each view, relation or step: a weight alone would mostly tell how
+        large its softmax is. Ratios that differ by rounding are one.
+        """
+        size = self.size[self.group][:, None].double()
+        found = [
+            weights.abs() * (size if form == "softmax" else 1)
+            for form, weights in zip(self.forms, self.weights, strict=True)
+        ]
+        return [ratio.double().div(APART).round() * APART for ratio in found]
 
     # ---- batches ----
 
     def _batches(self, reach: int) -> list[Tensor]:
-        few = self.nodes[: min(3, len(self.nodes))]
-        flat = [1 / self.size[self.group].clamp_min(1)[:, None].to(w.dtype).expand_as(w) for w in self.weights]
-
-        def even(site, weights):
-            return flat[site]
-
-        self.batches = [torch.tensor([k], device=self.device) for k in range(len(few))]
-        asked, self.nodes = self.nodes, few
-        alone = self.sweep(even)
-        self.nodes = asked
+        nothing = self.kept(torch.zeros(len(self.row), device=self.device))
+        readers = self._near.readers(self.origin, self.row, self.nodes)
+        moved: dict[int, Tensor] = {}  # of a node that was probed: which of the asked nodes read it
         while reach <= FARTHEST:
-            self.batches = self._near.apart(self.origin, self.row, asked, reach)
-            if self.change(self.sweep(even)[: len(few)], alone).max() <= SAME:
-                return self.batches
+            batches = self._near.apart(self.origin, self.row, self.nodes, reach)
+            crowds = {k: batch for batch in batches if len(batch) > 1 for k in batch.tolist()}
+            for k in sorted(crowds, key=lambda k: -readers[k])[:PROBES]:
+                if k not in moved:
+                    with self.swapped(nothing, self.row == self.nodes[k]):
+                        moved[k] = self.change(self.answer()[self.nodes], self.base[self.nodes]) > SAME
+                if any(bool(moved[k][other]) for other in crowds[k].tolist() if other != k):
+                    break
+            else:
+                return batches
             reach += 1
-        return [torch.tensor([k], device=self.device) for k in range(len(asked))]
+        return [torch.tensor([k], device=self.device) for k in range(len(self.nodes))]
 
 
 def _rows(of: Origins, target: str | None, count: int, name: str) -> Tensor:
@@ -278,12 +295,18 @@ class _Near:
         self._in = ((self._in + scipy.sparse.identity(total)) > 0).astype("float32").tocsr()
         self._starts = starts
 
-    def apart(self, of: Origins, row: Tensor, nodes: Tensor, reach: int) -> list[Tensor]:
-        """Places among `nodes` in batches, of which none is within `reach` hops of another."""
+    def _ids(self, of: Origins, row: Tensor, nodes: Tensor) -> np.ndarray:
         ends = [self._starts[relation[2]] for relation in of.relations]
         (edge,) = (row.cpu() >= 0).nonzero(as_tuple=True)
-        start = ends[int(of.relation[edge[0]])]
-        ids = nodes.cpu().numpy() + start
+        return nodes.cpu().numpy() + ends[int(of.relation[edge[0]])]
+
+    def readers(self, of: Origins, row: Tensor, nodes: Tensor) -> list[int]:
+        """How many read each of `nodes` over one hop, itself among them."""
+        return np.diff(self._in.tocsc().indptr)[self._ids(of, row, nodes)].tolist()
+
+    def apart(self, of: Origins, row: Tensor, nodes: Tensor, reach: int) -> list[Tensor]:
+        """Places among `nodes` in batches, of which none is within `reach` hops of another."""
+        ids = self._ids(of, row, nodes)
         around = scipy.sparse.identity(self._in.shape[0], dtype="float32", format="csr")[ids]
         for _ in range(reach):
             around = ((around @ self._in) > 0).astype("float32")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hgat import ops
 from hgat.errors import HgatError, check_range
-from hgat.explain.doubt.outcome import MATERIAL, Doubt
+from hgat.explain.doubt.outcome import MATERIAL, Doubt, above, standard_error
 from hgat.explain.doubt.subject import TINY, Subject
 
 __all__ = ["adversarial", "adversary", "divergence", "permutation", "retrained", "seeds_apart", "uniform_frozen"]
@@ -48,19 +48,20 @@ def retrained(learned: Sequence[float], uniform: Sequence[float]) -> Doubt:
     if not len(learned) or len(learned) != len(uniform):
         raise HgatError(f"retrained: expected scores of the same seeds, got {len(learned)} and {len(uniform)}")
     gain = torch.tensor(learned, dtype=torch.float64) - torch.tensor(uniform, dtype=torch.float64)
-    error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else POINTS / 2
     numbers = {
         "score": sum(learned) / len(learned),
         "score with uniform": sum(uniform) / len(uniform),
         "gain": float(gain.mean()),
-        "seeds": float(len(gain)),
+        "seeds": len(gain),
     }
-    holds = numbers["gain"] > max(POINTS, 2 * error)
-    word = "better than" if holds else "no better than" if numbers["gain"] > -POINTS else "worse than"
+    holds = above(numbers["gain"], standard_error(gain), POINTS)
+    better = numbers["gain"] > POINTS if holds is None else holds
+    word = "better than" if better else "no better than" if numbers["gain"] > -POINTS else "worse than"
+    seeds = f"{len(gain)} seeds" if len(gain) > 1 else "one seed, which is too few for a say"
     verdict = (
         f"Trained anew, attention is {word} uniform attention on this task ({numbers['score']:.1f} against "
-        f"{numbers['score with uniform']:.1f}, {len(gain)} seed{'s' if len(gain) > 1 else ''}); that is about the "
-        "task, and a model may still use an attention that it could do without."
+        f"{numbers['score with uniform']:.1f}, {seeds}); that is about the task, and a model may still use an "
+        "attention that it could do without."
     )
     return Doubt("uniform, retrained", "Uniform attention, retrained", numbers, verdict, holds)
 
@@ -99,7 +100,7 @@ def permutation(subject: Subject, *, seed: int = 0, draws: int = 10) -> Doubt:
     numbers = {"median change": float(moved.median()), "mean change": float(moved.mean())}
     for name, part in (("largest weight above 1/2", most > 0.5), ("largest weight below", most <= 0.5)):
         numbers[f"median change, {name}"] = float(moved[part].median()) if part.any() else math.nan
-    numbers["nodes"] = float(able.sum())
+    numbers["nodes"] = int(able.sum())
     if subject.kind == "classes":
         numbers["share of other classes"] = float(torch.stack(turned)[:, able].mean())
     holds = numbers.get("share of other classes", numbers["median change"]) > MATERIAL
@@ -135,7 +136,11 @@ def divergence(subject: Subject, one: Sequence[Tensor], other: Sequence[Tensor])
             found.append(subject.per_group(both).mean(1))
     if not found:
         raise HgatError(f"doubt: expected a softmax for a divergence, got {sorted(set(subject.forms))}")
-    of_group = torch.stack(found).mean(0)
+    return _of_nodes(subject, torch.stack(found).mean(0))
+
+
+def _of_nodes(subject: Subject, of_group: Tensor) -> Tensor:
+    """The mean over each asked node's softmaxes with a choice: [G] -> [M], NaN where none has."""
     # A mean over softmaxes, not over edges: each edge brings its share of its softmax's.
     row = torch.full((subject.num_groups,), -1, device=subject.device).scatter_reduce(
         0, subject.group, subject.row, "amax"
@@ -235,15 +240,16 @@ def adversarial(subject: Subject, *, eps: float = 0.01, steps: int = 30, floor: 
 
 
 def adversary(
-    subject: Subject, *, scales: Sequence[float] = (0.1, 0.3), steps: int = 60, lr: float = 0.05, seed: int = 0
+    subject: Subject, *, scales: Sequence[float] = (0.1, 0.3), steps: int = 100, lr: float = 0.05, seed: int = 0
 ) -> Doubt:
     """One adversary for the whole model: its own parameters, trained to answer alike and to attend otherwise.
 
         loss = mean of change(answer_a, answer_b) - scale * mean of KL(w_a | w_b)
 
-    over the asked nodes, a the adversary, which begins as a copy with noise on its parameters, b the model. What counts
-    is the largest divergence that any step of any scale has at a mean change of at most 0.05. One that is found speaks
-    against the attention; that none is found says nothing, as so short a training may miss it.
+    over the asked nodes, their softmaxes with a choice and all sites, a the adversary, which begins as a copy with
+    noise on its parameters, b the model. What counts is the largest divergence that any step of any scale has at a mean
+    change of at most 0.05. One that is found speaks against the attention; that none is found says nothing, as so short
+    a training may miss it.
     Paper: Wiegreffe and Pinter 2019, arXiv:1908.04626, section 4. Differs: it begins at the model, which is easier.
     """
     base, possible = subject.base[subject.nodes], divergence(subject, subject.weights, _farthest(subject))
@@ -260,9 +266,8 @@ def adversary(
             if float(change.detach()) <= MATERIAL:
                 best = max(best, (float(share.median()), float(change.detach()), scale))
             pairs = [(a, b) for a, b, f in zip(weights, subject.weights, subject.forms, strict=True) if f == "softmax"]
-            apart = torch.stack(
-                [subject.per_group(a * (_log(a) - b.clamp_min(1e-6).log())).mean() for a, b in pairs]
-            ).sum()
+            of_group = [subject.per_group(a * (_log(a) - b.clamp_min(1e-6).log())).mean(1) for a, b in pairs]
+            apart = _of_nodes(subject, torch.stack(of_group).mean(0))[able].mean()
             optimiser.zero_grad()
             (change - scale * apart).backward()
             optimiser.step()
@@ -313,7 +318,7 @@ def seeds_apart(subject: Subject, others: Sequence[nn.Module]) -> Doubt:
         "median divergence": float(torch.stack(apart).median()),
         "median share of the possible": float((torch.stack(apart) / possible[able].clamp_min(TINY)).median()),
         "mean change of the answer": float(torch.stack(moved).mean()),
-        "other seeds": float(len(others)),
+        "other seeds": len(others),
     }
     verdict = (
         f"Another seed attends {numbers['median divergence']:.3f} nats away, in the median, and answers "
