@@ -156,13 +156,17 @@ def draw_neighbourhood(
             connectionstyle=f"arc3,rad={turn}",
             node_size=240,
         )
+    for arrow in axis.patches:
+        arrow.set_clip_on(False)
     kinds = sorted({kind for kind, _ in graph})
     for kind, marker in zip(kinds, "os^Dvph" * len(kinds), strict=False):
         own = [name for name in graph if name[0] == kind]
         fill = [INK if name == centre else "white" for name in own]
-        nx.draw_networkx_nodes(
+        drawn = nx.draw_networkx_nodes(
             graph, place, own, ax=axis, node_color=fill, node_shape=marker, edgecolors=INK, linewidths=1, node_size=130
         )
+        drawn.set_clip_on(False)
+    _frame(axis, place)
     _write_names(axis, graph, place, centre, len(kinds) == 1)
     handles = [
         Line2D([], [], color=colour[name], linewidth=3, label=called(short(name)))
@@ -242,7 +246,14 @@ def _write_names(axis, graph, place, centre, alone):
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
             **options,
         )
-    axis.margins(0.12)
+
+
+def _frame(axis, place):
+    """A square around all nodes, of a half side of 1 at least: one neighbour, or several in a row, span no height."""
+    sides = [(min(values), max(values)) for values in zip(*place.values(), strict=True)]
+    half = 1.12 * max(1.0, *((high - low) / 2 for low, high in sides))
+    for limit, (low, high) in zip((axis.set_xlim, axis.set_ylim), sides, strict=True):
+        limit((low + high) / 2 - half, (low + high) / 2 + half)
 
 
 def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str = "") -> None:

@@ -49,6 +49,37 @@ def test_a_neighbourhood_has_the_most_attended_and_forty_names_at_most():
         neighbourhood(records(), 119)
 
 
+def into_first(sources, weight, group=None, relation=None, relations=RELATIONS):
+    """A layer in which nodes 1, 2, ... look at node 0's place: edges from each of `sources` into 0."""
+    src, dst = torch.tensor(sources), torch.zeros(len(sources), dtype=torch.int64)
+    group = dst if group is None else torch.tensor(group)
+    relation = dst if relation is None else torch.tensor(relation)
+    return EdgeAttention("one", relations, relation, src, dst, torch.tensor(weight).unsqueeze(1), group, "softmax")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn."""
+    figures = []
+    monkeypatch.setattr("hgat.explain.pictures.save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+@pytest.mark.parametrize("sources", [[0, 1], [1, 2]], ids=["one", "in a row"])
+def test_all_nodes_lie_inside_a_square(sources, drawn):
+    draw_neighbourhood([into_first(sources, [0.5, 0.5])], 0, "a.png")
+    drawn[0].draw_without_rendering()
+    (axis,) = drawn[0].axes
+    assert axis.bbox.width == pytest.approx(axis.bbox.height) and axis.bbox.width > 400
+    markers = [part for part in axis.collections if len(part.get_offsets())]
+    assert sum(len(part.get_offsets()) for part in markers) == len({0, *sources})
+    for part in (*markers, *axis.patches):
+        assert not part.get_clip_on()
+        inside = part.get_window_extent()
+        assert axis.bbox.x0 < inside.x0 and inside.x1 < axis.bbox.x1
+        assert axis.bbox.y0 < inside.y0 and inside.y1 < axis.bbox.y1
+
+
 def test_of_snapshots_the_last_with_a_choice_is_drawn():
     step = torch.arange(1500) % 7
     last, earlier = records(step=step)[-1], 0
