@@ -143,17 +143,29 @@ def _node(text: str, target: str, sizes: dict[str, int], ids: dict[str, Sequence
 
 
 def _typical(record: EdgeAttention, target: str, first: Tensor | None) -> int:
-    """A node to show where none is named: the first of the test part, or of all, with three in-edges or more."""
-    here = torch.tensor([etype[2] == target for etype in record.relations])[record.relation]
-    degree = torch.bincount(record.dst[here])
-    order = torch.arange(len(degree)) if first is None or first.dtype != torch.int64 else first
-    order = order[order < len(degree)]
-    for least in (LEAST_EDGES, 1):
-        for among in (order, torch.arange(len(degree))):
-            enough = among[degree[among] >= least]
+    """A node to show where none is named: the first of the test part, or of all, with three edges in one softmax."""
+    choices = _choices(record, target)
+    order = torch.arange(len(choices)) if first is None or first.dtype != torch.int64 else first
+    order = order[order < len(choices)]
+    for least in (LEAST_EDGES, 2, 1):
+        for among in (order, torch.arange(len(choices))):
+            enough = among[choices[among] >= least]
             if len(enough):
                 return int(enough[0])
     raise GraphError(f"node: expected one with in-edges in {record.layer}, got none")
+
+
+def _choices(record: EdgeAttention, target: str) -> Tensor:
+    """[N], the edges in the largest softmax of each node, at the step that is shown (hgat.explain.pictures.latest)."""
+    part = record.only(torch.tensor([etype[2] == target for etype in record.relations])[record.relation])
+    size, count = torch.bincount(part.group)[part.group], int(part.dst.max()) + 1
+    if part.step is not None:
+        steps = int(part.step.max()) + 1
+        key = part.dst * steps + part.step
+        rank = torch.where(torch.bincount(key)[key] > 1, part.step + steps, part.step)
+        shown = torch.zeros(count, dtype=rank.dtype).scatter_reduce(0, part.dst, rank, "amax")
+        size = size * (rank == shown[part.dst])
+    return torch.zeros(count, dtype=size.dtype).scatter_reduce(0, part.dst, size, "amax")
 
 
 def _layers(explained: Explained) -> list[str]:
@@ -241,6 +253,8 @@ def _neighbourhood(explained: Explained) -> list[str]:
     when = "" if last.step is None else f", step {found.step.iloc[0]}"
     lines = ["", f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}{when}"]
     lines += _aligned(rows)
+    if found.uniform.nunique() > 1:
+        lines.append("  in order of attention over uniform's; last are edges that are alone in their softmax")
     own = edges[: edges.index(last) + 1]
     title = f"{explained.found.recipe.title}: {name}"
     explained.picture(

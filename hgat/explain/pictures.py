@@ -23,6 +23,7 @@ OTHER, INK, PALE = "#4d4d4d", "#20262d", "#c9ccd1"
 MOST_NAMES = 40
 LONGEST = 24  # letters of a name
 CROWD = 14  # names around one node that can stand level
+NOTHING = 1e-3  # a smaller weight is said to be 0
 THICK, THIN = 5.0, 0.5  # points, of the most attended edge and of one that is not attended to
 
 
@@ -64,7 +65,7 @@ def neighbourhood(
                 rows = latest(neighbours(deeper, end[1], end[0], ids))
             except GraphError:  # it sends and receives nothing
                 continue
-            below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength))
+            below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength * ~rows.alone))
     if below:
         every = pd.concat(below, ignore_index=True).sort_values("path", ascending=False, kind="stable")
         every = every[[(row.type, row.node) not in graph for row in every.itertuples()]]
@@ -184,9 +185,11 @@ def draw_neighbourhood(
     notes = []
     if records[-1].step is not None:
         notes.append(f"step {latest(neighbours(records[-1], node, ntype)).step.iloc[0]}")
-    own = sum(data["weight"] for src, _, data in graph.in_edges(centre, data=True) if src == centre)
-    if own:
-        notes.append(f"to itself: {own:.2g}")
+    own = [data["weight"] for src, _, data in graph.in_edges(centre, data=True) if src == centre]
+    if own:  # of softmaxes of their own, which have no sum
+        mean = sum(own) / len(own)
+        notes.append("to itself: " + (f"{mean:.2g}" if abs(mean) >= NOTHING else "0"))
+        notes[-1] += f", a mean over {len(own)} edges" if len(own) > 1 else ""
     if left_out:
         notes.append(f"{left_out} less attended neighbours left out")
     axis.set_title("; ".join(notes), fontsize=10)

@@ -284,9 +284,11 @@ def check_node(nodes: Iterable[int], sizes: Mapping[str, int], ntype: str) -> No
 def neighbours(
     record: EdgeAttention, node: int, ntype: str = "_N", ids: Ids | None = None, *, heads: int = 0
 ) -> pd.DataFrame:
-    """What one node looks at in a layer, most attended first: name, type, node, relation, step, weight, uniform.
+    """What one node looks at in a layer, most attended first: name, type, node, relation, step, weight, uniform, alone.
 
-    Heads averaged; heads: of so many rows with a column that has the weight of each, in words.
+    Most attended is the most over uniform attention's weight, so that softmaxes of different size can be compared; an
+    edge that is alone in its softmax weighs 1 whatever is learned and comes last. Heads averaged; heads: of so many
+    rows with a column that has the weight of each, in words.
     Raises GraphError for a node without in-edges there.
     """
     kinds, kind = _types(record, 2)
@@ -297,6 +299,7 @@ def neighbours(
             f"node: expected a node with in-edges in {record.layer or 'the model'}, got {called} with none"
         )
     part, uniform = record.only(here), record.uniform[here]
+    alone = (uniform == 1) & (record.form == "softmax")
     rows = pd.DataFrame(
         {
             "name": [
@@ -309,9 +312,10 @@ def neighbours(
             "step": -1 if part.step is None else part.step.numpy(),
             "weight": part.weight.mean(1).numpy(),
             "uniform": uniform.numpy(),
+            "alone": alone.numpy(),
         }
     )
-    order = torch.argsort(-part.weight.mean(1), stable=True)
+    order = torch.argsort(-(part.weight.mean(1) / uniform).masked_fill(alone, -torch.inf), stable=True)
     rows = rows.iloc[order.numpy()].reset_index(drop=True)
     if heads:
         told = [", ".join(f"{weight:.3f}" for weight in own) for own in part.weight[order[:heads]].tolist()]

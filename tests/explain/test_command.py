@@ -6,10 +6,12 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 
 import citations
 from hgat import train
 from hgat.cli import main
+from hgat.explain import EdgeAttention, command
 
 pytest.importorskip("matplotlib")
 
@@ -86,3 +88,21 @@ def test_a_run_of_another_version_says_so(place, tmp_path, capsys):
     refused(capsys, r"run: expected one of hgat [\d.]+\S*, got one of 0.0.1, .*ancient", copy, "--root", place)
     (copy / "metrics.json").write_text("[")  # which says nothing: then it is the recipe that is wrong
     refused(capsys, "(?!run:).*ancient", copy, "--root", place)
+
+
+def into(src, dst, group, step=None):
+    """Attention of one head over edges whose softmaxes are given."""
+    src, dst, group = (torch.tensor(x) for x in (src, dst, group))
+    weight = (1 / torch.bincount(group)[group]).unsqueeze(1)
+    step = None if step is None else torch.tensor(step)
+    return EdgeAttention("one", (("_N", "_E", "_N"),), torch.zeros_like(dst), src, dst, weight, group, "softmax", step)
+
+
+def test_the_node_that_is_shown_has_something_to_choose():
+    """Three edges in one softmax, at the step that is shown; in-edges of several softmaxes or steps do not add up."""
+    assert command._typical(into([1, 2, 3, 0, 2, 3], [0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 3, 3]), "_N", None) == 1
+    steps = into(
+        [1, 2, 3, 1, 2, 0, 2, 3, 3], [0] * 5 + [1] * 4, [0, 0, 0, 1, 1, 2, 2, 2, 3], [0, 0, 0, 1, 1, 0, 0, 0, 1]
+    )
+    assert command._typical(steps, "_N", None) == 1  # of node 0 step 1 is shown, of node 1 step 0
+    assert command._typical(steps, "_N", torch.tensor([0])) == 1

@@ -1,5 +1,6 @@
 """Pictures of attention and the page, which a real Chromium opens."""
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -78,6 +79,23 @@ def test_all_nodes_lie_inside_a_square(sources, drawn):
         inside = part.get_window_extent()
         assert axis.bbox.x0 < inside.x0 and inside.x1 < axis.bbox.x1
         assert axis.bbox.y0 < inside.y0 and inside.y1 < axis.bbox.y1
+
+
+def test_what_goes_to_the_node_itself_is_no_sum_of_softmaxes(drawn):
+    draw_neighbourhood([into_first([0, 1, 0, 2], [0.6, 0.4, 0.9, 0.1], [0, 0, 1, 1], [0, 0, 1, 1])], 0, "a.png")
+    draw_neighbourhood([into_first([0, 1], [8.4e-20, 1.0])], 0, "a.png")
+    titles = [figure.axes[0].get_title() for figure in drawn]
+    assert titles == ["to itself: 0.75, a mean over 2 edges", "to itself: 0"]
+
+
+def test_an_edge_of_the_layer_before_that_is_alone_comes_last():
+    last = dataclasses.replace(into_first([1, 2], [0.5, 0.5]), layer="two")
+    src = torch.tensor([3, *range(4, 10)])
+    dst = torch.tensor([1] + [2] * 6)
+    weight = torch.tensor([[1.0], *[[1 / 6]] * 6])
+    before = EdgeAttention("one", RELATIONS, torch.zeros_like(dst), src, dst, weight, dst, "softmax")
+    graph, _ = neighbourhood([before, last], 0, most=6)
+    assert {n for _, n in graph} == {0, 1, 2, 4, 5, 6}
 
 
 def test_of_snapshots_the_last_with_a_choice_is_drawn():
