@@ -173,7 +173,9 @@ def _layers(explained: Explained) -> list[str]:
     edges = explained.attended.edges
     if not edges:
         return []
-    rows: list[tuple[str, ...]] = [("layer", "heads", "nodes", "in-edges", "in effect", "entropy", "heads apart")]
+    whole = all(map(tables.by_node, edges))
+    counted = ("nodes", "in-edges") if whole else ("softmaxes", "edges each")
+    rows: list[tuple[str, ...]] = [("layer", "heads", *counted, "in effect", "entropy", "heads apart")]
     for record in edges:
         own = tables.spread([record]).mean(numeric_only=True)
         apart = tables.heads_apart(record)
@@ -181,7 +183,8 @@ def _layers(explained: Explained) -> list[str]:
         between = f"{100 * float(apart.sum()) / (heads * (heads - 1)):.0f} %" if heads > 1 else "–"
         counts = [str(heads), f"{int(own.nodes):,}", f"{own.in_edges:.1f}", f"{own.effective:.1f}"]
         rows.append((record.layer or "model", *counts, f"{100 * own.of_uniform:.1f} %", between))
-    lines = ["", *_aligned(rows), "  of nodes with two in-edges or more; entropy: of uniform attention's"]
+    of = "nodes with two in-edges" if whole else "softmaxes over two edges"
+    lines = ["", *_aligned(rows), f"  of {of} or more; entropy: of uniform attention's"]
     explained.picture("spread", lambda path: pictures.draw_spread(edges, path, explained.found.recipe.title))
     if any(record.weight.shape[1] > 1 for record in edges):
         explained.picture("heads", lambda path: pictures.draw_heads(edges, path, explained.found.recipe.title))

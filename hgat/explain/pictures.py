@@ -13,7 +13,7 @@ import torch
 from hgat.errors import GraphError, HgatError
 from hgat.explain.edges import EdgeAttention
 from hgat.explain.plot import figure_class, save
-from hgat.explain.tables import Ids, called, evenness, heads_apart, name_of, neighbours, over_time
+from hgat.explain.tables import Ids, by_node, called, evenness, heads_apart, name_of, neighbours, over_time
 
 __all__ = ["COLOURS", "draw_heads", "draw_neighbourhood", "draw_over_time", "draw_spread"]
 
@@ -262,7 +262,8 @@ def _frame(axis, place):
 def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str = "") -> None:
     """Draw how many neighbours every node looks at in effect against how many it has, layer by layer, into a file.
 
-    A dot is a node, heads averaged; on the line attention is uniform. Raises as `draw_neighbourhood`.
+    A dot is a node, or one of its softmaxes where it has several, heads averaged; on the line attention is uniform.
+    Raises as `draw_neighbourhood`.
     """
     records = [record for record in records if bool((evenness(record)[0] > 1).any())]
     if not records:
@@ -283,7 +284,7 @@ def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str =
         axis.scatter(degree[shown], wide[shown], s=9, c=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_xlabel("in-edges of a node")
+        axis.set_xlabel("in-edges of a node" if by_node(record) else "edges of a softmax")
         axis.set_ylabel("looked at in effect")
         axis.set_title(f"{record.layer or 'the model'}: entropy {100 * share:.0f} % of uniform's", fontsize=10)
         axis.legend(frameon=False, loc="upper left", fontsize=9)

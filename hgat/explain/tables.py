@@ -91,6 +91,12 @@ def _parts_of_groups(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
     return group, size, weight / total.clamp_min(LEAST)[group]
 
 
+def by_node(record: EdgeAttention) -> bool:
+    """Whether each node has one softmax: none of its own for a relation, a view or a step."""
+    of = torch.stack([_types(record, 2)[1], record.dst], 1)
+    return len(record.group.unique()) == len(of.unique(dim=0))
+
+
 def evenness(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
     """(in-edges [G], entropy [G, H] in nats, effective number of neighbours [G, H]) of each node's softmax.
 
@@ -106,7 +112,8 @@ def evenness(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
 def spread(records: Iterable[EdgeAttention]) -> pd.DataFrame:
     """How widely each head looks: layer, head, nodes, in_edges, effective, entropy, of_uniform.
 
-    Means over the nodes with two in-edges or more, where there is something to choose: effective and in_edges are the
+    A node with a softmax for each relation, view or step counts once for each. Means over those with two in-edges or
+    more, where there is something to choose: effective and in_edges are the
     effective number of neighbours and that of uniform attention, entropy is in nats, and of_uniform is the entropy over
     the logarithm of the in-degree, 1 where attention is even. See `evenness`.
     """

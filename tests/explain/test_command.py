@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ import torch
 import citations
 from hgat import train
 from hgat.cli import main
-from hgat.explain import EdgeAttention, command
+from hgat.explain import Attended, EdgeAttention, command
 
 pytest.importorskip("matplotlib")
 
@@ -106,3 +107,27 @@ def test_the_node_that_is_shown_has_something_to_choose():
     )
     assert command._typical(steps, "_N", None) == 1  # of node 0 step 1 is shown, of node 1 step 0
     assert command._typical(steps, "_N", torch.tensor([0])) == 1
+
+
+def explained(edges=(), axes=(), told=()):
+    """A run of nothing but its attention, whose pictures are names."""
+    recipe, model = SimpleNamespace(title="a run"), SimpleNamespace(attended=lambda: told, training=False)
+    found = SimpleNamespace(recipe=recipe, model=model, inputs={"test": ()})
+    return command.Explained(found, Attended(list(edges), list(axes)), SimpleNamespace(), None, "_N", {}, {}, " once")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Names of the pictures; nothing is drawn."""
+    names = []
+    monkeypatch.setattr(command.Explained, "picture", lambda self, name, draw: names.append(name))
+    return names
+
+
+def test_softmaxes_are_not_called_nodes(drawn):
+    whole, parts = into([0, 1, 2, 3], [0] * 4, [0] * 4), into([0, 1, 2, 3], [0] * 4, [0, 0, 1, 1])
+    lines = command._layers(explained([whole]))
+    assert lines[1].split()[:4] == ["layer", "heads", "nodes", "in-edges"] and "nodes with two in-edges" in lines[-1]
+    lines = command._layers(explained([whole, parts]))
+    assert lines[1].split()[:5] == ["layer", "heads", "softmaxes", "edges", "each"]
+    assert lines[3].split()[2:4] == ["2", "2.0"] and "of softmaxes over two edges or more" in lines[-1]

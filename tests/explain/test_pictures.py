@@ -98,6 +98,11 @@ def test_an_edge_of_the_layer_before_that_is_alone_comes_last():
     assert {n for _, n in graph} == {0, 1, 2, 4, 5, 6}
 
 
+def test_what_is_counted_is_named(drawn):
+    draw_spread([into_first([0, 1], [0.5, 0.5]), into_first([0, 1, 2], [0.5, 0.5, 1.0], [0, 0, 1])], "a.png")
+    assert [axis.get_xlabel() for axis in drawn[0].axes] == ["in-edges of a node", "edges of a softmax"]
+
+
 def test_of_snapshots_the_last_with_a_choice_is_drawn():
     step = torch.arange(1500) % 7
     last, earlier = records(step=step)[-1], 0
