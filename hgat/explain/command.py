@@ -208,13 +208,15 @@ def _relations(explained: Explained) -> list[str]:
 def _axes(explained: Explained) -> list[str]:
     """The share of every place along an axis: views, hops, channels, events, moments."""
     table, shares = tables.axis_table(explained.attended.axes), []
+    ordered = {record.layer: record.ordered for record in explained.attended.axes}
     for layer in dict.fromkeys(table.layer):
         part = table[table.layer == layer]
         if len(part) < 2:
             continue
         ours, even = (tuple(part[name].abs() / part[name].abs().sum()) for name in ("weight", "uniform"))
         title = "attention along an axis" + (f", {layer}" if layer else "")
-        shares.append(Shares(title, tuple(part["name"]), ours, even, even="if all counted alike"))
+        names, alike = tuple(part["name"]), "if all counted alike"
+        shares.append(Shares(title, names, ours, even, even=alike, ordered=ordered[layer]))
     if shares:
         explained.picture("axes", lambda path: plot.draw_shares(shares, path, explained.found.recipe.title))
     model, inputs = explained.found.model, explained.found.inputs["test"]
@@ -223,21 +225,21 @@ def _axes(explained: Explained) -> list[str]:
     if past:
         title, names = explained.found.recipe.title, explained.ids.get(explained.target)
         explained.picture("past", lambda path: plot.draw_past(past, path, title, names))
-    return _shares(shares, in_order=True)
+    return _shares(shares)
 
 
-def _shares(shares: Sequence[Shares], in_order: bool = False) -> list[str]:
-    """Tables of shares, those printed that differ most from uniform's, or the first ones."""
+def _shares(shares: Sequence[Shares]) -> list[str]:
+    """Tables of shares: those that differ most from uniform's come first, or stay in an order of their own."""
     lines = []
     for entry in shares:
         order = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
-        if not in_order:
-            order.sort(key=lambda row: -abs(row[1] - row[2]))
+        most = sorted(range(len(order)), key=lambda k, of=order: -abs(of[k][1] - of[k][2]))[:MOST_ROWS]
         rows = [(entry.title, "share", "uniform")]
-        rows += [(name, f"{100 * ours:.1f} %", f"{100 * even:.1f} %") for name, ours, even in order[:MOST_ROWS]]
+        for k in sorted(most) if entry.ordered else most:
+            rows.append((order[k][0], f"{100 * order[k][1]:.1f} %", f"{100 * order[k][2]:.1f} %"))
         lines += ["", *_aligned(rows)]
         if len(order) > MOST_ROWS:
-            lines.append(f"  {len(order) - MOST_ROWS} {'more' if in_order else 'smaller differences'} left out")
+            lines.append(f"  {len(order) - MOST_ROWS} smaller differences left out")
     return lines
 
 

@@ -1,5 +1,6 @@
 """`hgat explain` on the folder of a run."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import torch
 import citations
 from hgat import train
 from hgat.cli import main
-from hgat.explain import Attended, EdgeAttention, command
+from hgat.explain import Attended, AxisAttention, EdgeAttention, command
 
 pytest.importorskip("matplotlib")
 
@@ -131,3 +132,18 @@ def test_softmaxes_are_not_called_nodes(drawn):
     lines = command._layers(explained([whole, parts]))
     assert lines[1].split()[:5] == ["layer", "heads", "softmaxes", "edges", "each"]
     assert lines[3].split()[2:4] == ["2", "2.0"] and "of softmaxes over two edges or more" in lines[-1]
+
+
+def test_places_in_an_order_of_their_own_keep_it(drawn, monkeypatch):
+    """The ten that differ most, in order; others begin with those that differ most."""
+    apart = torch.tensor([0.0, 0.0, *[0.01 * k for k in (1, 2, 3, 4, 5, 6, -7, -7, -4, -3)]])
+    names = tuple(f"{k} back" for k in range(12, 0, -1))
+    given = []
+    monkeypatch.setattr(command.Explained, "picture", lambda self, name, draw: draw(name))
+    monkeypatch.setattr("hgat.explain.plot.draw_shares", lambda shares, path, title: given.extend(shares))
+    past = AxisAttention("past", names, 1 / 12 + apart.unsqueeze(0), "softmax", True)
+    lines = command._axes(explained(axes=[past, dataclasses.replace(past, layer="views", ordered=False)]))
+    assert [entry.ordered for entry in given] == [True, False]
+    cells = [line.split()[0] for line in lines if " back" in line]
+    assert cells[:10] == [str(k) for k in range(10, 0, -1)]
+    assert cells[10:12] == ["4", "3"] and lines.count("  2 smaller differences left out") == 2
