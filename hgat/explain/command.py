@@ -12,7 +12,7 @@ from torch import Tensor
 from hgat.errors import GraphError, HgatError
 from hgat.explain import pictures, plot, tables
 from hgat.explain.edges import Attended, EdgeAttention, observe
-from hgat.explain.page import write_page
+from hgat.explain.page import check_page, write_page
 from hgat.files import write_bytes
 from hgat.models import Batch, Past, Shares
 from hgat.models._system import resting
@@ -64,8 +64,11 @@ def run(arguments: argparse.Namespace) -> None:
     from hgat.train.run import open_folder
 
     plot.figure_class()  # without which there is little to write
+    out = Path(arguments.out or Path(arguments.folder) / FOLDER)
+    if arguments.html is not None:
+        check_page(arguments.html, out)
     found = open_folder(arguments.folder, arguments.root, device=arguments.device)
-    explained = look(found, arguments, Path(arguments.out or Path(arguments.folder) / FOLDER))
+    explained = look(found, arguments, out)
     make_folder(explained.out)
     lines = [f"{found.recipe.title}, seed {found.about['seed']}: what it attends to{explained.part}"]
     lines += [line for section in SECTIONS for line in section(explained)]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 import citations
 from hgat import train
 from hgat.cli import main
-from hgat.explain import Attended, AxisAttention, EdgeAttention, command
+from hgat.explain import Attended, AxisAttention, EdgeAttention, command, page
 
 pytest.importorskip("matplotlib")
 
@@ -38,8 +39,8 @@ def refused(capsys, sentence, *arguments):
 
 def test_it_prints_tables_and_says_which_files_it_wrote(place, capsys):
     pytest.importorskip("bokeh")
-    page = place / "page.html"
-    assert main(["explain", str(place / "run"), "--root", str(place), "--node", "3", "--html", str(page)]) == 0
+    html = place / "page.html"
+    assert main(["explain", str(place / "run"), "--root", str(place), "--node", "3", "--html", str(html)]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == "" and lines[0] == "GAT on a small graph, seed 0: what it attends to"
@@ -54,7 +55,7 @@ def test_it_prints_tables_and_says_which_files_it_wrote(place, capsys):
     assert [line.rsplit("/", 1)[1] for line in written] == [
         "spread.png", "heads.png", "neighbourhood.png", "neighbourhood.csv", "page.html"
     ]  # fmt: skip
-    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert html.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_pictures_go_where_they_are_wanted(place, tmp_path, capsys, monkeypatch):
@@ -77,6 +78,29 @@ def test_wrong_calls_are_one_sentence(place, tmp_path, capsys):
     )
     (tmp_path / "file").write_text("")
     refused(capsys, "file: expected |.*expected ", place / "run", *root, "--out", tmp_path / "file")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_run_is_opened(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hgat.train.run.open_folder", lambda *_, **__: pytest.fail("the run was opened"))
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    ask = [place / "run", "--root", place, "--html"]
+    refused(capsys, "explain: expected Bokeh for a page, got none; pip install ", *ask, tmp_path / "a.html")
+    monkeypatch.setitem(sys.modules, "bokeh", SimpleNamespace())
+    refused(capsys, "--html: expected a file that can be written, got .*No such", *ask, tmp_path / "none" / "a.html")
+    refused(capsys, "--html: expected a file, got the folder ", *ask, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    page.check_page(tmp_path / "made" / "a.html", tmp_path / "made")  # which is made after the run is opened
+
+
+def test_a_run_of_another_version_that_opens_says_so(place, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(place / "run", copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["versions"]["hgat"] = "0.0.1"
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["explain", str(copy), "--root", str(place), "--node=-1"]) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.match(r"hgat: run: one of hgat 0\.0\.1, opened with [\d.]+\S*, .*copy", first) and "node:" in last
 
 
 def test_a_run_of_another_version_says_so(place, tmp_path, capsys):
