@@ -47,6 +47,11 @@ class Explained:
     files: list[Path] = field(default_factory=list)
 
     @property
+    def named(self) -> list[EdgeAttention]:
+        """The attention over edges, calls of one module told apart."""
+        return tables.numbered(self.attended.edges)
+
+    @property
     def last(self) -> EdgeAttention:
         """The last layer whose attention ends at nodes of the target type."""
         return [r for r in self.attended.edges if any(etype[2] == self.target for etype in r.relations)][-1]
@@ -173,7 +178,7 @@ def _choices(record: EdgeAttention, target: str) -> Tensor:
 
 def _layers(explained: Explained) -> list[str]:
     """How widely every layer looks."""
-    edges = explained.attended.edges
+    edges = explained.named
     if not edges:
         return []
     whole = all(map(tables.by_node, edges))
@@ -200,7 +205,7 @@ def _relations(explained: Explained) -> list[str]:
     """The share of every relation, where there are several."""
     shares = [
         entry
-        for entry in tables.by_relation(explained.attended.edges)
+        for entry in tables.by_relation(explained.named)
         if max(abs(ours - even) for ours, even in zip(entry.attention, entry.uniform, strict=True)) > SAME
     ]  # a relation with a softmax of its own has the same share whatever is learned
     if shares:
@@ -252,6 +257,7 @@ def _neighbourhood(explained: Explained) -> list[str]:
     if node is None:
         return []
     edges, last = explained.attended.edges, explained.last
+    place = edges.index(last)
     found = pictures.latest(tables.neighbours(last, node, target, ids))
     rows = [("neighbour", "relation", "attention", "uniform")]
     for row in found[:MOST_ROWS].itertuples():
@@ -259,16 +265,19 @@ def _neighbourhood(explained: Explained) -> list[str]:
     name = tables.name_of(ids, target, node)
     name = f"node {name}" if name == str(node) else name
     when = "" if last.step is None else f", step {found.step.iloc[0]}"
-    lines = ["", f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}{when}"]
+    lines = [
+        "",
+        f"{name}: the most attended of {len(found):,} in-edges in {explained.named[place].layer or 'the model'}{when}",
+    ]
     lines += _aligned(rows)
     if found.uniform.nunique() > 1:
         lines.append("  in order of attention over uniform's; last are edges that are alone in their softmax")
-    own = edges[: edges.index(last) + 1]
+    own = edges[: place + 1]
     title = f"{explained.found.recipe.title}: {name}"
     explained.picture(
         "neighbourhood", lambda path: pictures.draw_neighbourhood(own, node, path, title, ntype=target, ids=ids)
     )
-    into = [record for record in edges if any(etype[2] == target for etype in record.relations)]
+    into = [record for record in explained.named if any(etype[2] == target for etype in record.relations)]
     every = tables.table(into, [node], ids or None)
     path = explained.out / "neighbourhood.csv"
     write_bytes(path, every[every.dst_type == target].to_csv(index=False).encode())
@@ -283,7 +292,7 @@ def _page(explained: Explained) -> list[str]:
     if explained.node is None:
         raise HgatError("explain: expected a model that attends over edges for --html, got one that does not")
     path, target = Path(explained.arguments.html), explained.target
-    records = [r for r in explained.attended.edges if any(etype[2] == target for etype in r.relations)]
+    records = [r for r in explained.named if any(etype[2] == target for etype in r.relations)]
     test = getattr(explained.found.task.data, "test", None)
     nodes = [explained.node, *(test.tolist() if isinstance(test, Tensor) and test.dim() == 1 else [])]
     nodes += explained.last.dst.unique().tolist()

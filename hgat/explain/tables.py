@@ -1,7 +1,9 @@
 """Attention as tables: every weight, how it is spread, by relation, over time, head against head, over all layers."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -80,6 +82,17 @@ def name_of(ids: Ids | None, ntype: str, number: int) -> str:
     if names is not None and number < len(names):
         return str(names[number])
     return str(number) if ntype == "_N" else f"{ntype} {number}"
+
+
+def numbered(records: Sequence[EdgeAttention]) -> list[EdgeAttention]:
+    """The same records, those of one module told apart: its second call is "layers.0, 2"."""
+    calls = Counter[str]()
+    found = []
+    for record in records:
+        calls[record.layer] += 1
+        count = calls[record.layer]
+        found.append(record if count == 1 else replace(record, layer=f"{record.layer or 'model'}, {count}"))
+    return found
 
 
 def _parts_of_groups(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:

@@ -171,3 +171,17 @@ def test_places_in_an_order_of_their_own_keep_it(drawn, monkeypatch):
     cells = [line.split()[0] for line in lines if " back" in line]
     assert cells[:10] == [str(k) for k in range(10, 0, -1)]
     assert cells[10:12] == ["4", "3"] and lines.count("  2 smaller differences left out") == 2
+
+
+def test_two_calls_of_one_module_are_told_apart(drawn, tmp_path, monkeypatch):
+    one = into([0, 1, 2, 3], [0] * 4, [0] * 4)
+    run = explained([one, dataclasses.replace(one, layer="two"), dataclasses.replace(one)])
+    run.node, run.out = 0, tmp_path
+    assert [line.split("  ")[1].strip() for line in command._layers(run)[2:5]] == ["one", "two", "one, 2"]
+    assert command._neighbourhood(run)[1].endswith("in-edges in one, 2")
+    assert list(pd.read_csv(tmp_path / "neighbourhood.csv").layer.unique()) == ["one", "two", "one, 2"]
+    labels = []
+    monkeypatch.setattr(command, "write_page", lambda records, *_, **__: labels.extend(r.layer for r in records) or 0)
+    run.arguments.html, run.found.task = "a.html", SimpleNamespace(data=None)
+    command._page(run)
+    assert labels == ["one", "two", "one, 2"]
