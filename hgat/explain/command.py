@@ -12,7 +12,7 @@ from torch import Tensor
 from hgat.errors import GraphError, HgatError
 from hgat.explain import pictures, plot, tables
 from hgat.explain.edges import Attended, EdgeAttention, observe
-from hgat.explain.page import write_page
+from hgat.explain.page import check_page, write_page
 from hgat.files import write_bytes
 from hgat.models import Batch, Past, Shares
 from hgat.models._system import resting
@@ -47,6 +47,11 @@ class Explained:
     files: list[Path] = field(default_factory=list)
 
     @property
+    def named(self) -> list[EdgeAttention]:
+        """The attention over edges, calls of one module told apart."""
+        return tables.numbered(self.attended.edges)
+
+    @property
     def last(self) -> EdgeAttention:
         """The last layer whose attention ends at nodes of the target type."""
         return [r for r in self.attended.edges if any(etype[2] == self.target for etype in r.relations)][-1]
@@ -64,8 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
     from hgat.train.run import open_folder
 
     plot.figure_class()  # without which there is little to write
+    out = Path(arguments.out or Path(arguments.folder) / FOLDER)
+    if arguments.html is not None:
+        check_page(arguments.html, out)
     found = open_folder(arguments.folder, arguments.root, device=arguments.device)
-    explained = look(found, arguments, Path(arguments.out or Path(arguments.folder) / FOLDER))
+    explained = look(found, arguments, out)
     make_folder(explained.out)
     lines = [f"{found.recipe.title}, seed {found.about['seed']}: what it attends to{explained.part}"]
     lines += [line for section in SECTIONS for line in section(explained)]
@@ -143,25 +151,39 @@ def _node(text: str, target: str, sizes: dict[str, int], ids: dict[str, Sequence
 
 
 def _typical(record: EdgeAttention, target: str, first: Tensor | None) -> int:
-    """A node to show where none is named: the first of the test part, or of all, with three in-edges or more."""
-    here = torch.tensor([etype[2] == target for etype in record.relations])[record.relation]
-    degree = torch.bincount(record.dst[here])
-    order = torch.arange(len(degree)) if first is None or first.dtype != torch.int64 else first
-    order = order[order < len(degree)]
-    for least in (LEAST_EDGES, 1):
-        for among in (order, torch.arange(len(degree))):
-            enough = among[degree[among] >= least]
+    """A node to show where none is named: the first of the test part, or of all, with three edges in one softmax."""
+    choices = _choices(record, target)
+    order = torch.arange(len(choices)) if first is None or first.dtype != torch.int64 else first
+    order = order[order < len(choices)]
+    for least in (LEAST_EDGES, 2, 1):
+        for among in (order, torch.arange(len(choices))):
+            enough = among[choices[among] >= least]
             if len(enough):
                 return int(enough[0])
     raise GraphError(f"node: expected one with in-edges in {record.layer}, got none")
 
 
+def _choices(record: EdgeAttention, target: str) -> Tensor:
+    """[N], the edges in the largest softmax of each node, at the step that is shown (hgat.explain.pictures.latest)."""
+    part = record.only(torch.tensor([etype[2] == target for etype in record.relations])[record.relation])
+    size, count = torch.bincount(part.group)[part.group], int(part.dst.max()) + 1
+    if part.step is not None:
+        steps = int(part.step.max()) + 1
+        key = part.dst * steps + part.step
+        rank = torch.where(torch.bincount(key)[key] > 1, part.step + steps, part.step)
+        shown = torch.zeros(count, dtype=rank.dtype).scatter_reduce(0, part.dst, rank, "amax")
+        size = size * (rank == shown[part.dst])
+    return torch.zeros(count, dtype=size.dtype).scatter_reduce(0, part.dst, size, "amax")
+
+
 def _layers(explained: Explained) -> list[str]:
     """How widely every layer looks."""
-    edges = explained.attended.edges
+    edges = explained.named
     if not edges:
         return []
-    rows: list[tuple[str, ...]] = [("layer", "heads", "nodes", "in-edges", "in effect", "entropy", "heads apart")]
+    whole = all(map(tables.by_node, edges))
+    counted = ("nodes", "in-edges") if whole else ("softmaxes", "edges each")
+    rows: list[tuple[str, ...]] = [("layer", "heads", *counted, "in effect", "entropy", "heads apart")]
     for record in edges:
         own = tables.spread([record]).mean(numeric_only=True)
         apart = tables.heads_apart(record)
@@ -169,7 +191,8 @@ def _layers(explained: Explained) -> list[str]:
         between = f"{100 * float(apart.sum()) / (heads * (heads - 1)):.0f} %" if heads > 1 else "–"
         counts = [str(heads), f"{int(own.nodes):,}", f"{own.in_edges:.1f}", f"{own.effective:.1f}"]
         rows.append((record.layer or "model", *counts, f"{100 * own.of_uniform:.1f} %", between))
-    lines = ["", *_aligned(rows), "  of nodes with two in-edges or more; entropy: of uniform attention's"]
+    of = "nodes with two in-edges" if whole else "softmaxes over two edges"
+    lines = ["", *_aligned(rows), f"  of {of} or more; entropy: of uniform attention's"]
     explained.picture("spread", lambda path: pictures.draw_spread(edges, path, explained.found.recipe.title))
     if any(record.weight.shape[1] > 1 for record in edges):
         explained.picture("heads", lambda path: pictures.draw_heads(edges, path, explained.found.recipe.title))
@@ -182,7 +205,7 @@ def _relations(explained: Explained) -> list[str]:
     """The share of every relation, where there are several."""
     shares = [
         entry
-        for entry in tables.by_relation(explained.attended.edges)
+        for entry in tables.by_relation(explained.named)
         if max(abs(ours - even) for ours, even in zip(entry.attention, entry.uniform, strict=True)) > SAME
     ]  # a relation with a softmax of its own has the same share whatever is learned
     if shares:
@@ -193,13 +216,15 @@ def _relations(explained: Explained) -> list[str]:
 def _axes(explained: Explained) -> list[str]:
     """The share of every place along an axis: views, hops, channels, events, moments."""
     table, shares = tables.axis_table(explained.attended.axes), []
+    ordered = {record.layer: record.ordered for record in explained.attended.axes}
     for layer in dict.fromkeys(table.layer):
         part = table[table.layer == layer]
         if len(part) < 2:
             continue
         ours, even = (tuple(part[name].abs() / part[name].abs().sum()) for name in ("weight", "uniform"))
         title = "attention along an axis" + (f", {layer}" if layer else "")
-        shares.append(Shares(title, tuple(part["name"]), ours, even, even="if all counted alike"))
+        names, alike = tuple(part["name"]), "if all counted alike"
+        shares.append(Shares(title, names, ours, even, even=alike, ordered=ordered[layer]))
     if shares:
         explained.picture("axes", lambda path: plot.draw_shares(shares, path, explained.found.recipe.title))
     model, inputs = explained.found.model, explained.found.inputs["test"]
@@ -208,21 +233,21 @@ def _axes(explained: Explained) -> list[str]:
     if past:
         title, names = explained.found.recipe.title, explained.ids.get(explained.target)
         explained.picture("past", lambda path: plot.draw_past(past, path, title, names))
-    return _shares(shares, in_order=True)
+    return _shares(shares)
 
 
-def _shares(shares: Sequence[Shares], in_order: bool = False) -> list[str]:
-    """Tables of shares, those printed that differ most from uniform's, or the first ones."""
+def _shares(shares: Sequence[Shares]) -> list[str]:
+    """Tables of shares: those that differ most from uniform's come first, or stay in an order of their own."""
     lines = []
     for entry in shares:
         order = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
-        if not in_order:
-            order.sort(key=lambda row: -abs(row[1] - row[2]))
+        most = sorted(range(len(order)), key=lambda k, of=order: -abs(of[k][1] - of[k][2]))[:MOST_ROWS]
         rows = [(entry.title, "share", "uniform")]
-        rows += [(name, f"{100 * ours:.1f} %", f"{100 * even:.1f} %") for name, ours, even in order[:MOST_ROWS]]
+        for k in sorted(most) if entry.ordered else most:
+            rows.append((order[k][0], f"{100 * order[k][1]:.1f} %", f"{100 * order[k][2]:.1f} %"))
         lines += ["", *_aligned(rows)]
         if len(order) > MOST_ROWS:
-            lines.append(f"  {len(order) - MOST_ROWS} {'more' if in_order else 'smaller differences'} left out")
+            lines.append(f"  {len(order) - MOST_ROWS} smaller differences left out")
     return lines
 
 
@@ -232,6 +257,7 @@ def _neighbourhood(explained: Explained) -> list[str]:
     if node is None:
         return []
     edges, last = explained.attended.edges, explained.last
+    place = edges.index(last)
     found = pictures.latest(tables.neighbours(last, node, target, ids))
     rows = [("neighbour", "relation", "attention", "uniform")]
     for row in found[:MOST_ROWS].itertuples():
@@ -239,14 +265,19 @@ def _neighbourhood(explained: Explained) -> list[str]:
     name = tables.name_of(ids, target, node)
     name = f"node {name}" if name == str(node) else name
     when = "" if last.step is None else f", step {found.step.iloc[0]}"
-    lines = ["", f"{name}: the most attended of {len(found):,} in-edges in {last.layer or 'the model'}{when}"]
+    lines = [
+        "",
+        f"{name}: the most attended of {len(found):,} in-edges in {explained.named[place].layer or 'the model'}{when}",
+    ]
     lines += _aligned(rows)
-    own = edges[: edges.index(last) + 1]
+    if found.uniform.nunique() > 1:
+        lines.append("  in order of attention over uniform's; last are edges that are alone in their softmax")
+    own = edges[: place + 1]
     title = f"{explained.found.recipe.title}: {name}"
     explained.picture(
         "neighbourhood", lambda path: pictures.draw_neighbourhood(own, node, path, title, ntype=target, ids=ids)
     )
-    into = [record for record in edges if any(etype[2] == target for etype in record.relations)]
+    into = [record for record in explained.named if any(etype[2] == target for etype in record.relations)]
     every = tables.table(into, [node], ids or None)
     path = explained.out / "neighbourhood.csv"
     write_bytes(path, every[every.dst_type == target].to_csv(index=False).encode())
@@ -261,7 +292,7 @@ def _page(explained: Explained) -> list[str]:
     if explained.node is None:
         raise HgatError("explain: expected a model that attends over edges for --html, got one that does not")
     path, target = Path(explained.arguments.html), explained.target
-    records = [r for r in explained.attended.edges if any(etype[2] == target for etype in r.relations)]
+    records = [r for r in explained.named if any(etype[2] == target for etype in r.relations)]
     test = getattr(explained.found.task.data, "test", None)
     nodes = [explained.node, *(test.tolist() if isinstance(test, Tensor) and test.dim() == 1 else [])]
     nodes += explained.last.dst.unique().tolist()

@@ -59,13 +59,14 @@ class AxisAttention:
     """The weights of one attention call along an axis: views, hops, channels, moments.
 
     layer: the name of the module that made it. names: of the K places. weight [*, K], before dropout; a row is a node,
-    or a node and a head. form: as of EdgeAttention.
+    or a node and a head. form: as of EdgeAttention. ordered: the places have an order of their own, as steps have.
     """
 
     layer: str
     names: tuple[str, ...]
     weight: Tensor
     form: str
+    ordered: bool = False
 
 
 class Attended(NamedTuple):
@@ -112,8 +113,8 @@ def observe(model: nn.Module, inputs: tuple, batch: Batch | None = None, target:
         weight = (
             call.weights.cpu() if call.kind == "pairs" or call.dim is None else call.weights.movedim(call.dim, -1).cpu()
         )
-        names = _names_of(weight.shape[-1], known, any(isinstance(part, RecentNeighbours) for part in shown))
-        axes.append(AxisAttention(layer, names, weight, call.form))
+        names, ordered = _names_of(weight.shape[-1], known, any(isinstance(part, RecentNeighbours) for part in shown))
+        axes.append(AxisAttention(layer, names, weight, call.form, ordered))
     return Attended(edges, axes)
 
 
@@ -157,28 +158,28 @@ def _names(model: nn.Module):
             handle.remove()
 
 
-def _known_names(model: Any, inputs: tuple) -> list[tuple[str, ...]]:
-    """Names of the places along an axis, as inputs and the system itself have them."""
-    known = []
+def _known_names(model: Any, inputs: tuple) -> list[tuple[tuple[str, ...], bool]]:
+    """(names of the places along an axis, whether they are ordered), as inputs and the system itself have them."""
+    known: list[tuple[tuple[str, ...], bool]] = []
     for part in inputs:
         if isinstance(part, Views):
-            known.append(part.names)
+            known.append((part.names, False))
         elif isinstance(part, Snapshots):
-            known.append(tuple(f"step {t}" for t in range(part.start, part.stop)))
+            known.append((tuple(f"step {t}" for t in range(part.start, part.stop)), True))
         elif isinstance(part, RecentEvents):  # the latest last, relation by relation
             back = range(part.event.shape[2], 0, -1)
-            known.append(tuple(f"{etype[1]}, {k} back" for etype in part.etypes for k in back))
+            known.append((tuple(f"{etype[1]}, {k} back" for etype in part.etypes for k in back), True))
     if isinstance(model, System):
         try:
             told: Sequence[Any] = resting(model, lambda: model.attended(*inputs))
         except TypeError:  # a model that is asked for pairs or moments has nothing to tell of its inputs alone
             told = ()
-        known += [names for entry in told if (names := getattr(entry, "names", None))]
+        known += [(entry.names, entry.ordered) for entry in told if getattr(entry, "names", None)]
     return known
 
 
-def _names_of(count: int, known: list[tuple[str, ...]], events: bool) -> tuple[str, ...]:
-    """The names that `count` places have; events: they are a node's last ones, in order of time."""
+def _names_of(count: int, known: list[tuple[tuple[str, ...], bool]], events: bool) -> tuple[tuple[str, ...], bool]:
+    """The names that `count` places have and whether they are ordered; events: a node's last ones, in order of time."""
     if events:
-        return tuple(f"{k} back" for k in range(count, 0, -1))
-    return next((names for names in known if len(names) == count), tuple(map(str, range(count))))
+        return tuple(f"{k} back" for k in range(count, 0, -1)), True
+    return next((of for of in known if len(of[0]) == count), (tuple(map(str, range(count))), True))

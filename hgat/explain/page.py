@@ -3,6 +3,7 @@
 Bokeh comes with `pip install "hgat[explain]"` and is imported only when a page is written.
 """
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hgat.errors import GraphError, HgatError
+from hgat.errors import GraphError, HgatError, OutputError
 from hgat.explain.edges import EdgeAttention
 from hgat.explain.pictures import INK, OTHER, palette
 from hgat.explain.tables import Ids, called, name_of, neighbours
-from hgat.files import write_bytes
+from hgat.files import reason, write_bytes
 
-__all__ = ["write_page"]
+__all__ = ["check_page", "write_page"]
+
+MISSING = 'explain: expected Bokeh for a page, got none; pip install "hgat[explain]"'
 
 MOST_NEIGHBOURS = 40  # names around a node
 MOST_NODES = 200  # to choose among
@@ -45,6 +48,28 @@ if (place !== undefined && nodes.options.includes(around.data.name[place])) node
 """
 
 
+def check_page(path: str | Path, later: str | Path) -> None:
+    """Refuse a page that could not be written, before anything is run; later: a folder that is yet to be made.
+
+    Raises HgatError where Bokeh is missing, OutputError for a file that cannot be written.
+    """
+    path, later = Path(path), Path(later)
+    try:
+        importlib.import_module("bokeh")
+    except ImportError:
+        raise HgatError(MISSING) from None
+    if path.is_dir():
+        raise OutputError(f"--html: expected a file, got the folder {path}")
+    if path.parent.resolve() == later.resolve() and not later.exists():
+        return
+    probe = path.with_name(f".{path.name}.part")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"--html: expected a file that can be written, got {path}: {reason(error)}") from None
+
+
 def write_page(
     records: Sequence[EdgeAttention],
     nodes: Sequence[int],
@@ -71,7 +96,7 @@ def write_page(
         from bokeh.plotting import figure
         from bokeh.resources import Resources
     except ImportError:
-        raise HgatError('explain: expected Bokeh for a page, got none; pip install "hgat[explain]"') from None
+        raise HgatError(MISSING) from None
     picked, rows, spans, colours = _rows(records, nodes, ntype, ids)
     every, edges, around, centre = ColumnDataSource(rows), *(ColumnDataSource() for _ in range(3))
     names = [name_of(ids, ntype, node) for node in picked]

@@ -13,7 +13,7 @@ import torch
 from hgat.errors import GraphError, HgatError
 from hgat.explain.edges import EdgeAttention
 from hgat.explain.plot import figure_class, save
-from hgat.explain.tables import Ids, called, evenness, heads_apart, name_of, neighbours, over_time
+from hgat.explain.tables import Ids, by_node, called, evenness, heads_apart, name_of, neighbours, over_time
 
 __all__ = ["COLOURS", "draw_heads", "draw_neighbourhood", "draw_over_time", "draw_spread"]
 
@@ -23,6 +23,7 @@ OTHER, INK, PALE = "#4d4d4d", "#20262d", "#c9ccd1"
 MOST_NAMES = 40
 LONGEST = 24  # letters of a name
 CROWD = 14  # names around one node that can stand level
+NOTHING = 1e-3  # a smaller weight is said to be 0
 THICK, THIN = 5.0, 0.5  # points, of the most attended edge and of one that is not attended to
 
 
@@ -64,7 +65,7 @@ def neighbourhood(
                 rows = latest(neighbours(deeper, end[1], end[0], ids))
             except GraphError:  # it sends and receives nothing
                 continue
-            below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength))
+            below.append(rows.assign(of=[end] * len(rows), path=rows.weight.abs() * strength * ~rows.alone))
     if below:
         every = pd.concat(below, ignore_index=True).sort_values("path", ascending=False, kind="stable")
         every = every[[(row.type, row.node) not in graph for row in every.itertuples()]]
@@ -156,13 +157,17 @@ def draw_neighbourhood(
             connectionstyle=f"arc3,rad={turn}",
             node_size=240,
         )
+    for arrow in axis.patches:
+        arrow.set_clip_on(False)
     kinds = sorted({kind for kind, _ in graph})
     for kind, marker in zip(kinds, "os^Dvph" * len(kinds), strict=False):
         own = [name for name in graph if name[0] == kind]
         fill = [INK if name == centre else "white" for name in own]
-        nx.draw_networkx_nodes(
+        drawn = nx.draw_networkx_nodes(
             graph, place, own, ax=axis, node_color=fill, node_shape=marker, edgecolors=INK, linewidths=1, node_size=130
         )
+        drawn.set_clip_on(False)
+    _frame(axis, place)
     _write_names(axis, graph, place, centre, len(kinds) == 1)
     handles = [
         Line2D([], [], color=colour[name], linewidth=3, label=called(short(name)))
@@ -180,9 +185,11 @@ def draw_neighbourhood(
     notes = []
     if records[-1].step is not None:
         notes.append(f"step {latest(neighbours(records[-1], node, ntype)).step.iloc[0]}")
-    own = sum(data["weight"] for src, _, data in graph.in_edges(centre, data=True) if src == centre)
-    if own:
-        notes.append(f"to itself: {own:.2g}")
+    own = [data["weight"] for src, _, data in graph.in_edges(centre, data=True) if src == centre]
+    if own:  # of softmaxes of their own, which have no sum
+        mean = sum(own) / len(own)
+        notes.append("to itself: " + (f"{mean:.2g}" if abs(mean) >= NOTHING else "0"))
+        notes[-1] += f", a mean over {len(own)} edges" if len(own) > 1 else ""
     if left_out:
         notes.append(f"{left_out} less attended neighbours left out")
     axis.set_title("; ".join(notes), fontsize=10)
@@ -242,13 +249,21 @@ def _write_names(axis, graph, place, centre, alone):
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
             **options,
         )
-    axis.margins(0.12)
+
+
+def _frame(axis, place):
+    """A square around all nodes, of a half side of 1 at least: one neighbour, or several in a row, span no height."""
+    sides = [(min(values), max(values)) for values in zip(*place.values(), strict=True)]
+    half = 1.12 * max(1.0, *((high - low) / 2 for low, high in sides))
+    for limit, (low, high) in zip((axis.set_xlim, axis.set_ylim), sides, strict=True):
+        limit((low + high) / 2 - half, (low + high) / 2 + half)
 
 
 def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str = "") -> None:
     """Draw how many neighbours every node looks at in effect against how many it has, layer by layer, into a file.
 
-    A dot is a node, heads averaged; on the line attention is uniform. Raises as `draw_neighbourhood`.
+    A dot is a node, or one of its softmaxes where it has several, heads averaged; on the line attention is uniform.
+    Raises as `draw_neighbourhood`.
     """
     records = [record for record in records if bool((evenness(record)[0] > 1).any())]
     if not records:
@@ -269,7 +284,7 @@ def draw_spread(records: Sequence[EdgeAttention], path: str | Path, title: str =
         axis.scatter(degree[shown], wide[shown], s=9, c=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_xlabel("in-edges of a node")
+        axis.set_xlabel("in-edges of a node" if by_node(record) else "edges of a softmax")
         axis.set_ylabel("looked at in effect")
         axis.set_title(f"{record.layer or 'the model'}: entropy {100 * share:.0f} % of uniform's", fontsize=10)
         axis.legend(frameon=False, loc="upper left", fontsize=9)

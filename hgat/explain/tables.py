@@ -1,7 +1,9 @@
 """Attention as tables: every weight, how it is spread, by relation, over time, head against head, over all layers."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -82,6 +84,17 @@ def name_of(ids: Ids | None, ntype: str, number: int) -> str:
     return str(number) if ntype == "_N" else f"{ntype} {number}"
 
 
+def numbered(records: Sequence[EdgeAttention]) -> list[EdgeAttention]:
+    """The same records, those of one module told apart: its second call is "layers.0, 2"."""
+    calls = Counter[str]()
+    found = []
+    for record in records:
+        calls[record.layer] += 1
+        count = calls[record.layer]
+        found.append(record if count == 1 else replace(record, layer=f"{record.layer or 'model'}, {count}"))
+    return found
+
+
 def _parts_of_groups(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
     """(group [E] from 0 without gaps, size [G], share [E, H] of the sum of the group's |weights|)."""
     _, group = record.group.unique(return_inverse=True)
@@ -89,6 +102,12 @@ def _parts_of_groups(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
     weight = record.weight.double().abs()
     total = weight.new_zeros(len(size), weight.shape[1]).index_add(0, group, weight)
     return group, size, weight / total.clamp_min(LEAST)[group]
+
+
+def by_node(record: EdgeAttention) -> bool:
+    """Whether each node has one softmax: none of its own for a relation, a view or a step."""
+    of = torch.stack([_types(record, 2)[1], record.dst], 1)
+    return len(record.group.unique()) == len(of.unique(dim=0))
 
 
 def evenness(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +125,8 @@ def evenness(record: EdgeAttention) -> tuple[Tensor, Tensor, Tensor]:
 def spread(records: Iterable[EdgeAttention]) -> pd.DataFrame:
     """How widely each head looks: layer, head, nodes, in_edges, effective, entropy, of_uniform.
 
-    Means over the nodes with two in-edges or more, where there is something to choose: effective and in_edges are the
+    A node with a softmax for each relation, view or step counts once for each. Means over those with two in-edges or
+    more, where there is something to choose: effective and in_edges are the
     effective number of neighbours and that of uniform attention, entropy is in nats, and of_uniform is the entropy over
     the logarithm of the in-degree, 1 where attention is even. See `evenness`.
     """
@@ -284,9 +304,11 @@ def check_node(nodes: Iterable[int], sizes: Mapping[str, int], ntype: str) -> No
 def neighbours(
     record: EdgeAttention, node: int, ntype: str = "_N", ids: Ids | None = None, *, heads: int = 0
 ) -> pd.DataFrame:
-    """What one node looks at in a layer, most attended first: name, type, node, relation, step, weight, uniform.
+    """What one node looks at in a layer, most attended first: name, type, node, relation, step, weight, uniform, alone.
 
-    Heads averaged; heads: of so many rows with a column that has the weight of each, in words.
+    Most attended is the most over uniform attention's weight, so that softmaxes of different size can be compared; an
+    edge that is alone in its softmax weighs 1 whatever is learned and comes last. Heads averaged; heads: of so many
+    rows with a column that has the weight of each, in words.
     Raises GraphError for a node without in-edges there.
     """
     kinds, kind = _types(record, 2)
@@ -297,6 +319,7 @@ def neighbours(
             f"node: expected a node with in-edges in {record.layer or 'the model'}, got {called} with none"
         )
     part, uniform = record.only(here), record.uniform[here]
+    alone = (uniform == 1) & (record.form == "softmax")
     rows = pd.DataFrame(
         {
             "name": [
@@ -309,9 +332,10 @@ def neighbours(
             "step": -1 if part.step is None else part.step.numpy(),
             "weight": part.weight.mean(1).numpy(),
             "uniform": uniform.numpy(),
+            "alone": alone.numpy(),
         }
     )
-    order = torch.argsort(-part.weight.mean(1), stable=True)
+    order = torch.argsort(-(part.weight.mean(1) / uniform).masked_fill(alone, -torch.inf), stable=True)
     rows = rows.iloc[order.numpy()].reset_index(drop=True)
     if heads:
         told = [", ".join(f"{weight:.3f}" for weight in own) for own in part.weight[order[:heads]].tolist()]

@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -592,22 +593,25 @@ def open_folder(folder: str | Path, root: str | Path | None = None, *, device: s
     """The trained model that `train` left in a folder, on the recipe's data.
 
     Raises DataError for a folder without a run and for weights of another recipe, and what reading the recipe and its
-    data raises; where that fails and another version of hgat wrote the folder, the sentence says so.
+    data raises; where that fails and another version of hgat wrote the folder, the sentence says so. Warns where it
+    opens all the same.
     """
     folder = Path(folder)
     if not (folder / RECIPE).is_file():
         raise DataError(f"run: expected a folder with {RECIPE} and {MODEL}, as `hgat train` leaves it, got {folder}")
+    theirs, ours = _version_of(folder), hgat.__version__
     try:
         recipe = read(folder / RECIPE)
         experiment = Experiment(recipe, root, device)
-        return Opened(recipe, experiment, *_load_model(experiment, folder))
+        opened = Opened(recipe, experiment, *_load_model(experiment, folder))
     except HgatError as error:
-        theirs = _version_of(folder)
-        if theirs in (None, hgat.__version__):
+        if theirs in (None, ours):
             raise
-        raise DataError(
-            f"run: expected one of hgat {hgat.__version__}, got one of {theirs}, {folder}: {error}"
-        ) from error
+        raise DataError(f"run: expected one of hgat {ours}, got one of {theirs}, {folder}: {error}") from error
+    if theirs not in (None, ours):
+        said = f"run: one of hgat {theirs}, opened with {ours}, which may not answer as it did, {folder}"
+        warnings.warn(said, FutureWarning, stacklevel=2)
+    return opened
 
 
 def _version_of(folder):

@@ -63,6 +63,7 @@ def test_records_are_in_the_numbers_of_the_graph(case):
             total.index_add_(0, record.group, record.weight)
             assert torch.allclose(total[record.group.unique()], torch.tensor(1.0), atol=1e-4)
     for record in found.axes:
+        assert record.ordered == any(" " in name or name.isdigit() for name in record.names), record.names
         assert record.weight.shape[-1] == len(record.names)
 
 

@@ -1,5 +1,6 @@
 """Pictures of attention and the page, which a real Chromium opens."""
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -47,6 +48,59 @@ def test_a_neighbourhood_has_the_most_attended_and_forty_names_at_most():
     assert all(dst == ("_N", 0) or graph.nodes[src]["hop"] == 2 for src, dst in graph.edges())  # a tree can be read
     with pytest.raises(GraphError, match="expected a node with in-edges in layers.1, got node 119 with none"):
         neighbourhood(records(), 119)
+
+
+def into_first(sources, weight, group=None, relation=None, relations=RELATIONS):
+    """A layer in which nodes 1, 2, ... look at node 0's place: edges from each of `sources` into 0."""
+    src, dst = torch.tensor(sources), torch.zeros(len(sources), dtype=torch.int64)
+    group = dst if group is None else torch.tensor(group)
+    relation = dst if relation is None else torch.tensor(relation)
+    return EdgeAttention("one", relations, relation, src, dst, torch.tensor(weight).unsqueeze(1), group, "softmax")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn."""
+    figures = []
+    monkeypatch.setattr("hgat.explain.pictures.save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+@pytest.mark.parametrize("sources", [[0, 1], [1, 2]], ids=["one", "in a row"])
+def test_all_nodes_lie_inside_a_square(sources, drawn):
+    draw_neighbourhood([into_first(sources, [0.5, 0.5])], 0, "a.png")
+    drawn[0].draw_without_rendering()
+    (axis,) = drawn[0].axes
+    assert axis.bbox.width == pytest.approx(axis.bbox.height) and axis.bbox.width > 400
+    markers = [part for part in axis.collections if len(part.get_offsets())]
+    assert sum(len(part.get_offsets()) for part in markers) == len({0, *sources})
+    for part in (*markers, *axis.patches):
+        assert not part.get_clip_on()
+        inside = part.get_window_extent()
+        assert axis.bbox.x0 < inside.x0 and inside.x1 < axis.bbox.x1
+        assert axis.bbox.y0 < inside.y0 and inside.y1 < axis.bbox.y1
+
+
+def test_what_goes_to_the_node_itself_is_no_sum_of_softmaxes(drawn):
+    draw_neighbourhood([into_first([0, 1, 0, 2], [0.6, 0.4, 0.9, 0.1], [0, 0, 1, 1], [0, 0, 1, 1])], 0, "a.png")
+    draw_neighbourhood([into_first([0, 1], [8.4e-20, 1.0])], 0, "a.png")
+    titles = [figure.axes[0].get_title() for figure in drawn]
+    assert titles == ["to itself: 0.75, a mean over 2 edges", "to itself: 0"]
+
+
+def test_an_edge_of_the_layer_before_that_is_alone_comes_last():
+    last = dataclasses.replace(into_first([1, 2], [0.5, 0.5]), layer="two")
+    src = torch.tensor([3, *range(4, 10)])
+    dst = torch.tensor([1] + [2] * 6)
+    weight = torch.tensor([[1.0], *[[1 / 6]] * 6])
+    before = EdgeAttention("one", RELATIONS, torch.zeros_like(dst), src, dst, weight, dst, "softmax")
+    graph, _ = neighbourhood([before, last], 0, most=6)
+    assert {n for _, n in graph} == {0, 1, 2, 4, 5, 6}
+
+
+def test_what_is_counted_is_named(drawn):
+    draw_spread([into_first([0, 1], [0.5, 0.5]), into_first([0, 1, 2], [0.5, 0.5, 1.0], [0, 0, 1])], "a.png")
+    assert [axis.get_xlabel() for axis in drawn[0].axes] == ["in-edges of a node", "edges of a softmax"]
 
 
 def test_of_snapshots_the_last_with_a_choice_is_drawn():

@@ -1,5 +1,6 @@
 """Tables of attention against what a few lines of NumPy say."""
 
+import dataclasses
 import math
 
 import dgl
@@ -147,3 +148,13 @@ def test_neighbours_of_a_node():
     assert found.heads.tolist() == ["0.900, 0.500", ""] and found.uniform.tolist() == [0.5, 0.5]
     with pytest.raises(GraphError, match="node: expected a node with in-edges in one, got node 3 with none"):
         neighbours(record(), 3)
+
+
+def test_the_most_attended_of_several_softmaxes():
+    """By attention over uniform's, and last those that are alone in theirs; behind a gate by the weight."""
+    src, dst = torch.arange(6), torch.zeros(6, dtype=torch.int64)
+    weight = torch.tensor([1.0, 0.55, 0.45, 0.1, 0.5, 0.4]).unsqueeze(1)
+    parts = EdgeAttention("one", (("_N", "_E", "_N"),), dst, src, dst, weight,
+                          torch.tensor([0, 1, 1, 2, 2, 2]), "softmax")  # fmt: skip
+    assert neighbours(parts, 0).node.tolist() == [4, 5, 1, 2, 3, 0]
+    assert neighbours(dataclasses.replace(parts, form="tanh"), 0).node.tolist() == [0, 1, 4, 2, 5, 3]
