@@ -296,7 +296,10 @@ def _page(explained: Explained) -> list[str]:
     test = getattr(explained.found.task.data, "test", None)
     nodes = [explained.node, *(test.tolist() if isinstance(test, Tensor) and test.dim() == 1 else [])]
     nodes += explained.last.dst.unique().tolist()
-    count = write_page(records, nodes, path, explained.found.recipe.title, ntype=target, ids=explained.ids)
+    edges, title = explained.attended.edges, explained.found.recipe.title
+    own = edges[: edges.index(explained.last) + 1]
+    first = pictures.first_relations(pictures.neighbourhood(own, explained.node, target)[0], (target, explained.node))
+    count = write_page(records, nodes, path, title, ntype=target, ids=explained.ids, first=first)
     explained.files.append(path)
     return ["", f"the page offers {count:,} of {explained.sizes.get(target, count):,} nodes"]
 

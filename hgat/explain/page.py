@@ -78,12 +78,14 @@ def write_page(
     *,
     ntype: str = "_N",
     ids: Ids | None = None,
+    first: Sequence[str] = (),
 ) -> int:
     """Write a self-contained HTML page in which a reader picks one of `nodes` and a layer; gives how many it offers.
 
     A line is an edge, as wide as its attention and coloured by relation; hovering shows its weights, head by head,
     and uniform's. A click on a neighbour that is offered goes there. The page offers at most 200 nodes of type ntype
     that have in-edges in the last layer, the first of `nodes` first, each with its 40 most attended neighbours.
+    first: relations that have the first colours, by default those that are attended to most.
     Raises HgatError where Bokeh is missing, GraphError where no node has in-edges, OutputError for a file that cannot
     be written.
     """
@@ -97,7 +99,7 @@ def write_page(
         from bokeh.resources import Resources
     except ImportError:
         raise HgatError(MISSING) from None
-    picked, rows, spans, colours = _rows(records, nodes, ntype, ids)
+    picked, rows, spans, colours = _rows(records, nodes, ntype, ids, first)
     every, edges, around, centre = ColumnDataSource(rows), *(ColumnDataSource() for _ in range(3))
     names = [name_of(ids, ntype, node) for node in picked]
     names = [f"{name} ({node})" if names.count(name) > 1 else name for name, node in zip(names, picked, strict=True)]
@@ -155,7 +157,7 @@ def _safe(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _rows(records, nodes, ntype, ids):
+def _rows(records, nodes, ntype, ids, first):
     """(the nodes on offer, columns of all their edges, [first, end, left out] by node and layer, colours)."""
     if not records:
         raise HgatError("explain: expected attention over edges for a page, got none")
@@ -184,7 +186,8 @@ def _rows(records, nodes, ntype, ids):
         spans.append(own)
     rows = pd.concat(found, ignore_index=True)
     spent = rows.weight.abs().groupby(rows.relation).sum().sort_values(ascending=False, kind="stable")
-    colour = palette(list(spent.index))
+    colours = palette(list(dict.fromkeys([*first, *spent.index])))
+    colour = {name: shade for name, shade in colours.items() if name in spent.index}
     legend = [(name, shade) for name, shade in colour.items() if shade != OTHER]
     legend += [("other relations", OTHER)] if len(legend) < len(colour) else []
     columns: dict[str, Any] = {name: rows[name].tolist() for name in ("name", "step", "weight", "uniform", "heads")}

@@ -105,6 +105,16 @@ def _add(graph, rows, centre, first, most, hop=1):
     return len(left)
 
 
+def first_relations(graph: nx.MultiDiGraph, centre: tuple[str, int]) -> list[str]:
+    """Relations of a neighbourhood, those first that have the first colours: what the node itself is told of."""
+    spent: dict[str, float] = {}
+    for (src, dst, _), data in graph.edges.items():
+        if src != dst:
+            part = abs(data["weight"]) * (10 if dst == centre else 1)
+            spent[data["relation"]] = spent.get(data["relation"], 0.0) + part
+    return sorted(spent, key=lambda name: -spent[name])
+
+
 def draw_neighbourhood(
     records: Sequence[EdgeAttention],
     node: int,
@@ -136,13 +146,7 @@ def draw_neighbourhood(
     place = _layout(graph, centre)
     weights = nx.get_edge_attributes(graph, "weight")
     largest = max(map(abs, weights.values())) or 1.0
-    spent: dict[str, float] = {}
-    for (src, dst, _), data in graph.edges.items():
-        if src != dst:  # what the node itself is told of has the first colours
-            spent[data["relation"]] = spent.get(data["relation"], 0.0) + abs(data["weight"]) * (
-                10 if dst == centre else 1
-            )
-    colour = palette(sorted(spent, key=lambda name: -spent[name]))
+    colour = palette(first_relations(graph, centre))
     for (nearer, turn, negative), some in sorted(_alike(graph, centre).items()):  # the node's own edges on top
         nx.draw_networkx_edges(
             graph,
@@ -328,7 +332,7 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
     found = [heads_apart(record) for record in records]
     most = max(0.1, *(float(apart.max()) for apart in found))  # a scale of tiny differences would make them look large
     for axis, record, apart in zip(axes, records, found, strict=False):
-        image = axis.imshow(apart.numpy(), cmap="cividis", vmin=0, vmax=most)
+        image = axis.imshow(100 * apart.numpy(), cmap="cividis", vmin=0, vmax=100 * most)
         heads = len(apart)
         for row in range(heads if heads <= 10 else 0):
             for column in range(heads):
@@ -339,10 +343,10 @@ def draw_heads(records: Sequence[EdgeAttention], path: str | Path, title: str = 
         axis.set_yticks(range(heads))
         axis.set_xlabel("head")
         axis.set_ylabel("head")
-        axis.set_title(f"{record.layer or 'the model'}: apart in percent", fontsize=10)
+        axis.set_title(record.layer or "the model", fontsize=10)
     for axis in axes[len(records) :]:
         axis.set_visible(False)
-    figure.colorbar(image, ax=axes[: len(records)].tolist(), shrink=0.8, label="mean total variation")
+    figure.colorbar(image, ax=axes[: len(records)].tolist(), shrink=0.8, label="mean total variation in percent")
     _head(figure, title)
     save(figure, Path(path))
 

@@ -187,7 +187,7 @@ def by_relation(records: Iterable[EdgeAttention]) -> list[Shares]:
                 for k, name in zip(here, names, strict=True)
             ]
             ours, even = (tuple((x[here] / x[here].sum()).tolist()) for x in (spent, uniform))
-            of = "nodes" if ntype == "_N" else f"{ntype} nodes"
+            of = "nodes" if ntype in ("_N", "node") else f"{ntype} nodes"
             title = f"attention of {of}, {record.layer}"
             found.append(Shares(title, tuple(names), ours, even, even="if it were uniform"))
     return found

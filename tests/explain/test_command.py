@@ -14,7 +14,7 @@ import torch
 import citations
 from hgat import train
 from hgat.cli import main
-from hgat.explain import Attended, AxisAttention, EdgeAttention, command, page
+from hgat.explain import Attended, AxisAttention, EdgeAttention, by_relation, command, page
 
 pytest.importorskip("matplotlib")
 
@@ -185,3 +185,9 @@ def test_two_calls_of_one_module_are_told_apart(drawn, tmp_path, monkeypatch):
     run.arguments.html, run.found.task = "a.html", SimpleNamespace(data=None)
     command._page(run)
     assert labels == ["one", "two", "one, 2"]
+
+
+def test_nodes_of_the_type_node_are_nodes():
+    relations = (("node", "a", "node"), ("node", "b", "node"))
+    record = dataclasses.replace(into([0, 1], [0, 0], [0, 0]), relations=relations, relation=torch.tensor([0, 1]))
+    assert by_relation([record])[0].title == "attention of nodes, one"

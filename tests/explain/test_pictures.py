@@ -11,7 +11,7 @@ import torch
 
 from hgat.errors import GraphError, HgatError
 from hgat.explain import EdgeAttention, draw_heads, draw_neighbourhood, draw_over_time, draw_spread, page, write_page
-from hgat.explain.pictures import COLOURS, neighbourhood, palette, short
+from hgat.explain.pictures import COLOURS, first_relations, neighbourhood, palette, short
 
 pytest.importorskip("matplotlib")
 RELATIONS = (("_N", "likes", "_N"), ("_N", "</script><b>hates", "_N"))
@@ -101,6 +101,28 @@ def test_an_edge_of_the_layer_before_that_is_alone_comes_last():
 def test_what_is_counted_is_named(drawn):
     draw_spread([into_first([0, 1], [0.5, 0.5]), into_first([0, 1, 2], [0.5, 0.5, 1.0], [0, 0, 1])], "a.png")
     assert [axis.get_xlabel() for axis in drawn[0].axes] == ["in-edges of a node", "edges of a softmax"]
+
+
+def test_heads_apart_are_percent_on_the_scale_too(drawn):
+    weight = torch.rand(4, 12, generator=torch.Generator().manual_seed(0))
+    draw_heads([dataclasses.replace(into_first([0, 1, 2, 3], [0.0] * 4), weight=weight / weight.sum(0))], "a.png")
+    axis, bar = drawn[0].axes
+    assert axis.images[0].get_clim()[1] > 10 and bar.get_ylabel() == "mean total variation in percent"
+    assert axis.get_title() == "one" and not axis.texts  # twelve heads: no cell is labelled
+
+
+def test_a_relation_has_one_colour_in_the_picture_and_on_the_page(drawn):
+    relations = tuple(("_N", name, "_N") for name in "abc")
+    one = into_first([1, 2, 3], [0.1, 0.2, 0.7], relation=[0, 1, 2], relations=relations)
+    many = dataclasses.replace(one, dst=torch.ones_like(one.dst), group=torch.ones_like(one.dst), relation=1 - one.dst)
+    both = {name: torch.cat([getattr(one, name), getattr(many, name)]) for name in ("src", "dst", "weight", "group")}
+    both = dataclasses.replace(one, relation=torch.cat([one.relation, many.relation]), **both)
+    draw_neighbourhood([both], 0, "a.png")
+    shown = {line.get_label(): line.get_color() for line in drawn[0].legends[0].get_lines()}
+    first = first_relations(neighbourhood([both], 0)[0], ("_N", 0))
+    legend = dict(page._rows([both], [0, 1], "_N", None, first)[3])
+    assert first == ["c", "b", "a"] and legend == {name: shown[name] for name in "abc"}
+    assert dict(page._rows([both], [0, 1], "_N", None, ())[3]) != legend
 
 
 def test_of_snapshots_the_last_with_a_choice_is_drawn():
