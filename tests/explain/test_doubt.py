@@ -1,6 +1,7 @@
 """Doubt: every test of attention on toys whose attention is the mechanism, or decoration, by construction."""
 
 import math
+from dataclasses import replace
 
 import dgl
 import pytest
@@ -13,6 +14,7 @@ from hgat import cli, data, ops
 from hgat import graph as hgraph
 from hgat.errors import GraphError, HgatError
 from hgat.explain import doubt
+from hgat.explain.doubt import command
 from hgat.explain.doubt.curves import places
 from hgat.explain.gold import correctness
 from hgat.models import ACM, GAT, HAN, MAGNA, RGAT, Facts
@@ -440,6 +442,14 @@ def test_gold_of_the_graph_is_told_of_pairs_of_meta_paths(tmp_path, capsys):
     said = capsys.readouterr().out
     # Five neighbours on each of three paths, of which one decides.
     assert "Gold standard" in said and "correctness of uniform 0.067" in said and "left out" not in said
+
+
+def test_gold_of_edges_that_are_not_attended_to_is_left_out(planted):
+    _, _, subject = setting(planted, True)
+    assert {*command._gold(planted, {}, subject.origin)} == {*subject.origin.relations}
+    other = replace(subject.origin, relations=(("_N", "a path", "_N"),))
+    assert command._gold(planted, {}, other) is None
+    assert command._gold(replace(planted, gold=None), {}, subject.origin) is None
 
 
 def test_gold_is_counted_by_node_as_training_does():
