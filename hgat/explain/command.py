@@ -241,7 +241,8 @@ def _shares(shares: Sequence[Shares]) -> list[str]:
     lines = []
     for entry in shares:
         order = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
-        most = sorted(range(len(order)), key=lambda k, of=order: -abs(of[k][1] - of[k][2]))[:MOST_ROWS]
+        apart = [abs(ours - even) for _, ours, even in order]
+        most = sorted(range(len(order)), key=apart.__getitem__, reverse=True)[:MOST_ROWS]
         rows = [(entry.title, "share", "uniform")]
         for k in sorted(most) if entry.ordered else most:
             rows.append((order[k][0], f"{100 * order[k][1]:.1f} %", f"{100 * order[k][2]:.1f} %"))
