@@ -241,8 +241,8 @@ def _shares(shares: Sequence[Shares]) -> list[str]:
     lines = []
     for entry in shares:
         order = list(zip(entry.names, entry.attention, entry.uniform, strict=True))
-        apart = [-abs(ours - even) for _, ours, even in order]
-        most = sorted(range(len(order)), key=apart.__getitem__)[:MOST_ROWS]
+        apart = [abs(ours - even) for _, ours, even in order]
+        most = sorted(range(len(order)), key=apart.__getitem__, reverse=True)[:MOST_ROWS]
         rows = [(entry.title, "share", "uniform")]
         for k in sorted(most) if entry.ordered else most:
             rows.append((order[k][0], f"{100 * order[k][1]:.1f} %", f"{100 * order[k][2]:.1f} %"))
