@@ -59,12 +59,13 @@ def train(name, seed, epochs):
     return model.eval(), inputs, found, accuracy
 
 
-def main():
+def main(argv=None):
+    """{task: in how many seeds the battery told what attention is there}."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--nodes", type=int, default=100)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     print(f"{'task':<16} {'seed':>4} {'accuracy':>8} {'stood':>7}  the battery says")
     right = dict.fromkeys(MECHANISM, 0)
     for name, truth in MECHANISM.items():
@@ -80,6 +81,7 @@ def main():
     for name, truth in MECHANISM.items():
         word = "mechanism" if truth else "decoration"
         print(f"{name}: {word}, told in {right[name]} of {arguments.seeds} seeds")
+    return right
 
 
 if __name__ == "__main__":

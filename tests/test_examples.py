@@ -79,6 +79,20 @@ def test_lightning_trains_on_blocks(tmp_path, capsys):
     assert "nodes that were not trained on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_doubt_tells_mechanism_from_decoration(capsys):
+    assert set(_load("doubt").main(["--seeds", "1", "--nodes", "20"]).values()) == {1}
+    assert "planted-own: decoration, told in 1 of 1 seeds" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_attention_is_on_what_decides(capsys):
+    found = _load("planted").main(["--seeds", "1", "--recipes", "hgt-planted-recency"])
+    ((test, right),), ((even, spread),) = found.values()
+    assert test > 95 and right > 95 and even < 70 and spread == pytest.approx(20, abs=0.1)
+    assert "hgt-planted-recency, uniform" in capsys.readouterr().out
+
+
 def test_every_example_has_a_test():
     tested = re.findall(r'_load\("(\w+)"\)', Path(__file__).read_text())
     assert sorted(set(tested)) == sorted(p.stem for p in (ROOT / "examples").glob("*.py"))

@@ -680,8 +680,9 @@ class GeneralAttention(GeneralModel):
         e_l = score(q, k_l);   a_l = align(e_l; e)                   attention model
         c = sum_l drop(a_l) v_l;   out = act(W_o [c^1 || ... || c^H] + residual + bias)      output model
 
-    in_feats: F of items and queries, or (F_keys, F_query); value_feats: F of values that are given apart. out_feats: D
-    of a head's values; key_feats: d_k, of its keys and queries, D by default.
+    Queries y [B, Q, F_q] and items x [B, N, F_k] give [B, Q, H * D]. in_feats: F of items and queries, or (F_keys,
+    F_query); value_feats: F of values that are given apart. out_feats: D of a head's values; key_feats: d_k, of its
+    keys and queries, D by default.
 
     keys: "linear", or "input", the items as they are. values: "linear", "keys" or "input". query: "linear"; "keys", the
     keys' map; "input"; "trained", a parameter (self-attentive); "none", no query at all: w . act(k + b).

@@ -84,7 +84,7 @@ _block = Setting("hgat_attention_hook", None)
 def attention_hook(hook: Hook) -> Iterator[None]:
     """Inside the block `hook` is called with the weights of every attention operator, and may put others there.
 
-        hook(call: AttentionCall) -> the weights that are used instead, of the same shape, or None to leave them
+        hook(call: AttentionCall) -> weights to use instead, [E, H] as call.weights are, or None to leave them
 
     Dropout, edge weights and the sum follow behind it, and gradients flow through what it gives. It is called once per
     call of an operator, in their order; a layer that is asked for its attention calls twice, for the result and for the
