@@ -927,7 +927,7 @@ WRONG = {
     "task.name=pairs": "task.name: expected one of graphs, links, nodes, .*, snapshot_links, .*, got 'pairs'",
     "train.metric=accuracy": "train.metric: expected one of macro_auc, .*, got 'accuracy'",
     "train.controls=['majority']": "train.controls: expected names among .*'counting'.*, got 'majority'",
-    "task.column=": "snapshots: expected one of boundaries, windows, width, events, column, got none",
+    "task.column=": "task: expected one of task.boundaries, task.windows, .*, as in task.windows = 5, got none",
     "task.windows=3": "snapshots: expected one of boundaries, .*, got windows, column",
     "graph.typo=1": "graph: expected only the keys cumulative, self_loops, both_ways, weight, got 'typo'",
     "task.column=week": r"snapshots: expected edata\['week'\]",
