@@ -24,7 +24,8 @@ HOOK_NAME = "hgat_dgl.pth"
 # nothing; its loaders hide a DGL that fails.
 _NEEDED = (("torch", "torch"), ("numpy", "numpy"), ("dgl", "dgl"), ("ogb", "ogb.nodeproppred"))
 
-# The oldest and the newest PyTorch that the tests ran with; the extra `tested` of the package asks for the same.
+# The oldest and the newest PyTorch that tests ran with: those of GPUs, and those of operators; all ran with 2.13.
+# The extra `tested` of the package asks for the same.
 TESTED_TORCH = ((2, 11), (2, 14))
 
 _TIMEOUT = 300  # seconds that an import in a child process may take, on a cold network disk

@@ -5,6 +5,7 @@ asks in Batches. A System answers: it prepares its structure from what is shown,
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -229,12 +230,12 @@ class System(nn.Module):
         return cls.build(shown, (graph, feat), **settings)
 
 
-def resting(model: nn.Module, read: Callable[[], Any]) -> Any:
-    """read() with the model in evaluation mode and without gradients; its mode is given back."""
+def resting(model: nn.Module, read: Callable[[], Any], grad: bool = False) -> Any:
+    """read() with the model in evaluation mode, and with gradients if `grad`; its mode is given back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad():
+        with nullcontext() if grad else torch.no_grad():
             return read()
     finally:
         for module in training:

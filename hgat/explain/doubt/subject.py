@@ -1,7 +1,6 @@
 """A trained model whose attention is doubted: its answers, and the weights behind them, to be changed at will."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import networkx as nx
@@ -15,6 +14,7 @@ from hgat.errors import GraphError, HgatError, is_whole
 from hgat.explain.origins import Origins, origins
 from hgat.graph import csr
 from hgat.models import System
+from hgat.models._system import resting
 
 __all__ = ["KINDS", "Change", "Subject"]
 
@@ -120,9 +120,8 @@ class Subject:
 
     def answer(self, model: nn.Module | None = None, grad: bool = False) -> Tensor:
         """Distributions over classes, probabilities of labels, or rows, [N, C], in evaluation mode."""
-        model = self.model if model is None else model
-        with _resting(model), nullcontext() if grad else torch.no_grad():
-            found = model.whole(self.inputs) if isinstance(model, System) else model(*self.inputs)
+        one = self.model if model is None else model
+        found = resting(one, lambda: one.whole(self.inputs) if isinstance(one, System) else one(*self.inputs), grad)
         self.tick()
         if not isinstance(found, Tensor) or found.dim() not in (2, 3):
             got = f"{list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
@@ -317,15 +316,3 @@ class _Near:
         colour = nx.greedy_color(graph, "largest_first")
         place = torch.tensor([colour[k] for k in range(len(ids))], device=nodes.device)
         return [(place == k).nonzero().flatten() for k in range(int(place.max()) + 1)]
-
-
-@contextmanager
-def _resting(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; its mode is given back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
